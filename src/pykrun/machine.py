@@ -1,0 +1,50 @@
+"""The one description of a machine that every engine understands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT_TAG = "/dev/root"
+"""The virtio-fs tag of the root file system, literally (as libkrun has it)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """A guest kernel and what belongs to it.
+
+    `image` is an executable for User Mode Linux, a bzImage or an ELF vmlinux for QEMU. `modules` is the folder that
+    holds `kernel/` and `modules.dep`, None when everything that is needed is built in.
+    """
+
+    image: Path
+    modules: Path | None
+    release: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Everything an engine must know to start a VM; nothing about what the VM is to do (that is the start data).
+
+    :param kernel: the guest kernel.
+    :param initramfs: stage one, an uncompressed newc cpio; None boots straight into the virtio-fs root.
+    :param kernel_args: words the caller adds to the kernel command line, each without white space.
+    :param cpus: virtual CPUs, at least 1.
+    :param memory_mib: guest memory in MiB.
+    :param shares: tags of the virtio-fs devices, the root's first.
+    :param ports: names of the virtio-console ports, in order.
+    :param console: also a virtio console, hvc0 in the guest, for a terminal.
+    :param init: value for the kernel's `init=`, None to leave it out.
+    :param verbose: let the kernel print its boot messages (slower: each line goes through an emulated console).
+    """
+
+    kernel: Kernel
+    initramfs: Path | None
+    kernel_args: tuple[str, ...] = ()
+    cpus: int = 1
+    memory_mib: int = 256
+    shares: tuple[str, ...] = (ROOT_TAG,)
+    ports: tuple[str, ...] = ()
+    console: bool = False
+    init: str | None = None
+    verbose: bool = False
