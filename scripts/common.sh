@@ -1,0 +1,71 @@
+# shellcheck shell=sh disable=SC2154
+# What ./setup, ./pykrun, ./demo, ./test and ./bench share. To be sourced with $here, the checkout's folder, set.
+
+cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/pykrun
+
+# Sets $state, the path of this checkout's stamps less their last word. A stamp says what was set up, with which
+# interpreter and (when it was set up last) when. They lie beside what they stand for, not in the checkout: that may be
+# read-only, and whoever removes the cache removes the stamps with it.
+name_stamps() {
+    saved=$IFS
+    IFS=/
+    set -f
+    # shellcheck disable=SC2086 # split at the slashes
+    set -- $here
+    IFS=%
+    state=$cache/setup/$*
+    set +f
+    IFS=$saved
+}
+name_stamps
+
+# ready WHAT: whether the stamp is there and newer than everything it depends on; sets $python and $venv.
+# This is on the way of every ./pykrun, so it starts no process.
+ready() {
+    stamp=$state.$1
+    [ -f "$stamp" ] || return 1
+    { read -r python && read -r venv; } < "$stamp" || return 1
+    [ -x "$python" ] || return 1
+    [ -z "$venv" ] || [ -x "$venv/bin/python" ] || return 1
+    case $1 in
+        run) set -- "$here"/src/krun_init/* "$here"/src/pykrun/blob/* "$here"/src/pykrun/kernel/* ;;
+        test) set -- "$here/pyproject.toml" ;;
+        *) set -- ;;
+    esac
+    for input in "$here/setup" "$here/scripts/common.sh" "$@"; do
+        # shellcheck disable=SC3013 # -nt: not in POSIX, but in dash, bash, busybox, ksh and zsh
+        [ -d "$input" ] || [ ! "$input" -nt "$stamp" ] || return 1
+    done
+}
+
+# make_ready WHAT...: set up what is missing, quietly.
+make_ready() {
+    for what in "$@"; do
+        if ! ready "$what"; then
+            "$here/setup" --quiet "$@" || return 1
+            ready "$what" || return 1
+        fi
+    done
+}
+
+# Sets $python to the file behind the first interpreter that is new enough (a version manager's wrapper would cost more
+# time than a VM takes to boot).
+find_python() {
+    for candidate in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do
+        python=$("$candidate" -I -S -c 'import os, sys
+sys.version_info >= (3, 11) or sys.exit(1)
+print(os.path.realpath(sys.executable))' 2> /dev/null) && return
+    done
+    return 1
+}
+
+# launch MODULE [ARG...]: become `MODULE.main()` of src. Without site and PYTHON* variables the interpreter starts up to
+# five times faster, and no site-packages can change what runs.
+launch() {
+    module=$1
+    shift
+    exec "$python" -I -S -X frozen_modules=on -c "import sys
+sys.path.insert(0, sys.argv.pop(1))
+from $module import main
+sys.exit(main())" "$here/src" "$@"
+}
