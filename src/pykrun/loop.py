@@ -42,7 +42,7 @@ class Loop:
         self._handlers: dict[int, Handler] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = count()
-        self._running = False
+        self._stopped = True
 
     def add(self, fd: int, events: int, handler: Handler) -> None:
         """Call `handler(events)` whenever `fd` has one of `events`.
@@ -69,19 +69,17 @@ class Loop:
 
     def stop(self) -> None:
         """Let `run` return after the handler that runs now."""
-        self._running = False
+        self._stopped = True
 
     def run(self) -> None:
         """Dispatch until `stop` is called."""
-        self._running = True
+        self._stopped = False
         poll, handlers = self._epoll.poll, self._handlers
-        while self._running:
+        while not self._stopped:
             for fd, events in poll(self._timeout()):
                 handler = handlers.get(fd)  # an earlier handler of this batch may have removed it
-                if handler is not None:
+                if handler is not None and not self._stopped:
                     handler(events)
-                    if not self._running:
-                        return
             if self._timers:
                 self._run_timers()
 
@@ -97,7 +95,7 @@ class Loop:
 
     def _run_timers(self) -> None:
         now = time.monotonic()
-        while self._timers and self._timers[0][0] <= now and self._running:
+        while self._timers and self._timers[0][0] <= now and not self._stopped:
             timer = heapq.heappop(self._timers)[2]
             if timer.callback is not None:
                 callback, timer.callback = timer.callback, None

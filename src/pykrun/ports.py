@@ -32,3 +32,25 @@ class Source(Protocol):
 
     def read_into(self, buffers: Sequence[memoryview]) -> int:
         """Fill the buffers from the start without blocking; return the number of bytes, 0 when there are none now."""
+
+
+class NoSink:
+    """Drops what the guest writes to a port that is only read."""
+
+    def __init__(self) -> None:
+        self.on_ready: Callable[[], None] | None = None
+
+    def write(self, buffers: Sequence[memoryview]) -> int:
+        """Take everything."""
+        return sum(map(len, buffers))
+
+
+class NoSource:
+    """Has nothing for a port that is only written."""
+
+    def __init__(self) -> None:
+        self.on_ready: Callable[[], None] | None = None
+
+    def read_into(self, buffers: Sequence[memoryview]) -> int:
+        """Give nothing."""
+        return 0

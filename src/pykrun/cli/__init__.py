@@ -1,0 +1,25 @@
+"""The `pykrun` command. One module per subcommand, imported only when it is the one that was asked for."""
+
+from __future__ import annotations
+
+import sys
+
+from pykrun.cli.streams import keep_standard_streams
+
+COMMANDS = {
+    "run": "run a command in a microVM",
+    "doctor": "say what can run here, what is missing and how to get it",
+    "init": "say where the init blob is and how it was built",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status.
+
+    Errors are one line on standard error that says what is wrong and what to do; `--debug` shows the traceback.
+    """
+    keep_standard_streams()
+    words = sys.argv[1:] if argv is None else argv
+    from pykrun.cli.dispatch import dispatch
+
+    return dispatch(words)

@@ -1,0 +1,107 @@
+"""From words to a subcommand, and from errors to one line and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from pykrun.cli import COMMANDS
+from pykrun.errors import PykrunError, UsageError
+from pykrun.version import VERSION
+
+FAILED = 1
+USAGE = 2
+SET_UP_FAILED = 125
+"""`pykrun run` uses the statuses 125 to 127 as env, docker and chroot do; everything below is the workload's."""
+
+EPILOG = """examples:
+  pykrun run --root / --read-only -- uname -a
+  pykrun run --file /hello=./hello -- /hello
+  pykrun doctor
+
+`pykrun COMMAND --help` tells more."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises `UsageError` instead of ending the process."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse says NoReturn; raising is that too
+        """Turn argparse's complaint into ours."""
+        raise UsageError(message, f"see `{self.prog} --help`")
+
+
+def dispatch(words: Sequence[str]) -> int:
+    """Run the subcommand that `words` name; return the exit status."""
+    debug = False
+    failed = USAGE
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            _overview(words[1:])
+            return 0
+        if words[0] in ("-V", "--version"):
+            print(f"pykrun {VERSION}")
+            return 0
+        name, rest = words[0], list(words[1:])
+        if name not in COMMANDS:
+            raise UsageError(f"there is no command {name!r}", f"commands: {', '.join(COMMANDS)}; see `pykrun --help`")
+        failed = SET_UP_FAILED if name == "run" else FAILED
+        module = importlib.import_module(f"pykrun.cli.{name}")
+        parser = Parser(
+            prog=f"pykrun {name}",
+            description=COMMANDS[name][0].upper() + COMMANDS[name][1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=getattr(module, "EPILOG", None),
+            allow_abbrev=False,
+        )
+        module.add_arguments(parser)
+        parser.add_argument("--debug", action="store_true", help="show a traceback when something fails")
+        split = getattr(module, "split_words", None)
+        command: list[str] | None = None
+        if split is not None:
+            rest, command = split(parser, rest)
+        debug = "--debug" in rest
+        arguments = parser.parse_args(rest)
+        if command is not None:
+            arguments.command = command
+        status = module.run(arguments)
+        return int(status)
+    except PykrunError as error:
+        if debug:
+            raise
+        _complain(str(error))
+        return failed if failed == SET_UP_FAILED or not isinstance(error, UsageError) else USAGE
+    except BrokenPipeError:
+        return _broken_pipe()
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        if debug:
+            raise
+        _complain(f"{error.strerror or error}{f': {error.filename!r}' if error.filename else ''} (--debug tells more)")
+        return failed
+
+
+def _overview(words: Sequence[str]) -> None:
+    if words and words[0] in COMMANDS:
+        dispatch([words[0], "--help"])
+        return
+    lines = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    print(
+        f"usage: pykrun COMMAND [OPTION...]\n\nRun a command in a real Linux microVM.\n\ncommands:\n{lines}\n\n{EPILOG}"
+    )
+
+
+def _complain(message: str) -> None:
+    try:
+        os.write(2, f"pykrun: {message}\n".encode(errors="surrogateescape"))
+    except OSError:
+        pass
+
+
+def _broken_pipe() -> int:
+    """The reader of our own output went away: not worth a word, and nothing may be flushed at exit."""
+    sys.stdout = None  # the interpreter's way to say "no standard output"
+    return FAILED

@@ -1,0 +1,190 @@
+"""`pykrun run`: options in, a plan for the supervisor out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pykrun.cli import values
+from pykrun.errors import UsageError
+from pykrun.root import Root
+from pykrun.start_data import StartData
+
+if TYPE_CHECKING:
+    from pykrun.supervisor import Outcome, Plan
+
+EPILOG = """COMMAND must exist in the guest's root. Without one, /.krun_config.json in the root decides, then /bin/sh.
+Standard output and error of the command are this command's, byte for byte and apart. Exit status: the command's;
+128+n for a signal; 124 timeout, 125 set-up failed (with the reason), 126 not executable, 127 not found.
+
+examples:
+  pykrun run --file /hello=./hello-static -- /hello world
+  pykrun run --file /bin/sh=/bin/busybox --secret /key=./key.pem -- /bin/sh -c 'cat /key'
+  pykrun run --engine qemu --cpus 2 --text /etc/motd=hi --file /prog=./prog -- /prog
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options (the contract of the command line)."""
+    parser.usage = "pykrun run [OPTION...] [--] COMMAND [ARG...]"
+    root = parser.add_argument_group("root file system")
+    root.add_argument(
+        "--file", action="append", default=[], metavar="GUEST=HOST[:MODE]", help="a virtual file with HOST's bytes"
+    )
+    root.add_argument(
+        "--text", action="append", default=[], metavar="GUEST=STRING", help="a virtual file with that text (0644)"
+    )
+    root.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="GUEST=HOST[:MODE]",
+        help="a one-shot file: it can be looked up once, is never listed (0400)",
+    )
+    root.add_argument("--dir", action="append", default=[], metavar="GUEST[:MODE]", help="a virtual directory (0755)")
+    work = parser.add_argument_group("the command and its surroundings")
+    work.add_argument("-e", "--env", action="append", default=[], metavar="K=V", help="a variable; K alone copies ours")
+    work.add_argument("--env-file", action="append", default=[], metavar="FILE", help="lines of K=V")
+    work.add_argument("-w", "--workdir", metavar="DIR", help="working directory in the guest")
+    work.add_argument("-u", "--user", metavar="UID[:GID]", help="run as that user (0:0)")
+    work.add_argument("--hostname", metavar="NAME", help="the guest's host name (localhost)")
+    work.add_argument("--rlimit", action="append", default=[], metavar="NAME=CUR:MAX", help="a resource limit")
+    work.add_argument("-t", "--tty", action="store_true", default=None, help="give it a terminal")
+    work.add_argument("-T", "--no-tty", dest="tty", action="store_false", help="give it pipes")
+    vm = parser.add_argument_group("the machine")
+    vm.add_argument("--engine", choices=("auto", "uml", "qemu"), default="auto", help="what runs the VM (auto)")
+    vm.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="how QEMU runs it (auto)")
+    vm.add_argument("--kernel", metavar="FILE", help="guest kernel (the engine's own)")
+    vm.add_argument("--modules", metavar="DIR", help="its modules: the folder that holds modules.dep")
+    vm.add_argument("--kernel-arg", action="append", default=[], metavar="WORD", help="a word for its command line")
+    vm.add_argument("--cpus", metavar="N", help="virtual CPUs (1)")
+    vm.add_argument("--memory", metavar="MIB", default="256", help="memory in MiB (256)")
+    vm.add_argument("--timeout", metavar="SECONDS", help="end the VM after that time, exit 124")
+    vm.add_argument("--sandbox", choices=("auto", "require"), default="auto", help="require: refuse to run unsandboxed")
+    vm.add_argument("--boot-log", metavar="FILE", help="write the kernel's console there")
+    vm.add_argument("-v", "--verbose", action="store_true", help="say on standard error what takes how long")
+    parser.set_defaults(command=[])
+
+
+def split_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split our options from the command at `--` or at the first word that is no option.
+
+    argparse would drop a `--` that belongs to the command, and read the command's options as ours.
+    """
+    actions = parser._option_string_actions
+    index = 0
+    while index < len(words):
+        word = words[index]
+        if word == "--":
+            return list(words[:index]), list(words[index + 1 :])
+        if not word.startswith("-") or word == "-":
+            break
+        action = actions.get(word)
+        takes_value = action is not None and action.nargs is None
+        index += 2 if takes_value else 1
+    return list(words[:index]), list(words[index:])
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the VM; return the exit status of the workload, or 124 to 127 of ours."""
+    plan = _plan(arguments)
+    from pykrun.supervisor import run_plan
+
+    outcome = run_plan(plan)
+    _tell(plan, outcome)
+    return outcome.exit_code
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    from pykrun.cli.streams import standard_stream
+    from pykrun.supervisor import Plan
+
+    command: list[str] = arguments.command
+    if command and not command[0]:
+        raise UsageError("the command is empty")
+    terminal = _wants_terminal(arguments.tty)
+    environment = values.environment(arguments.env, arguments.env_file)
+    if terminal and "TERM" in os.environ:
+        environment.setdefault("TERM", os.environ["TERM"])
+    start = StartData(
+        program=command[0] if command else None,
+        arguments=command[1:],
+        environment=dict(environment),
+        workdir=arguments.workdir,
+        hostname=None if arguments.hostname is None else values.hostname(arguments.hostname),
+        user=None if arguments.user is None else values.user(arguments.user),
+        rlimits=[values.rlimit(text) for text in arguments.rlimit],
+        terminal=terminal,
+    )
+    return Plan(
+        root=_root(arguments),
+        start=start,
+        engine=arguments.engine,
+        accel=arguments.accel,
+        kernel=arguments.kernel,
+        modules=arguments.modules,
+        kernel_args=tuple(_kernel_word(word) for word in arguments.kernel_arg),
+        cpus=None if arguments.cpus is None else values.positive("--cpus", arguments.cpus, largest=255),
+        memory_mib=values.positive("--memory", arguments.memory, unit=" of MiB", largest=1 << 20),
+        timeout=None if arguments.timeout is None else values.seconds("--timeout", arguments.timeout),
+        sandbox=arguments.sandbox,
+        boot_log=arguments.boot_log,
+        stdin=standard_stream(0),
+        stdout=standard_stream(1),
+        stderr=standard_stream(2),
+    )
+
+
+def _wants_terminal(asked: bool | None) -> bool:
+    from pykrun.cli.streams import standard_stream
+
+    is_terminal = standard_stream(0) is not None and standard_stream(1) is not None and os.isatty(0) and os.isatty(1)
+    return is_terminal if asked is None else asked
+
+
+def _root(arguments: argparse.Namespace) -> Root:
+    root = Root()
+    for text in arguments.dir:
+        path, mode = values.with_mode(text)
+        root.directory(path, mode=0o755 if mode is None else mode)
+    for text in arguments.text:
+        path, content = values.assignment("--text", text)
+        root.file(path, os.fsencode(content))
+    for text in arguments.file:
+        path, rest = values.assignment("--file", text)
+        source, mode = _source(rest)
+        root.host_file(path, source, mode=mode)
+    for text in arguments.secret:
+        path, rest = values.assignment("--secret", text)
+        source, mode = _source(rest)
+        root.secret(path, source, mode=0o400 if mode is None else mode)
+    return root
+
+
+def _source(text: str) -> tuple[str, int | None]:
+    """A host file whose own name ends in `:644` is that file, not a mode."""
+    source, mode = values.with_mode(text)
+    return (text, None) if mode is not None and os.path.exists(text) and not os.path.exists(source) else (source, mode)
+
+
+def _kernel_word(word: str) -> str:
+    if not word.isascii() or not word.isprintable() or not word or any(char.isspace() for char in word) or '"' in word:
+        raise UsageError(f"--kernel-arg wants one word of printable ASCII without blanks or quotes, not {word!r}")
+    if word == "--":
+        raise UsageError("--kernel-arg cannot be --", "give the command's arguments after the command")
+    return word
+
+
+def _tell(plan: Plan, outcome: Outcome) -> None:
+    """What went wrong, and with -v how long each phase took; on standard error, where it was open."""
+    lines = []
+    if outcome.reason:
+        lines.append(f"pykrun: {outcome.reason}")
+    lines += [f"  | {line}" for line in outcome.console]
+    if lines and plan.stderr is not None:
+        try:
+            os.write(plan.stderr, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
+        except OSError:
+            pass

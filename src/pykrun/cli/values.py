@@ -1,0 +1,119 @@
+"""The values of options: text in, checked values out. Every complaint names the option and what it wants."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+
+from pykrun.errors import UsageError
+from pykrun.start_data import RLIM_INFINITY, User
+
+_MODE = re.compile(r"(.*):([0-7]{3,4})", re.DOTALL)
+MAX_ID = (1 << 32) - 2
+"""The largest user or group id; the next one means "none" to the kernel."""
+
+
+def assignment(option: str, text: str) -> tuple[str, str]:
+    """Split `GUEST=HOST`."""
+    left, equals, right = text.partition("=")
+    if not equals or not left:
+        raise UsageError(f"{option} wants GUEST=VALUE, not {text!r}")
+    return left, right
+
+
+def with_mode(text: str) -> tuple[str, int | None]:
+    """Take a trailing `:NNN` or `:NNNN` (octal) off."""
+    match = _MODE.fullmatch(text)
+    return (match[1], int(match[2], 8)) if match else (text, None)
+
+
+def positive(option: str, text: str, *, unit: str = "", largest: int = 1 << 31) -> int:
+    """A whole number from 1."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= largest:
+        raise UsageError(f"{option} wants a whole number{unit} from 1 to {largest}, not {text!r}")
+    return int(text)
+
+
+def seconds(option: str, text: str) -> float:
+    """A positive number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e9:
+        raise UsageError(f"{option} wants a positive number of seconds, not {text!r}")
+    return value
+
+
+def user(text: str) -> User:
+    """`UID[:GID]`, numbers; the group defaults to the same number."""
+    uid, colon, gid = text.partition(":")
+    numbers = [uid, gid if colon else uid]
+    if not all(word.isascii() and word.isdigit() and int(word) <= MAX_ID for word in numbers):
+        raise UsageError(f"--user wants UID or UID:GID as numbers, not {text!r}", "names live in the guest")
+    return User(uid=int(numbers[0]), gid=int(numbers[1]))
+
+
+def environment(items: list[str], files: list[str]) -> dict[str, str]:
+    """`K=V` words and the lines of `--env-file`s; later ones win, words win over files."""
+    result: dict[str, str] = {}
+    for path in files:
+        result.update(_environment_file(path))
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals and key in os.environ:
+            value, equals = os.environ[key], "="
+        if not key or not equals:
+            raise UsageError(f"--env wants K=V, or the name of a variable that is set here, not {item!r}")
+        result[key] = value
+    return result
+
+
+def _environment_file(path: str) -> dict[str, str]:
+    try:
+        with open(path, "rb") as stream:
+            lines = os.fsdecode(stream.read()).split("\n")
+    except OSError as error:
+        raise UsageError(f"--env-file: cannot read {path!r}: {error.strerror}") from None
+    result = {}
+    for number, line in enumerate(lines, 1):
+        line = line.removesuffix("\r")
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        key, equals, value = line.partition("=")
+        if not key or not equals or "\0" in line:
+            raise UsageError(f"--env-file: {path}:{number} is not K=V")
+        result[key] = value
+    return result
+
+
+def rlimit(text: str) -> tuple[int, int, int]:
+    """`NAME=CUR[:MAX]`; NAME as in RLIMIT_NOFILE, with or without the prefix, in any case."""
+    name, equals, limits = text.partition("=")
+    number = getattr(resource, f"RLIMIT_{name.upper().removeprefix('RLIMIT_')}", None)
+    if not equals or not isinstance(number, int):
+        known = ", ".join(sorted(word[7:].lower() for word in dir(resource) if word.startswith("RLIMIT_")))
+        raise UsageError(f"--rlimit wants NAME=CUR:MAX, not {text!r}", f"names: {known}")
+    current, colon, largest = limits.partition(":")
+    soft = _limit(text, current)
+    hard = _limit(text, largest) if colon else soft
+    if soft > hard:
+        raise UsageError(f"--rlimit {text!r}: the soft limit is above the hard one")
+    return number, soft, hard
+
+
+def _limit(option: str, text: str) -> int:
+    if text in ("unlimited", "infinity", "-1"):
+        return RLIM_INFINITY
+    if not text.isascii() or not text.isdigit() or int(text) > RLIM_INFINITY:
+        raise UsageError(f"--rlimit {option!r}: {text!r} is no limit", "a number, or unlimited")
+    return int(text)
+
+
+def hostname(text: str) -> str:
+    """A host name: 1 to 64 bytes without white space or slash (UTS, sethostname(2))."""
+    raw = os.fsencode(text)
+    if not 1 <= len(raw) <= 64 or b"\0" in raw or b"/" in raw or any(byte <= 32 for byte in raw):
+        raise UsageError(f"--hostname wants 1 to 64 bytes without blanks or slashes, not {text!r}")
+    return text

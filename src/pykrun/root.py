@@ -1,0 +1,152 @@
+"""The root file system of a VM as one object: what it is made of, before any server exists."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pykrun.errors import UsageError
+
+INIT_PATH = b"/init.krun"
+STANDARD_DIRECTORIES = (b"/dev", b"/proc", b"/sys")
+
+Content = bytes | bytearray | memoryview | int | Callable[[], bytes]
+"""What a virtual file holds: bytes, an open descriptor of a regular file, or a callable that is asked once."""
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualFile:
+    """A file that exists on the host's side only; `one_shot` files can be looked up once and are never listed."""
+
+    path: bytes
+    content: Content
+    mode: int
+    one_shot: bool
+
+
+def guest_path(path: str | bytes) -> bytes:
+    """Check and normalise a path in the guest.
+
+    :raise UsageError: it is not absolute, or has empty, `.` or `..` components, NUL, or names over 255 bytes.
+    """
+    raw = os.fsencode(path)
+    shown = os.fsdecode(raw)
+    parts = raw.rstrip(b"/").split(b"/")
+    if not raw.startswith(b"/"):
+        raise UsageError(f"{shown!r} is not an absolute path in the guest", "start it with /")
+    if len(parts) < 2 or any(part in (b"", b".", b"..") for part in parts[1:]):
+        raise UsageError(f"{shown!r} cannot be a path in the guest", "no empty, . or .. components")
+    if b"\0" in raw or any(len(part) > 255 for part in parts):
+        raise UsageError(f"{shown!r} cannot be a path in the guest", "no NUL, at most 255 bytes a name")
+    return b"/".join(parts)
+
+
+class Root:
+    """Collects virtual files and directories; the supervisor turns it into a served file system.
+
+    Parents of what is added are made as needed, and so are `/dev`, `/proc` and `/sys`.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[bytes, VirtualFile] = {}
+        self.directories: dict[bytes, int] = {}
+        self._owned: list[int] = []
+
+    def file(self, path: str | bytes, content: Content, *, mode: int = 0o644, one_shot: bool = False) -> None:
+        """Add a virtual file.
+
+        :raise UsageError: the path cannot be, or is taken.
+        """
+        self._add(VirtualFile(guest_path(path), content, mode & 0o7777, one_shot))
+
+    def directory(self, path: str | bytes, *, mode: int = 0o755) -> None:
+        """Add a virtual directory, or change the mode of one.
+
+        :raise UsageError: the path cannot be, or is a file.
+        """
+        name = guest_path(path)
+        if name in self.files:
+            raise UsageError(f"{os.fsdecode(name)} is a file and a directory at once")
+        self.directories[name] = mode & 0o7777
+
+    def host_file(self, path: str | bytes, source: str, *, mode: int | None = None) -> None:
+        """Add a virtual file with the bytes of a file of the host, read when the guest asks.
+
+        :param mode: permission bits, None for those of the host's file.
+        :raise UsageError: the source cannot be opened, or is a directory.
+        """
+        fd, status = _open_source(source)
+        bits = stat.S_IMODE(status.st_mode) if mode is None else mode
+        if stat.S_ISREG(status.st_mode):
+            self._owned.append(fd)
+            self.file(path, fd, mode=bits)
+        else:  # a pipe or device has no size: read it now
+            with open(fd, "rb") as stream:
+                self.file(path, stream.read(), mode=bits)
+
+    def secret(self, path: str | bytes, source: str, *, mode: int = 0o400) -> None:
+        """Add a one-shot file with the bytes of a file of the host; they are read now and zeroed once they were used.
+
+        :raise UsageError: the source cannot be opened, or is a directory.
+        """
+        fd, status = _open_source(source)
+        with open(fd, "rb", buffering=0) as stream:
+            if stat.S_ISREG(status.st_mode):
+                content = bytearray(status.st_size)
+                count = 0
+                while count < len(content) and (step := stream.readinto(memoryview(content)[count:])):
+                    count += step
+                del content[count:]
+            else:
+                content = bytearray(stream.readall() or b"")
+        self.file(path, content, mode=mode, one_shot=True)
+
+    def _add(self, file: VirtualFile) -> None:
+        shown = os.fsdecode(file.path)
+        if file.path in self.files:
+            raise UsageError(f"{shown} is given twice")
+        if file.path in self.directories:
+            raise UsageError(f"{shown} is a file and a directory at once")
+        self.files[file.path] = file
+
+    def missing_directories(self) -> dict[bytes, int]:
+        """The directories to make, parents first: those asked for, parents of files, the mount points of the kernel.
+
+        :raise UsageError: a file lies where a directory is needed.
+        """
+        wanted = dict.fromkeys(STANDARD_DIRECTORIES, 0o755)
+        for path in [*self.files, *self.directories]:
+            for parent in _parents(path):
+                wanted.setdefault(parent, 0o755)
+        wanted.update(self.directories)
+        for path in wanted:
+            if path in self.files:
+                raise UsageError(f"{os.fsdecode(path)} is a file, but must be a directory for what lies below it")
+        return dict(sorted(wanted.items(), key=lambda item: item[0].count(b"/")))
+
+    def close(self) -> None:
+        """Close the descriptors that were opened here."""
+        for fd in self._owned:
+            os.close(fd)
+        self._owned.clear()
+
+
+def _parents(path: bytes) -> list[bytes]:
+    parts = path.split(b"/")
+    return [b"/".join(parts[:count]) for count in range(2, len(parts))]
+
+
+def _open_source(source: str) -> tuple[int, os.stat_result]:
+    try:
+        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        hint = "check the part after =" if error.errno == errno.ENOENT else ""
+        raise UsageError(f"cannot read {source!r}: {error.strerror}", hint) from None
+    status = os.fstat(fd)
+    if stat.S_ISDIR(status.st_mode):
+        os.close(fd)
+        raise UsageError(f"{source!r} is a directory", "share a directory with --root or --volume")
+    return fd, status

@@ -1,0 +1,99 @@
+"""What the host tells the guest's init: the one-shot file `/.krun_start.json` (docs/start-data.md)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+PATH = b"/.krun_start.json"
+VERSION = 1
+RLIM_INFINITY = (1 << 64) - 1
+
+Text = str | bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Whom the workload runs as (OCI runtime spec, `process.user`)."""
+
+    uid: int
+    gid: int
+    additional_gids: tuple[int, ...] = ()
+    umask: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartData:
+    """One workload and its surroundings in the guest. Text may be any bytes that a process may have.
+
+    :param program: what to execute; None leaves the choice to the root's own configuration, then `/bin/sh`.
+    :param arguments: the words after the program.
+    :param environment: variables; the guest adds HOME, TERM and PATH where they are missing.
+    :param workdir: working directory in the guest.
+    :param rlimits: (RLIMIT number, soft, hard); `RLIM_INFINITY` for no limit.
+    :param terminal: the workload gets `/dev/hvc0` as its terminal; `window` is its size (rows, columns).
+    :param ports: names of the virtio ports that the machine has.
+    :param streams: `relay`, `ports` or `console`.
+    :param pid1: execute the workload as PID 1, without an init.
+    :param seed: entropy for the guest's kernel.
+    :param grace: seconds between TERM and KILL at the end.
+    """
+
+    program: Text | None = None
+    arguments: Sequence[Text] = ()
+    environment: Mapping[Text, Text] = field(default_factory=dict)
+    workdir: Text | None = None
+    hostname: Text | None = None
+    user: User | None = None
+    rlimits: Sequence[tuple[int, int, int]] = ()
+    terminal: bool = False
+    window: tuple[int, int] | None = None
+    ports: Sequence[str] = ()
+    streams: str = "relay"
+    pid1: bool = False
+    seed: bytes = b""
+    grace: float | None = None
+
+    def encode(self) -> bytes:
+        """The file's bytes: ASCII JSON, bytes that are not UTF-8 as lone surrogate escapes."""
+        import json  # only here: half of the runs of this module's importers never encode
+
+        document: dict[str, object] = {"version": VERSION}
+        if self.program is not None:
+            document["init"] = _text(self.program)
+        document["argv"] = [_text(word) for word in self.arguments]
+        document["env"] = [f"{_text(key)}={_text(value)}" for key, value in self.environment.items()]
+        for name, value in (("workdir", self.workdir), ("hostname", self.hostname)):
+            if value is not None:
+                document[name] = _text(value)
+        if self.user is not None:
+            document["user"] = _user(self.user)
+        if self.rlimits:
+            document["rlimits"] = [list(limit) for limit in self.rlimits]
+        if self.terminal:
+            document["terminal"] = True
+        if self.window is not None:
+            document["window"] = list(self.window)
+        document["ports"] = list(self.ports)
+        document["streams"] = self.streams
+        if self.pid1:
+            document["pid1"] = True
+        if self.seed:
+            document["seed"] = self.seed.hex()
+        if self.grace is not None:
+            document["grace_ms"] = int(self.grace * 1000)
+        return json.dumps(document, separators=(",", ":")).encode("ascii")
+
+
+def _text(value: Text) -> str:
+    return os.fsdecode(value)
+
+
+def _user(user: User) -> dict[str, object]:
+    document: dict[str, object] = {"uid": user.uid, "gid": user.gid}
+    if user.additional_gids:
+        document["additionalGids"] = list(user.additional_gids)
+    if user.umask is not None:
+        document["umask"] = user.umask
+    return document

@@ -1,0 +1,91 @@
+"""The kernel's console: kept in part for error messages, written whole to the boot log."""
+
+from __future__ import annotations
+
+import os
+
+from pykrun.errors import UsageError
+from pykrun.loop import IN, Loop
+
+KEPT = 32768
+"""Bytes of the end that are kept for messages."""
+SHOWN = 12
+"""Lines of it that a message shows."""
+
+
+class BootLog:
+    """Reads the engine's console descriptor, non-blocking and owned by the engine's `Running`, until it ends.
+
+    :param path: file that receives everything, or None.
+    :raise UsageError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self._tail = bytearray()
+        self._file = -1
+        self._loop: Loop | None = None
+        self._fd = -1
+        if path is not None:
+            try:
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise UsageError(f"--boot-log: cannot write {path!r}: {error.strerror}") from None
+
+    def attach(self, loop: Loop, fd: int) -> None:
+        """Read `fd` whenever it has something."""
+        self._loop, self._fd = loop, fd
+        loop.add(fd, IN, self._on_event)
+
+    def _on_event(self, _events: int) -> None:
+        try:
+            data = os.read(self._fd, 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._keep(data)
+        elif self._loop is not None:
+            self._loop.remove(self._fd)
+
+    def drain(self) -> None:
+        """Read what the engine left behind; never waits."""
+        while self._fd >= 0:
+            try:
+                data = os.read(self._fd, 65536)
+            except OSError:
+                return
+            if not data:
+                return
+            self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        self._tail += data
+        del self._tail[:-KEPT]
+        while data and self._file >= 0:
+            try:
+                data = data[os.write(self._file, data) :]
+            except OSError:  # disk full: the run goes on, the log ends
+                os.close(self._file)
+                self._file = -1
+
+    @property
+    def text(self) -> bytes:
+        """The last bytes, as they came."""
+        return bytes(self._tail)
+
+    def last_lines(self, count: int = SHOWN) -> list[str]:
+        """The last lines that are not empty, without control characters: a guest must not drive the terminal."""
+        lines = [
+            "".join(char if char.isprintable() else " " for char in line.decode(errors="replace")).strip()
+            for line in self.text.replace(b"\r", b"\n").split(b"\n")
+        ]
+        return [line for line in lines if line][-count:]
+
+    def close(self) -> None:
+        """Leave the loop and close the file."""
+        if self._loop is not None:
+            self._loop.remove(self._fd)
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

@@ -1,0 +1,62 @@
+"""What is to be run, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pykrun.root import Root
+from pykrun.start_data import StartData
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One VM and its one workload.
+
+    :param root: the root file system; closed by the supervisor.
+    :param start: the workload; the supervisor fills in what depends on the machine (ports, window, seed).
+    :param engine: `auto` or an engine's name.
+    :param accel: `auto`, `kvm` or `tcg`.
+    :param kernel: path of a kernel, None for the engine's default.
+    :param modules: folder with its modules, None for what belongs to the kernel.
+    :param cpus: None when the caller does not care.
+    :param timeout: seconds until the VM is ended, None for no limit.
+    :param sandbox: `auto` or `require`.
+    :param boot_log: file that receives the kernel's console.
+    :param stdin: descriptor, None when closed; likewise `stdout`, `stderr`.
+    """
+
+    root: Root
+    start: StartData
+    engine: str = "auto"
+    accel: str = "auto"
+    kernel: str | None = None
+    modules: str | None = None
+    kernel_args: tuple[str, ...] = ()
+    cpus: int | None = None
+    memory_mib: int = 256
+    timeout: float | None = None
+    sandbox: str = "auto"
+    boot_log: str | None = None
+    stdin: int | None = 0
+    stdout: int | None = 1
+    stderr: int | None = 2
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """How a run ended.
+
+    :param exit_code: as a shell would see it: the workload's, 128+n, or 124 to 127 of ours.
+    :param signal: what ended the workload, 0 for an exit.
+    :param reason: one line when something other than the workload failed.
+    :param console: the kernel's last words, when the guest did not end as it should.
+    :param phases: name and monotonic time in seconds of each step reached, in order.
+    """
+
+    exit_code: int
+    signal: int = 0
+    reason: str = ""
+    console: list[str] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
+    engine: str = ""
+    isolation: str = ""

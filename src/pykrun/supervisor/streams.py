@@ -1,0 +1,229 @@
+"""Standard streams of the host as a port's `Sink` and `Source`: never blocking, byte-exact, counted."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+
+from pykrun.loop import IN, OUT, Loop
+
+PIPE_BUF = 4096
+"""A pipe that poll calls writable takes this many bytes without blocking (Linux: at least one free page)."""
+
+
+def _own_description(fd: int, flags: int) -> int | None:
+    """Open what `fd` refers to once more, so that O_NONBLOCK stays ours; None when the kernel does not let us."""
+    try:
+        return os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # a socket, or the terminal of somebody else
+        return None
+
+
+class FdSink:
+    """Hands what the guest writes to a descriptor of the host, as fast as its reader takes it.
+
+    Descriptors that others hold too keep their flags: O_NONBLOCK belongs to the open file description, and our parent
+    would see it. So a pipe or terminal is opened anew, a socket is written with MSG_DONTWAIT, and what allows neither
+    is written in pieces that poll promised not to block.
+
+    :param fd: descriptor to write to, None when it was closed before we started.
+    :param on_broken: called once when the reader is gone (EPIPE) or the write fails for good; bytes are dropped then.
+    :param on_count: called after bytes went out, with the total.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        fd: int | None,
+        *,
+        on_broken: Callable[[OSError | None], None],
+        on_count: Callable[[int], None],
+    ) -> None:
+        self.on_ready: Callable[[], None] | None = None
+        self.count = 0
+        self.broken = fd is None
+        self._loop = loop
+        self._on_broken = on_broken
+        self._on_count = on_count
+        self._own: int | None = None
+        self._limit: int | None = None
+        self._waiting = False
+        self._fd = -1
+        if fd is not None:
+            self._choose(fd)
+
+    def _choose(self, fd: int) -> None:
+        mode = os.fstat(fd).st_mode
+        self._fd = fd
+        self._write: Callable[[int, Sequence[memoryview]], int] = os.writev
+        if stat.S_ISSOCK(mode):
+            self._write = _send_dontwait
+        elif stat.S_ISFIFO(mode) or os.isatty(fd):
+            self._own = _own_description(fd, os.O_WRONLY)
+            if self._own is None:
+                self._limit = PIPE_BUF
+            else:
+                self._fd = self._own
+
+    def write(self, buffers: Sequence[memoryview]) -> int:
+        """Write what goes without blocking (`Sink`)."""
+        total = sum(map(len, buffers))
+        if self.broken:
+            self._add(total)
+            return total
+        if self._waiting:
+            return 0
+        written = 0
+        while written < total:
+            try:
+                if self._limit is None:
+                    count = self._write(self._fd, _rest(buffers, written)[:512])
+                else:
+                    count = self._write_limited(buffers, written)
+            except BlockingIOError:
+                count = 0
+            except OSError as error:
+                self._break(error)
+                self._add(total)
+                return total
+            if count == 0:
+                self._wait()
+                break
+            written += count
+        self._add(written)
+        return written
+
+    def _write_limited(self, buffers: Sequence[memoryview], written: int) -> int:
+        import select
+
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        if not poll.poll(0):
+            return 0
+        return os.write(self._fd, _rest(buffers, written)[0][: self._limit])
+
+    def _add(self, count: int) -> None:
+        self.count += count
+        self._on_count(self.count)
+
+    def _break(self, error: OSError) -> None:
+        self.broken = True
+        self._on_broken(error)
+
+    def _wait(self) -> None:
+        self._waiting = True
+        self._loop.add(self._fd, OUT, self._on_event)
+
+    def _on_event(self, _events: int) -> None:
+        self._loop.remove(self._fd)
+        self._waiting = False
+        if self.on_ready is not None:
+            self.on_ready()
+
+    def close(self) -> None:
+        """Give back what was opened here; the caller's descriptor stays open."""
+        if self._waiting:
+            self._loop.remove(self._fd)
+            self._waiting = False
+        if self._own is not None:
+            os.close(self._own)
+            self._own = None
+        self.broken = True
+
+
+def _rest(buffers: Sequence[memoryview], start: int) -> list[memoryview]:
+    """The buffers without their first `start` bytes."""
+    rest = []
+    for buffer in buffers:
+        if start >= len(buffer):
+            start -= len(buffer)
+        else:
+            rest.append(buffer[start:] if start else buffer)
+            start = 0
+    return rest
+
+
+def _send_dontwait(fd: int, buffers: Sequence[memoryview]) -> int:
+    import socket
+
+    with socket.socket(fileno=os.dup(fd)) as duplicate:
+        return duplicate.sendmsg(buffers, (), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+class FdSource:
+    """Gives the guest what a descriptor of the host delivers, read only when the guest has room.
+
+    :param fd: descriptor to read from, None when it was closed before we started: it ends at once.
+    :param on_end: called once, with the number of bytes given, when the descriptor ended or failed.
+    """
+
+    def __init__(self, loop: Loop, fd: int | None, *, on_end: Callable[[int], None]) -> None:
+        self.on_ready: Callable[[], None] | None = None
+        self.count = 0
+        self.ended = False
+        self._loop = loop
+        self._fd = -1 if fd is None else fd
+        self._on_end = on_end
+        self._waiting = False
+        self._always_ready = fd is None or not _can_poll(loop, fd)
+
+    def read_into(self, buffers: Sequence[memoryview]) -> int:
+        """Fill the buffers with what is there (`Source`)."""
+        if self.ended or self._waiting:
+            return 0
+        if not self._always_ready and not self._readable():
+            self._wait()
+            return 0
+        try:
+            count = os.readv(self._fd, buffers[:512]) if self._fd >= 0 else 0
+        except BlockingIOError:
+            self._wait()
+            return 0
+        except OSError:  # the terminal hung up (EIO), a directory was given (EISDIR): nothing more will come
+            count = 0
+        if count == 0:
+            self.end()
+            return 0
+        self.count += count
+        return count
+
+    def end(self) -> None:
+        """Read no more; tells `on_end` unless it was told already."""
+        if not self.ended:
+            self.close()
+            self._on_end(self.count)
+
+    def close(self) -> None:
+        """Forget the descriptor, which stays open."""
+        if self._waiting:
+            self._loop.remove(self._fd)
+            self._waiting = False
+        self.ended = True
+
+    def _readable(self) -> bool:
+        import select
+
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _wait(self) -> None:
+        self._waiting = True
+        self._loop.add(self._fd, IN, self._on_event)
+
+    def _on_event(self, _events: int) -> None:
+        self._loop.remove(self._fd)
+        self._waiting = False
+        if self.on_ready is not None:
+            self.on_ready()
+
+
+def _can_poll(loop: Loop, fd: int) -> bool:
+    """Whether epoll takes the descriptor: regular files and /dev/null are always ready instead."""
+    try:
+        loop.add(fd, 0, lambda events: None)
+    except PermissionError:
+        return False
+    loop.remove(fd)
+    return True

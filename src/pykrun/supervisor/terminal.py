@@ -1,0 +1,55 @@
+"""The caller's terminal while a guest's program has it: raw, and as it was afterwards."""
+
+from __future__ import annotations
+
+import os
+import termios
+
+
+class Terminal:
+    """Puts the terminal on `stdin` into raw mode and knows the window's size; harmless on anything else."""
+
+    def __init__(self, stdin: int | None, stdout: int | None) -> None:
+        self._input = stdin if stdin is not None and os.isatty(stdin) else None
+        self._output = stdout if stdout is not None and os.isatty(stdout) else self._input
+        self._saved: list[int | list[bytes | int]] | None = None
+
+    def raw(self) -> None:
+        """Every key goes to the guest: no echo, no lines, no signals. (What cfmakeraw(3) does.)"""
+        if self._input is None:
+            return
+        self._saved = termios.tcgetattr(self._input)
+        mode = termios.tcgetattr(self._input)
+        mode[0] &= ~(
+            termios.IGNBRK
+            | termios.BRKINT
+            | termios.PARMRK
+            | termios.ISTRIP
+            | termios.INLCR
+            | termios.IGNCR
+            | termios.ICRNL
+            | termios.IXON
+        )
+        mode[1] &= ~termios.OPOST
+        mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+        mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        termios.tcsetattr(self._input, termios.TCSAFLUSH, mode)
+
+    def restore(self) -> None:
+        """Put the terminal back as it was; harmless when it never was raw, or hung up."""
+        if self._input is not None and self._saved is not None:
+            try:
+                termios.tcsetattr(self._input, termios.TCSADRAIN, self._saved)
+            except termios.error:
+                pass
+            self._saved = None
+
+    def size(self) -> tuple[int, int] | None:
+        """Rows and columns, None when there is no terminal or it does not know."""
+        if self._output is None:
+            return None
+        try:
+            columns, rows = os.get_terminal_size(self._output)
+        except OSError:
+            return None
+        return (rows, columns) if rows and columns else None

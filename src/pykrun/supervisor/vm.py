@@ -1,0 +1,287 @@
+"""One VM: started early, served from this thread, ended completely."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pykrun import engine as engines
+from pykrun.errors import PeerError
+from pykrun.loop import IN, Loop, Timer
+from pykrun.machine import Machine
+from pykrun.supervisor.console import BootLog
+from pykrun.supervisor.control import Control, Events, Exit
+from pykrun.supervisor.plan import Outcome, Plan
+from pykrun.supervisor.signals import Signals
+from pykrun.supervisor.streams import FdSink, FdSource
+from pykrun.supervisor.terminal import Terminal
+
+if TYPE_CHECKING:
+    from pykrun.engine import Running
+
+CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
+STREAM_PORTS = (STDIN, STDOUT, STDERR)
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+TIMED_OUT = 124
+SET_UP_FAILED = 125
+ALIVE = 1.0
+"""Seconds between two DRAINING frames; the guest gives up after five of silence."""
+
+
+def run_plan(plan: Plan) -> Outcome:
+    """Run one VM in this process's main thread and wait for its end.
+
+    :raise UsageError: the plan asks for what cannot be.
+    :raise MissingError: there is no engine, kernel or init blob.
+    :raise SandboxError: the sandbox was required and is not to be had.
+    :raise EngineError: the engine did not start.
+    """
+    with ExitStack() as stack:
+        stack.callback(plan.root.close)
+        return VirtualMachine(plan, stack).run()
+
+
+class VirtualMachine:
+    """The supervisor's state: everything that was started hangs on one ExitStack."""
+
+    def __init__(self, plan: Plan, stack: ExitStack) -> None:
+        self._plan = plan
+        self._stack = stack
+        self._loop = Loop()
+        stack.callback(self._loop.close)
+        self._phases: dict[str, float] = {"start": time.monotonic()}
+        self._reported: int | None = None
+        self._exit: Exit | None = None
+        self._verdict: tuple[int, str] | None = None
+        self._counts: tuple[int, int] | None = None
+        self._draining: Timer | None = None
+        self._interrupts = 0
+        self._engine_ended = False
+        self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
+        self._log = BootLog(plan.boot_log)
+        stack.callback(self._log.close)
+        self._make_streams()
+
+    # -- the way up --------------------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Start, serve until the end, and say how it was."""
+        plan = self._plan
+        engine = engines.choose(plan.engine, accel=plan.accel, cpus=plan.cpus)
+        machine = self._machine(engine)
+        self._phase("prepared")
+        self._running = running = engine.launch(machine, sandbox=plan.sandbox)
+        self._stack.callback(running.close)
+        self._phase("launched")
+        self._log.attach(self._loop, running.console)
+        self._loop.add(running.pidfd, IN, lambda events: self._on_engine_end())
+        self._serve(running, machine)
+        self._phase("served")
+        if plan.timeout is not None:
+            reason = f"the VM was ended after {plan.timeout:g} seconds (--timeout)"
+            self._loop.call_later(plan.timeout, partial(self._end, TIMED_OUT, reason))
+        handled = (*FORWARDED, signal.SIGWINCH) if self._window else FORWARDED
+        self._stack.callback(Signals(self._loop, handled, self._on_signal).close)
+        if self._window:
+            self._stack.callback(self._window.restore)
+            self._window.raw()
+        self._loop.run()
+        self._phase("ended")
+        return self._outcome(engine.name, running)
+
+    def _make_streams(self) -> None:
+        plan, loop = self._plan, self._loop
+        self._control = Control(
+            Events(
+                hello=lambda version: self._phase("init"),
+                started=self._on_started,
+                counts=self._on_counts,
+                exit=self._on_exit,
+                log=lambda level, text: None,
+                close=self._on_close,
+                done=self._on_done,
+            ),
+            self._on_peer_error,
+        )
+        self._stdin = FdSource(loop, plan.stdin, on_end=self._control.stdin_end)
+        sinks = [
+            FdSink(
+                loop,
+                fd,
+                on_broken=lambda error, stream=stream: self._control.close_output(stream),  # type: ignore[misc]
+                on_count=self._on_output,
+            )
+            for stream, fd in ((1, plan.stdout), (2, plan.stderr))
+        ]
+        self._stdout, self._stderr = sinks
+        for stream in (self._stdin, *sinks):
+            self._stack.callback(stream.close)
+
+    def _machine(self, engine: engines.Engine) -> Machine:
+        from pykrun import blob
+
+        plan = self._plan
+        kernel = engine.kernel(plan.kernel, plan.modules)
+        init = blob.find()
+        self._init = init
+        terminal = plan.start.terminal
+        return Machine(
+            kernel=kernel,
+            initramfs=engine.initramfs(kernel, init.path),
+            kernel_args=plan.kernel_args,
+            cpus=plan.cpus or 1,
+            memory_mib=plan.memory_mib,
+            ports=(CONTROL,) if terminal else (CONTROL, *STREAM_PORTS),
+            console=terminal,
+            verbose=plan.boot_log is not None,
+        )
+
+    def _serve(self, running: Running, machine: Machine) -> None:
+        """Imported here, while the kernel boots on another CPU: the servers' modules cost as much as the kernel."""
+        from pykrun.supervisor.wiring import Wiring
+
+        start = replace(
+            self._plan.start,
+            ports=machine.ports,
+            window=self._window.size() if self._window else None,
+            streams="console" if machine.console else ("ports" if self._is_pid1 else "relay"),
+            seed=os.urandom(32),
+        )
+        wiring = Wiring(self._loop, running, self._on_peer_error)
+        self._stack.callback(wiring.close)
+        wiring.root(self._plan.root, start, self._init.path, self._on_exit_code)
+        ends = {
+            CONTROL: (self._control, self._control),
+            STDIN: (None, self._stdin),
+            STDOUT: (self._stdout, None),
+            STDERR: (self._stderr, None),
+        }
+        console = (self._stdout, self._stdin) if machine.console else None
+        wiring.ports({name: ends[name] for name in machine.ports}, console, self._on_port_end)
+        self._wiring = wiring
+
+    @property
+    def _is_pid1(self) -> bool:
+        return self._plan.start.pid1 or any(word.startswith("KRUN_INIT_PID1=1") for word in self._plan.kernel_args)
+
+    def _phase(self, name: str) -> None:
+        self._phases.setdefault(name, time.monotonic())
+
+    # -- what the guest says -----------------------------------------------------------------------------------
+
+    def _on_exit_code(self, code: int) -> None:
+        self._reported = code & 0xFF
+
+    def _on_started(self, _pid: int) -> None:
+        self._phase("started")
+        if self._window and (size := self._window.size()):
+            self._control.resize(*size)  # it may have changed since the start data was written
+
+    def _on_output(self, _count: int) -> None:
+        self._phase("output")
+        if self._counts is not None:
+            self._acknowledge()
+
+    def _on_counts(self, stdout: int, stderr: int) -> None:
+        self._phase("exited")
+        self._counts = (stdout, stderr)
+        self._stdin.close()
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Say ACK when everything was handed on, else DRAINING now and then (docs/control-port.md)."""
+        if self._counts is None:
+            return
+        if self._draining is not None:
+            self._draining.cancel()
+        if self._window or (self._stdout.count >= self._counts[0] and self._stderr.count >= self._counts[1]):
+            self._counts = None
+            self._control.ack()
+        else:
+            self._control.draining()
+            self._draining = self._loop.call_later(ALIVE, self._acknowledge)
+
+    def _on_close(self, stream: int) -> None:
+        if stream == 0:
+            self._stdin.close()
+
+    def _on_exit(self, ended: Exit) -> None:
+        self._exit = ended
+
+    def _on_done(self) -> None:
+        """Everything is synced and reported: the engine has nothing left to do but to shut down its devices."""
+        self._phase("done")
+        self._running.kill()
+
+    def _on_peer_error(self, error: PeerError) -> None:
+        self._end(SET_UP_FAILED, f"the guest broke a protocol: {error}")
+
+    # -- what the host says ------------------------------------------------------------------------------------
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGWINCH:
+            if self._window and (size := self._window.size()):
+                self._control.resize(*size)
+            return
+        if number == signal.SIGINT:
+            self._interrupts += 1
+        if self._interrupts > 1 or (not self._control.greeted and number in (signal.SIGINT, signal.SIGTERM)):
+            self._end(128 + number, "")
+        else:
+            self._control.signal(number)
+
+    def _end(self, code: int, reason: str) -> None:
+        """End the VM now; the first verdict counts."""
+        if self._verdict is None:
+            self._verdict = (code, reason)
+        self._stdin.close()
+        self._running.kill()
+        if self._engine_ended:
+            self._loop.stop()
+
+    def _on_engine_end(self) -> None:
+        self._loop.remove(self._running.pidfd)
+        self._engine_ended = True
+        self._stdin.close()
+        self._wiring.drain()
+        self._on_port_end()
+
+    def _on_port_end(self) -> None:
+        """The run is over when the engine is, and what it had said was handed on."""
+        if self._engine_ended and (self._verdict is not None or self._wiring.drained):
+            self._loop.stop()
+
+    # -- the result --------------------------------------------------------------------------------------------
+
+    def _outcome(self, engine: str, running: Running) -> Outcome:
+        self._log.drain()
+        code, reason, console = self._judge()
+        return Outcome(
+            exit_code=code,
+            signal=self._exit.signal if self._exit else 0,
+            reason=reason,
+            console=console,
+            phases=self._phases,
+            engine=engine,
+            isolation=running.isolation.name,
+        )
+
+    def _judge(self) -> tuple[int, str, list[str]]:
+        """Exit code, reason, console lines."""
+        if self._verdict is not None:
+            return (*self._verdict, self._log.last_lines() if self._verdict[0] == SET_UP_FAILED else [])
+        code = self._reported if self._reported is not None else (self._exit.code if self._exit else None)
+        if code is not None:
+            reason = self._exit.reason if self._exit else ""
+            unexplained = code == SET_UP_FAILED and self._exit is None
+            return code, reason, self._log.last_lines() if unexplained else []
+        if self._is_pid1 and (code := engines.panic_exit_code(self._log.text)) is not None:
+            return code, "", []
+        what = "the guest's kernel panicked" if b"Kernel panic" in self._log.text else "the VM ended"
+        reason = f"{what} before it reported an exit code ({self._running.describe_end()})"
+        return SET_UP_FAILED, reason, self._log.last_lines()
