@@ -1,0 +1,41 @@
+"""Fixtures of the boot tests: the guest's programs and a VM on each engine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.boot.vm import Vm
+from tests.support.command import Pykrun
+
+GUEST = Path(__file__).parent / "guest"
+
+
+@pytest.fixture(scope="session")
+def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The guest's static program, compiled once."""
+    compiler = shutil.which("musl-gcc") or shutil.which("gcc")
+    assert compiler is not None, "no C compiler: apt-get install musl-tools"
+    target = tmp_path_factory.mktemp("guest") / "tool"
+    sources = sorted(str(path) for path in GUEST.glob("*.c"))
+    flags = ["-static", "-Os", "-Wall", "-Wextra", "-Werror", "-s"]
+    subprocess.run([compiler, *flags, "-o", str(target), *sources], check=True, timeout=120)
+    return target
+
+
+@pytest.fixture(scope="session")
+def busybox() -> Path:
+    """A static shell for the guest."""
+    path = shutil.which("busybox")
+    if path is None:
+        pytest.skip("no busybox on PATH (apt-get install busybox-static)")
+    return Path(path).resolve()
+
+
+@pytest.fixture
+def vm(engine: str, tool: Path, run_pykrun: Pykrun) -> Vm:
+    """`pykrun run` with that engine."""
+    return Vm(engine, tool, run_pykrun)

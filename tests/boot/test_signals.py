@@ -1,0 +1,88 @@
+"""Signals and time limits: Ctrl-C, SIGTERM and --timeout."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.boot.vm import Vm, finish, read_line
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_signal_reaches_the_workload(vm: Vm, number: signal.Signals) -> None:
+    process = vm.start("--", "/tool", "trap", "1", "9")
+    assert read_line(process) == b"ready\n"
+    process.send_signal(number)
+    result = finish(process)
+    assert (result.code, result.out, result.err) == (9, b"signal %d\n" % number, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_a_workload_that_does_not_care(vm: Vm, number: signal.Signals) -> None:
+    process = vm.start("--", "/tool", "sleep", "100", "ready")
+    assert read_line(process) == b"ready\n"
+    process.send_signal(number)
+    result = finish(process, limit=60)
+    assert (result.code, result.out, result.err) == (128 + number, b"", b"")
+
+
+def test_second_ctrl_c_ends_the_vm(vm: Vm) -> None:
+    process = vm.start("--", "/tool", "trap", "0")
+    assert read_line(process) == b"ready\n"
+    process.send_signal(signal.SIGINT)
+    assert read_line(process) == b"signal 2\n"
+    process.send_signal(signal.SIGINT)
+    result = finish(process, limit=30)
+    assert result.code == 128 + signal.SIGINT
+
+
+def test_many_signals_do_not_confuse(vm: Vm) -> None:
+    process = vm.start("--", "/tool", "trap", "3", "8")
+    assert read_line(process) == b"ready\n"
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
+        process.send_signal(number)
+        assert read_line(process) == b"signal %d\n" % number
+    assert finish(process).code == 8
+
+
+def test_timeout(vm: Vm) -> None:
+    """It ends the VM, whatever the workload does; what was written before still arrives."""
+    seconds = 2.0 if vm.engine == "uml" else 12.0
+    start = time.monotonic()
+    result = vm.tool_run("trap", "0", options=["--timeout", str(seconds)])
+    took = time.monotonic() - start
+    assert (result.code, result.out) == (124, b"ready\n")
+    assert b"Traceback" not in result.err
+    assert seconds <= took < seconds + 15
+
+
+def test_timeout_during_boot(vm: Vm) -> None:
+    result = vm.tool_run("exit", "0", options=["--timeout", "0.05"])
+    assert result.code == 124
+    assert b"Traceback" not in result.err
+
+
+def test_signal_during_boot(vm: Vm) -> None:
+    """A Ctrl-C before the workload runs is not lost."""
+    process = vm.start("--", "/tool", "sleep", "100")
+    time.sleep(0.12)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    result = finish(process, limit=60)
+    assert result.code == 128 + signal.SIGINT
+    assert b"Traceback" not in result.err
+
+
+def test_ignored_signals_stay_ignored(vm: Vm) -> None:
+    """Under nohup a hang-up ends neither pykrun nor the workload."""
+    ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
+    process = vm.start("--", "/tool", "cat", stdin=-1, preexec_fn=ignore)
+    assert process.stdin is not None
+    os.write(process.stdin.fileno(), b"ready\n")
+    assert read_line(process) == b"ready\n"
+    process.send_signal(signal.SIGHUP)
+    result = finish(process, b"after\n")
+    assert (result.code, result.out) == (0, b"after\n")

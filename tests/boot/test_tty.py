@@ -1,0 +1,164 @@
+"""A terminal of the host becomes the guest's: size, keys, job control, and back as it was."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.boot.vm import LIMIT, Vm, engine_process
+
+
+class Terminal:
+    """A pseudo-terminal whose slave side pykrun gets, as its controlling terminal."""
+
+    def __init__(self) -> None:
+        self.master, self.slave = pty.openpty()
+        self.seen = b""
+        self.resize(33, 101)
+        self.settings = termios.tcgetattr(self.slave)
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def start(self, vm: Vm, *words: str) -> subprocess.Popen[bytes]:
+        def take() -> None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        side = self.slave
+        return vm.start(*words, stdin=side, stdout=side, stderr=side, preexec_fn=take)
+
+    def type(self, data: bytes) -> None:
+        os.write(self.master, data)
+
+    def expect(self, pattern: bytes, limit: float = LIMIT) -> re.Match[bytes]:
+        """Read until the pattern appears, and forget everything up to its end."""
+        end = time.monotonic() + limit
+        while (match := re.search(pattern, self.seen)) is None:
+            left = end - time.monotonic()
+            assert left > 0, f"no {pattern!r} in {self.seen!r}"
+            if select.select([self.master], [], [], left)[0]:
+                self.seen += os.read(self.master, 65536)
+        self.seen = self.seen[match.end() :]
+        return match
+
+    def rest(self) -> bytes:
+        """What else was written."""
+        while select.select([self.master], [], [], 0.1)[0]:
+            self.seen += os.read(self.master, 65536)
+        return self.seen
+
+    def close(self) -> None:
+        for fd in (self.master, self.slave):
+            if fd >= 0:
+                os.close(fd)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    result = Terminal()
+    yield result
+    result.close()
+
+
+@pytest.mark.parametrize("option", [["-t"], []], ids=["asked", "by default"])
+def test_terminal(vm: Vm, terminal: Terminal, option: list[str]) -> None:
+    process = terminal.start(vm, *option, "--", "/tool", "tty")
+    terminal.expect(rb"isatty 1 1 1\r\n")
+    terminal.expect(rb"leader 1 foreground 1\r\n")
+    terminal.expect(rb"window 0 33 101\r\n")
+    terminal.expect(rb"ready\r\n")
+    terminal.type(b"hello\r")
+    terminal.expect(rb"hello\r\n")  # the guest's echo, once
+    terminal.expect(rb"line hello\r\n")
+    terminal.resize(40, 120)
+    terminal.expect(rb"resize 0 40 120\r\n")
+    terminal.type(b"\x03")
+    terminal.expect(rb"interrupt\r\n")
+    terminal.type(b"quit\r")
+    assert process.wait(LIMIT) == 5
+    assert terminal.rest() == b"quit\r\n"
+    assert termios.tcgetattr(terminal.slave) == terminal.settings
+
+
+def test_end_of_file_key(vm: Vm, terminal: Terminal) -> None:
+    process = terminal.start(vm, "--", "/tool", "tty")
+    terminal.expect(rb"ready\r\n")
+    terminal.type(b"\x04")
+    assert process.wait(LIMIT) == 3
+
+
+def test_no_terminal_when_told(vm: Vm, terminal: Terminal) -> None:
+    process = terminal.start(vm, "-T", "--", "/tool", "tty")
+    terminal.expect(rb"isatty 0 0 0\r\n")
+    terminal.expect(rb"ready\r\n")
+    terminal.type(b"quit\n")
+    assert process.wait(LIMIT) == 5
+    assert termios.tcgetattr(terminal.slave) == terminal.settings
+
+
+def test_job_control(vm: Vm, terminal: Terminal, busybox: Path) -> None:
+    """A shell finds its terminal: Ctrl-C and Ctrl-Z are for the job, not for the shell."""
+    files = ["--file", f"/bin/busybox={busybox}:0755", "--env", "PS1=[prompt] "]
+    process = terminal.start(vm, "-t", *files, "--", "/bin/busybox", "sh", "-i")
+    first = terminal.expect(rb"(?s)(.*)\[prompt\] ")
+    assert b"can't access tty" not in first[1]
+    terminal.type(b"echo flags=$-\r")
+    assert b"m" in terminal.expect(rb"flags=([a-z]+)\r\n")[1]
+    terminal.type(b"/tool sleep 100 going\r")
+    terminal.expect(rb"\ngoing\r\n")
+    terminal.type(b"\x03")
+    terminal.expect(rb"\[prompt\] ")
+    terminal.type(b"echo status=$?\r")
+    terminal.expect(rb"status=130\r\n")
+    terminal.type(b"/tool sleep 100 going\r")
+    terminal.expect(rb"\ngoing\r\n")
+    terminal.type(b"\x1a")
+    terminal.expect(rb"Stopped")
+    terminal.type(b"kill -9 %1; exit 7\r")
+    assert process.wait(LIMIT) == 7
+    assert termios.tcgetattr(terminal.slave) == terminal.settings
+
+
+def test_terminal_is_restored_after_a_timeout(vm: Vm, terminal: Terminal) -> None:
+    seconds = "2" if vm.engine == "uml" else "12"
+    process = terminal.start(vm, "--timeout", seconds, "--", "/tool", "tty")
+    terminal.expect(rb"ready\r\n")
+    assert termios.tcgetattr(terminal.slave) != terminal.settings, "it was never raw"
+    assert process.wait(60) == 124
+    assert termios.tcgetattr(terminal.slave) == terminal.settings
+
+
+@pytest.mark.parametrize("how", ["engine killed", "SIGTERM", "panic"])
+def test_terminal_is_restored(vm: Vm, terminal: Terminal, how: str) -> None:
+    words = ["panic"] if how == "panic" else ["sleep", "100", "ready"]
+    process = terminal.start(vm, "--", "/tool", *words)
+    if how != "panic":
+        terminal.expect(rb"ready\r\n")
+    if how == "engine killed":
+        os.kill(engine_process(process, vm.engine).pid, signal.SIGKILL)
+    elif how == "SIGTERM":
+        process.terminate()
+    assert process.wait(60) == (128 + signal.SIGTERM if how == "SIGTERM" else 125)
+    assert termios.tcgetattr(terminal.slave) == terminal.settings
+
+
+def test_terminal_hangs_up(vm: Vm, terminal: Terminal) -> None:
+    """The window is closed: the workload gets SIGHUP and the VM ends."""
+    process = terminal.start(vm, "--", "/tool", "sleep", "100", "ready")
+    terminal.expect(rb"ready\r\n")
+    os.close(terminal.slave)
+    os.close(terminal.master)
+    terminal.master = terminal.slave = -1
+    assert process.wait(60) == 128 + signal.SIGHUP
