@@ -1,7 +1,11 @@
 # shellcheck shell=sh disable=SC2154
 # What ./setup, ./pykrun, ./demo, ./test and ./bench share. To be sourced with $here, the checkout's folder, set.
 
-cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/pykrun
+# As pykrun.host.cache has it.
+case ${XDG_CACHE_HOME-} in
+    /*) cache=$XDG_CACHE_HOME/pykrun ;;
+    *) cache=${HOME:-/root}/.cache/pykrun ;;
+esac
 
 # Sets $state, the path of this checkout's stamps less their last word. A stamp says what was set up, with which
 # interpreter and (when it was set up last) when. They lie beside what they stand for, not in the checkout: that may be

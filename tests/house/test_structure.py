@@ -1,0 +1,121 @@
+"""The house rules of docs/architecture.md: rooms, doors, sizes."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.house.sources import ROOT, SRC, imports, module_name, python_files
+
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("__main__",),
+    ("cli",),
+    ("supervisor",),
+    ("root",),
+    ("start_data",),
+    ("engine",),
+    ("kernel", "sandbox"),
+    ("blob",),
+    ("vhost_user",),
+    ("virtio",),
+    ("fuse",),
+    ("fs",),
+    ("loop", "ports", "host", "machine", "errors", "version"),
+)
+"""Imports go to later lines only. The last line is the ground: imported by all, importing only itself."""
+
+GROUND = FLOORS[-1]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+LINES_PER_MODULE = 600
+LINES_PER_FUNCTION = 70
+
+
+def room_of(module: str) -> str:
+    """`fs` for `pykrun.fs.augment`, "" for `pykrun` itself."""
+    return (module + "..").split(".")[1]
+
+
+def pykrun_imports() -> list[tuple[str, str, str, str]]:
+    """(where, room, module, name) of each import that leads from one room of pykrun to another."""
+    found = []
+    for path in python_files(SRC / "pykrun"):
+        room = room_of(module_name(path))
+        for line, module, name in imports(path):
+            full = f"{module}.{name}" if module == "pykrun" and name in FLOOR else module
+            if full.split(".")[0] == "pykrun" and room_of(full) not in (room, ""):
+                found.append((f"{path.relative_to(ROOT)}:{line}", room, full, name))
+    return found
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {room_of(module_name(path)) for path in python_files(SRC / "pykrun")} - {""}
+    assert rooms - FLOOR.keys() == set(), "give the room its place in FLOORS and in docs/architecture.md"
+
+
+def test_imports_go_one_way() -> None:
+    wrong = [
+        f"{where}: {room} imports {module}"
+        for where, room, module, _ in pykrun_imports()
+        if room and FLOOR[room_of(module)] <= FLOOR[room] and not (room in GROUND and room_of(module) in GROUND)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nobody_imports_a_neighbours_underscore() -> None:
+    wrong = [
+        f"{where}: {module} {name}"
+        for where, _, module, name in pykrun_imports()
+        if name.startswith("_") or "._" in module
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_host_and_guest_do_not_meet() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {module}"
+        for package, other in (("pykrun", "krun_init"), ("krun_init", "pykrun"))
+        for path in python_files(SRC / package)
+        for line, module, _ in imports(path)
+        if module.split(".")[0] == other
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_source_imports_nothing_but_the_standard_library() -> None:
+    import sys
+
+    known = sys.stdlib_module_names | {"pykrun", "krun_init", "_linux"}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {module}"
+        for path in python_files(SRC)
+        for line, module, _ in imports(path)
+        if module.split(".")[0] not in known
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_sizes(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= LINES_PER_MODULE, "does this module still hold one idea?"
+    long = [
+        f"{node.name}: {(node.end_lineno or 0) - node.lineno + 1} lines"
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno >= LINES_PER_FUNCTION
+    ]
+    assert not long, "functions that need scrolling: " + ", ".join(long)
+
+
+@pytest.mark.parametrize("path", python_files(SRC), ids=module_name)
+def test_what_a_package_names_exists(path: Path) -> None:
+    if path.name != "__init__.py":
+        pytest.skip("no package")
+    import importlib
+
+    module = importlib.import_module(module_name(path))
+    missing = [name for name in getattr(module, "__all__", ()) if not hasattr(module, name)]
+    assert not missing
