@@ -1,0 +1,55 @@
+"""What the machine is made of: memory, CPUs, the boot log, and several machines at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.boot.vm import Script, Vm, finish
+
+
+def test_memory_and_cpus(vm: Vm) -> None:
+    """User Mode Linux has one CPU, whatever was asked for."""
+    script = Script()
+    memory, cpus = script.read("/proc/meminfo"), script.read("/sys/devices/system/cpu/online")
+    vm.script(script, "--memory", "384", "--cpus", "2")
+    total = int(memory.data.split()[1])
+    assert 300 << 10 < total <= 384 << 10
+    assert cpus.data == (b"0\n" if vm.engine == "uml" else b"0-1\n")
+
+
+def test_boot_log(vm: Vm, tmp_path: Path) -> None:
+    """The kernel's words go into the file, and nowhere else."""
+    log = tmp_path / "boot.log"
+    log.write_text("old")
+    result = vm.tool_run("echo", "only this", options=["--boot-log", str(log)])
+    assert (result.code, result.out, result.err) == (0, b"only this", b"")
+    assert b"Linux version" in log.read_bytes()
+
+
+def test_verbose_leaves_standard_output_alone(vm: Vm) -> None:
+    result = vm.tool_run("echo", "only this", options=["-v"])
+    assert (result.code, result.out) == (0, b"only this")
+    assert vm.engine.encode() in result.err.lower()
+
+
+def test_big_file(vm: Vm, tmp_path: Path, busybox: Path) -> None:
+    """More than one request, one read-ahead window and one queue can carry."""
+    data = os.urandom(1 << 20) * 24 + b"end"
+    (tmp_path / "big").write_bytes(data)
+    options = ["--file", f"/big={tmp_path / 'big'}", "--file", f"/bin/busybox={busybox}:0755"]
+    result = vm.run(*options, "--", "/bin/busybox", "cat", "/big")
+    assert (result.code, result.err) == (0, b"")
+    assert result.out == data
+
+
+@pytest.mark.uml
+def test_several_at_once(vm: Vm) -> None:
+    if vm.engine != "uml":
+        pytest.skip("emulated machines would only wait for each other")
+    processes = [vm.start("--text", f"/who={number}", "--", "/tool", "ops", "read", "/who") for number in range(6)]
+    results = [finish(process) for process in processes]
+    assert [(result.code, result.err) for result in results] == [(0, b"")] * 6
+    assert [result.out for result in results] == [b"1 %02x\n" % (48 + number) for number in range(6)]
