@@ -35,6 +35,8 @@ class Machine:
     :param ports: names of the virtio-console ports, in order.
     :param console: also a virtio console, hvc0 in the guest, for a terminal.
     :param init: value for the kernel's `init=`, None to leave it out.
+    :param execute_init: stage one executes /init.krun of the root instead of going on as init itself (the caller brings
+        an init of their own).
     :param verbose: let the kernel print its boot messages (slower: each line goes through an emulated console).
     """
 
@@ -47,4 +49,5 @@ class Machine:
     ports: tuple[str, ...] = ()
     console: bool = False
     init: str | None = None
+    execute_init: bool = False
     verbose: bool = False

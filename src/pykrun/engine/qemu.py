@@ -1,0 +1,194 @@
+"""QEMU: any number of CPUs, near-native speed with KVM, software emulation (TCG) without.
+
+The guest is a process' data, not a process' code: kernel modules and kernel memory of the guest are emulated or run
+under hardware virtualisation.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from pykrun.engine.running import Endpoint, Running
+from pykrun.engine.words import check_line, check_word, root_words
+from pykrun.errors import MissingError
+from pykrun.host.numbers import MACHINE as ARCHITECTURE
+from pykrun.kernel.image import uncompressed
+from pykrun.machine import Machine
+from pykrun.sandbox import FILES, Jail, Wish, shared_libraries, start
+
+PROGRAM = f"qemu-system-{ARCHITECTURE}"
+INSTALL = {"apt": "qemu-system-x86", "dnf": "qemu-system-x86-core", "pacman": "qemu-system-x86"}
+
+PROTOCOL_FEATURES = 1 << 0 | 1 << 3
+"""MQ (QEMU asks for the number of queues) and REPLY_ACK. CONFIG must not be offered: QEMU owns the config space."""
+
+_QUEUE_SIZE = 1024  # the default of 128 limits a request to 124 pages
+_SLOW_STARTS = "load_system_certificate_list,init_kprobe_trace,crypto_kdf108_init,init_encrypted"
+
+
+def find() -> Path | None:
+    """Return the installed program, None when there is none."""
+    path = shutil.which(PROGRAM)
+    return None if path is None else Path(path)
+
+
+def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program: Path | None = None) -> Running:
+    """Start the machine.
+
+    :param accel: `kvm` or `tcg`.
+    :raise UsageError: a kernel parameter that cannot be.
+    :raise MissingError: QEMU or the kernel is not there.
+    """
+    program = program or find()
+    if program is None:
+        raise MissingError(f"{PROGRAM} is not installed", "`pykrun doctor` names the command that installs it")
+    if not os.access(machine.kernel.image, os.R_OK):
+        raise MissingError(f"{machine.kernel.image} cannot be read", "name a kernel with --kernel")
+    wires = _Wires()
+    try:
+        arguments = [PROGRAM, *_options(machine, accel), *_devices(machine, wires), *_kernel(machine, accel)]
+        jail = Jail(
+            program=program,
+            arguments=tuple(arguments),
+            libraries=(*shared_libraries(program, *_modules(program)), *_folders(program)),
+            files=_files(machine),
+            devices=("kvm",) if accel == "kvm" else (),
+            descriptors=wires.inside(),
+            denied=("ptrace",),
+        )
+        inmate = start(jail, wish)
+    except BaseException:
+        wires.close_outside()
+        raise
+    finally:
+        wires.close_inside()
+    return Running(
+        engine="qemu",
+        accel=accel,
+        console=wires.outside["log"].detach(),
+        shares=tuple(Endpoint(wires.outside[f"fs{i}"], connected=True) for i in range(len(machine.shares))),
+        console_device=None,
+        ports={name: wires.outside[f"port{i}"] for i, name in enumerate(machine.ports)},
+        terminal=wires.outside.get("terminal"),
+        control=wires.outside["qmp"],
+        protocol_features=PROTOCOL_FEATURES,
+        inmate=inmate,
+    )
+
+
+class _Wires:
+    """Socket pairs between us and the engine; the engine's ends are its descriptors 3, 4, 5, ..."""
+
+    def __init__(self) -> None:
+        self.outside: dict[str, socket.socket] = {}
+        self._inside: list[socket.socket] = []
+        self._nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self.add("log")
+
+    def add(self, name: str) -> int:
+        """Make a pair and return the number that the engine's end will have."""
+        outside, inside = socket.socketpair()
+        outside.setblocking(False)
+        self.outside[name] = outside
+        self._inside.append(inside)
+        return 2 + len(self._inside)
+
+    def inside(self) -> tuple[int, ...]:
+        """What becomes 0, 1, 2, 3, ... of the engine: its messages go where the guest's console goes."""
+        log = self._inside[0].fileno()
+        return (self._nothing, log, log, *(sock.fileno() for sock in self._inside))
+
+    def close_inside(self) -> None:
+        os.close(self._nothing)
+        for sock in self._inside:
+            sock.close()
+
+    def close_outside(self) -> None:
+        for sock in self.outside.values():
+            sock.close()
+
+
+def _options(machine: Machine, accel: str) -> list[str]:
+    """The machine itself."""
+    return [
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *("-M", "q35,memory-backend=mem"),
+        *("-accel", "kvm" if accel == "kvm" else "tcg,thread=multi"),
+        *("-cpu", "host" if accel == "kvm" else "max"),
+        *("-smp", str(machine.cpus)),
+        *("-m", f"{machine.memory_mib}M"),
+        *("-object", f"memory-backend-memfd,id=mem,size={machine.memory_mib}M,share=on"),
+    ]
+
+
+def _devices(machine: Machine, wires: _Wires) -> list[str]:
+    """Devices and the descriptors behind them."""
+
+    def chardev(name: str) -> list[str]:
+        number = 3 if name == "log" else wires.add(name)
+        return ["-chardev", f"socket,id={name},fd={number}"]
+
+    words = [*chardev("log"), "-serial", "chardev:log"]
+    words += [*chardev("qmp"), "-mon", "chardev=qmp,mode=control"]
+    for index, tag in enumerate(machine.shares):
+        words += chardev(f"fs{index}")
+        words += ["-device", f"vhost-user-fs-pci,chardev=fs{index},tag={tag},queue-size={_QUEUE_SIZE}"]
+    if machine.ports or machine.console:
+        words += ["-device", "virtio-serial-pci"]
+    if machine.console:
+        words += [*chardev("terminal"), "-device", "virtconsole,chardev=terminal,nr=0"]
+    for index, name in enumerate(machine.ports):
+        words += chardev(f"port{index}")
+        words += ["-device", f"virtserialport,chardev=port{index},name={name},nr={index + 1}"]
+    return words
+
+
+def _files(machine: Machine) -> dict[str, Path]:
+    files = {"kernel": uncompressed(machine.kernel.image)}
+    if machine.initramfs is not None:
+        files["initramfs"] = machine.initramfs
+    return files
+
+
+def _kernel(machine: Machine, accel: str) -> list[str]:
+    """What is booted, and the kernel command line."""
+    words = [
+        "console=ttyS0",
+        "panic=-1",
+        "reboot=t",
+        "lsm=capability",  # TOMOYO looks an executable up twice, which a one-shot file cannot bear
+        "cryptomgr.notests",  # the self-tests of ciphers took most of the boot
+        "no_timer_check",
+        f"initcall_blacklist={_SLOW_STARTS}",
+    ]
+    if accel != "kvm":  # emulation isolates as it is; these only cost time there
+        words += ["nokaslr", "mitigations=off"]
+    if not machine.verbose:
+        words.append("quiet")
+    words += root_words(machine)
+    words += [check_word(word) for word in machine.kernel_args]
+    initrd = [] if machine.initramfs is None else ["-initrd", FILES + "initramfs"]
+    return ["-kernel", FILES + "kernel", *initrd, "-append", check_line(words)]
+
+
+def _modules(program: Path) -> list[Path]:
+    """The parts of QEMU that distributions put into shared objects and that we need."""
+    folder = _module_folder(program)
+    return [path for path in (folder / f"accel-tcg-{ARCHITECTURE}.so",) if path.exists()]
+
+
+def _module_folder(program: Path) -> Path:
+    library = program.parent.parent / "lib"
+    return next(iter(library.glob(f"{ARCHITECTURE}-linux-*/qemu")), library / "qemu")
+
+
+def _folders(program: Path) -> list[str]:
+    """Firmware and modules, read-only."""
+    share = program.parent.parent / "share"
+    folders = (_module_folder(program), share / "qemu", share / "seabios")
+    return [str(folder) for folder in folders if folder.is_dir()]

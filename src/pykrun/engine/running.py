@@ -1,0 +1,119 @@
+"""A running engine, as its supervisor sees it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+from pykrun.sandbox import Ended, Inmate, Isolation
+
+
+class Endpoint:
+    """Our end of one vhost-user device: a socket that is connected, or one that the engine will connect to.
+
+    A listening socket is bound and listens only some milliseconds after the start, in the engine's own file system.
+    Until then epoll reports it as hung up all the time: wait for it edge-triggered (`loop.IN | loop.EDGE`) and call
+    `accept` whenever there is an event.
+
+    :ivar socket: non-blocking; what to wait for.
+    :ivar connected: `socket` is the connection itself, nothing needs to be accepted.
+    """
+
+    __slots__ = ("connected", "socket")
+
+    def __init__(self, sock: socket.socket, *, connected: bool) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self.connected = connected
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        return self.socket.fileno()
+
+    def accept(self) -> socket.socket | None:
+        """Return the non-blocking connection, None while there is none; the engine connects once.
+
+        A listening socket is closed when it has been connected to: take it out of the loop before.
+        """
+        if self.connected:
+            return self.socket
+        try:
+            connection, _ = self.socket.accept()
+        except OSError:  # EAGAIN: not yet connected to; EINVAL: not yet listening
+            return None
+        connection.setblocking(False)
+        self.socket.close()
+        self.socket, self.connected = connection, True
+        return connection
+
+    def close(self) -> None:
+        """Close it in either state."""
+        self.socket.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class Running:
+    """A started engine and our ends of everything that leads into it.
+
+    :ivar engine: `uml` or `qemu`.
+    :ivar accel: `kvm`, `tcg`, or empty for User Mode Linux.
+    :ivar console: non-blocking read end of what kernel and engine print (the boot log). Read it always: a full pipe
+        stops the guest. It may stay open after the end of the engine; never wait for its end.
+    :ivar shares: one vhost-user end per `Machine.shares`, in that order.
+    :ivar console_device: the vhost-user end of our console device (device id 3), which carries `Machine.console` as
+        port 0 and `Machine.ports` as the named ports; None where the engine has a console device of its own.
+    :ivar ports: connected stream sockets by port name, where the engine has a console device of its own.
+    :ivar terminal: the same for hvc0.
+    :ivar control: QMP, for `pykrun.engine.qmp`; None where there is none.
+    :ivar protocol_features: vhost-user protocol feature bits that this front end needs or may have, and no others.
+    """
+
+    engine: str
+    accel: str
+    console: int
+    shares: tuple[Endpoint, ...]
+    console_device: Endpoint | None
+    ports: dict[str, socket.socket]
+    terminal: socket.socket | None
+    control: socket.socket | None
+    protocol_features: int
+    inmate: Inmate
+
+    @property
+    def pid(self) -> int:
+        """The process that everything of the VM descends from."""
+        return self.inmate.pid
+
+    @property
+    def pidfd(self) -> int:
+        """Readable as soon as the engine has ended and everything of it is gone."""
+        return self.inmate.pidfd
+
+    @property
+    def isolation(self) -> Isolation:
+        """The isolation reached; waits some milliseconds right after the start.
+
+        :raise SandboxError: the sandbox could not be set up.
+        """
+        return self.inmate.isolation
+
+    def kill(self) -> None:
+        """End the VM now, with everything in it. Returns at once; `pidfd` becomes readable."""
+        self.inmate.kill()
+
+    def reap(self) -> Ended | None:
+        """Return how it ended when `pidfd` is readable, None before. `Ended.error` says why it never ran."""
+        return self.inmate.reap()
+
+    def close(self) -> None:
+        """End what still runs and release everything: processes, sockets, descriptors, folders."""
+        self.inmate.close()
+        for endpoint in (*self.shares, *((self.console_device,) if self.console_device else ())):
+            endpoint.close()
+        for sock in (*self.ports.values(), self.terminal, self.control):
+            if sock is not None:
+                sock.close()
+        if self.console >= 0:
+            os.close(self.console)
+            self.console = -1

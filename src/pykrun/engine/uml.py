@@ -1,0 +1,132 @@
+"""User Mode Linux: a Linux kernel that is an ordinary program. One CPU, no hardware virtualisation, boots in 75 ms.
+
+Its guest's kernel mode runs with the rights of the process on the host: `hostfs` in the guest is the host's file
+system as this process sees it, and a loaded module is code in this process. What isolates it is the jail.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from pykrun.engine import lpj
+from pykrun.engine.running import Endpoint, Running
+from pykrun.engine.words import check_line, check_word, root_words
+from pykrun.errors import MissingError
+from pykrun.machine import Machine
+from pykrun.sandbox import FILES, WORK, Jail, Wish, shared_libraries, start
+
+PROGRAMS = ("linux.uml", "linux-uml", "linux")
+INSTALL = {"apt": "user-mode-linux", "pacman": "user-mode-linux"}
+"""Package that brings the engine, by package manager; other distributions have none."""
+
+PROTOCOL_FEATURES = 1 << 5 | 1 << 9
+"""BACKEND_REQ and CONFIG: without either virtio_uml's probe fails. No INBAND_NOTIFICATIONS: a round trip a kick."""
+
+_VIRTIO_FS = 26
+_VIRTIO_CONSOLE = 3
+_MIB = 1 << 20
+_OVERHEAD = 16 * _MIB  # of the writable place: sockets, the memory file's extra pages
+
+
+def find() -> Path | None:
+    """Return the installed program, None when there is none."""
+    for name in PROGRAMS:
+        path = shutil.which(name)
+        if path is not None and (name != "linux" or is_kernel(Path(path))):
+            return Path(path)
+    return None
+
+
+def is_kernel(image: Path) -> bool:
+    """Whether a file is a User Mode Linux kernel: a program that knows the option `uml_dir=`."""
+    import mmap
+
+    try:
+        with open(image, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+            return data[:4] == b"\x7fELF" and os.access(image, os.X_OK) and data.find(b"uml_dir=") >= 0
+    except (OSError, ValueError):  # ValueError: an empty file
+        return False
+
+
+def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -> Running:
+    """Start the machine.
+
+    :param measure_lpj: measure and use `lpj=` (once per machine; off while it is being measured).
+    :raise UsageError: a kernel parameter that cannot be.
+    :raise MissingError: the kernel is not there.
+    """
+    if not os.access(machine.kernel.image, os.X_OK):
+        raise MissingError(f"{machine.kernel.image} is no program", "install user-mode-linux or name one with --kernel")
+    listeners = {f"fs{index}": socket.socket(socket.AF_UNIX) for index in range(len(machine.shares))}
+    if machine.ports or machine.console:
+        listeners["console"] = socket.socket(socket.AF_UNIX)
+    console, console_write = os.pipe2(os.O_CLOEXEC)
+    nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        words = _words(machine, lpj.known(machine.kernel.image) if measure_lpj else None)
+        jail = Jail(
+            program=machine.kernel.image,
+            arguments=(machine.kernel.image.name, *words),
+            libraries=shared_libraries(machine.kernel.image),
+            files={} if machine.initramfs is None else {"initramfs": machine.initramfs},
+            listeners=listeners,
+            descriptors=(nothing, console_write, console_write),
+            folders=("empty", "uml"),
+            room=machine.memory_mib * _MIB + _OVERHEAD,
+            randomize=False,  # 100 ms: with it the kernel finds its address space by trial
+        )
+        inmate = start(jail, wish)
+    except BaseException:
+        os.close(console)
+        for listener in listeners.values():
+            listener.close()
+        raise
+    finally:
+        os.close(console_write)
+        os.close(nothing)
+    fcntl.fcntl(console, fcntl.F_SETFL, os.O_NONBLOCK)
+    device = listeners.get("console")
+    return Running(
+        engine="uml",
+        accel="",
+        console=console,
+        shares=tuple(Endpoint(listeners[f"fs{i}"], connected=False) for i in range(len(machine.shares))),
+        console_device=None if device is None else Endpoint(device, connected=False),
+        ports={},
+        terminal=None,
+        control=None,
+        protocol_features=PROTOCOL_FEATURES,
+        inmate=inmate,
+    )
+
+
+def _words(machine: Machine, loops_per_jiffy: int | None) -> list[str]:
+    """The kernel command line; User Mode Linux takes it as its arguments."""
+    words = [
+        f"mem={machine.memory_mib}M",
+        "con0=fd:0,fd:1",
+        "con=null",  # not "none": the first open would fail
+        "noreboot",  # a reboot in the guest would start the kernel again, for ever
+        f"uml_dir={WORK}uml/",
+        f"hostfs={WORK}empty",
+        "lsm=capability",  # TOMOYO looks an executable up twice, which a one-shot file cannot bear
+        "initcall_blacklist=raid6_select_algo,init_zswap",  # the first benchmarks for 850 ms
+        "pty.legacy_count=0",  # 256 legacy ptys: 170 ms
+    ]
+    if not machine.verbose:
+        words.append("quiet")
+    if loops_per_jiffy is not None:
+        words.append(f"lpj={loops_per_jiffy}")
+    if machine.initramfs is not None:
+        words.append(f"initrd={FILES}initramfs")
+    words += [f"virtio_uml.device={WORK}fs{index}:{_VIRTIO_FS}" for index in range(len(machine.shares))]
+    if machine.ports or machine.console:
+        words.append(f"virtio_uml.device={WORK}console:{_VIRTIO_CONSOLE}")
+    words += root_words(machine)
+    words += [check_word(word) for word in machine.kernel_args]
+    check_line(words)
+    return words

@@ -1,0 +1,71 @@
+"""The kernel command line: what may be on it, how long it may be, and what a panic leaves behind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from pykrun.errors import UsageError
+from pykrun.machine import ROOT_TAG, Machine
+
+LIMIT = 2048
+"""Bytes of a kernel command line, its final NUL included (COMMAND_LINE_SIZE on x86); the kernel cuts silently."""
+
+_PANIC_CODE = re.compile(rb"exitcode=0x([0-9a-f]{8})")
+
+
+def check_word(word: str) -> str:
+    """Return `word` if it can stand on a kernel command line as one parameter.
+
+    :raise UsageError: it is empty, is `--` (which ends the parameters), or has white space, quotes, control characters
+        or anything but ASCII.
+    """
+    if not word or word == "--" or not word.isascii() or not word.isprintable() or set(word) & set(" \"'"):
+        raise UsageError(
+            f"{word!a} cannot be a kernel parameter",
+            "a parameter is printable ASCII without white space and quotes",
+        )
+    return word
+
+
+def root_words(machine: Machine) -> list[str]:
+    """The parameters that say where to boot from.
+
+    With an initramfs the kernel runs its /init and looks no further; without one it mounts the virtio-fs root itself.
+    `init=` is given only if the caller gave neither `init=` nor `rdinit=`.
+    """
+    words = []
+    if machine.initramfs is None:
+        words += ["rootfstype=virtiofs", f"root={ROOT_TAG}", "rw"]
+    elif machine.execute_init:
+        words.append("KRUN_STAGE1=exec")
+    if machine.init is not None and not any(word.startswith(("init=", "rdinit=")) for word in machine.kernel_args):
+        words.append(f"init={check_word(machine.init)}")
+    return words
+
+
+def check_line(words: Iterable[str]) -> str:
+    """Join parameters to a command line.
+
+    :raise UsageError: it is longer than the kernel reads.
+    """
+    line = " ".join(words)
+    if len(line) >= LIMIT:
+        raise UsageError(
+            f"the kernel command line has {len(line)} bytes, the kernel reads {LIMIT - 1}",
+            "give fewer or shorter --kernel-arg words",
+        )
+    return line
+
+
+def panic_exit_code(console: bytes) -> int | None:
+    """Return the exit code of PID 1 from a kernel's last words, None when they do not tell.
+
+    A kernel whose init ends says "Attempted to kill init! exitcode=0x00002a00": a wait status, here exit code 42. A
+    signal becomes 128 plus its number.
+    """
+    found = _PANIC_CODE.findall(console)
+    if not found:
+        return None
+    status = int(found[-1], 16)
+    return 128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF

@@ -1,0 +1,78 @@
+"""Stage one: the initramfs that takes a modular kernel into its virtio-fs root (docs/start-data.md, "Stage one")."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pykrun.errors import MissingError
+from pykrun.host.cache import cache_directory, stamp, write_atomic
+from pykrun.machine import Kernel
+
+_VERSION = 1  # of the layout; part of the cache key
+_KEEP = 8
+
+TRANSPORTS = ("virtio_pci", "virtio_mmio")
+"""Loaded where the kernel has them: User Mode Linux has its own transport built in."""
+
+NEEDED = ("virtiofs", "virtio_console")
+"""What every machine of ours boots from and speaks through."""
+
+
+def initramfs(kernel: Kernel, blob: Path, extra: tuple[str, ...] = ()) -> Path | None:
+    """Return the archive that boots `kernel`, made now or before; None when it needs none.
+
+    :param blob: the init blob, which becomes /init.
+    :param extra: further modules.
+    :raise MissingError: the kernel lacks a module, or the cache folder cannot be written.
+    """
+    if kernel.modules is None:
+        return None
+    folder = cache_directory() / "initramfs"
+    try:
+        marks = [kernel.modules / name for name in ("modules.builtin", "modules.order", "kernel")]
+        key = stamp(kernel.image, blob, *(mark for mark in marks if mark.exists()))
+    except OSError as error:
+        raise MissingError(f"{error.filename}: {error.strerror}") from None
+    kept = folder / f"{_VERSION}-{'+'.join(extra)}-{key}.cpio"
+    if kept.exists():
+        return None if kept.stat().st_size == 0 else kept
+    content = _content(kernel.modules, blob, extra)
+    try:
+        write_atomic(kept, content)
+    except OSError as error:
+        raise MissingError(
+            f"cannot write {kept}: {error.strerror}", "set XDG_CACHE_HOME to a writable folder"
+        ) from None
+    _prune(folder)
+    return kept if content else None
+
+
+def _content(modules: Path, blob: Path, extra: tuple[str, ...]) -> list[bytes]:
+    """The archive's bytes; nothing when there is nothing to load."""
+    from pykrun.kernel import cpio
+    from pykrun.kernel.modules import ModuleTree
+
+    tree = ModuleTree(modules)
+    wanted = (*(name for name in TRANSPORTS[:1] if name in tree), *NEEDED, *extra)
+    order = tree.load_order(wanted)
+    if not order:
+        return []
+    entries = [
+        cpio.folder("dev"),
+        cpio.character_device("dev/console", 5, 1),
+        cpio.folder("mnt"),
+        cpio.folder("stage1"),
+    ]
+    entries += [cpio.file(f"stage1/{index:02}-{name}.ko", data) for index, (name, data) in enumerate(order)]
+    entries.append(cpio.file("init", blob.read_bytes(), 0o755))
+    return list(cpio.archive(entries))
+
+
+def _prune(folder: Path) -> None:
+    """Forget the oldest archives: each new blob or kernel brings another."""
+    try:
+        files = sorted(folder.glob("*.cpio"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in files[_KEEP:]:
+            path.unlink(missing_ok=True)
+    except OSError:
+        pass  # somebody else is at it

@@ -1,0 +1,83 @@
+"""The system-call filter of an engine: a deny list, assembled to classic BPF.
+
+A deny list, not an allow list: what an engine calls differs between versions, C libraries and machines, and a filter
+that breaks somebody's engine would be turned off. It takes away what no engine of ours needs and what has been the way
+out of sandboxes: new namespaces, mounts, modules, keyrings, io_uring, bpf, performance counters, other processes'
+memory, the clock, and every socket family but AF_UNIX (AF_VSOCK is not bound to a network namespace).
+
+Since Linux 5.11 the kernel keeps a bitmap of calls whose answer does not depend on the arguments, so that the length
+of the list costs nothing; the guest's own calls under User Mode Linux never reach it (ptrace comes first).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pykrun.host.numbers import AUDIT_ARCH, MACHINE, number
+
+# fmt: off
+DENIED = (
+    "acct", "add_key", "adjtimex", "bpf", "chroot", "clock_adjtime", "clock_settime", "delete_module", "fanotify_init",
+    "finit_module", "fsconfig", "fsmount", "fsopen", "fspick", "init_module", "io_uring_enter", "io_uring_register",
+    "io_uring_setup", "ioperm", "iopl", "kcmp", "kexec_file_load", "kexec_load", "keyctl", "lookup_dcookie", "mount",
+    "mount_setattr", "move_mount", "move_pages", "name_to_handle_at", "nfsservctl", "open_by_handle_at", "open_tree",
+    "perf_event_open", "pidfd_getfd", "pivot_root", "process_madvise", "process_vm_readv", "process_vm_writev",
+    "quotactl", "quotactl_fd", "reboot", "request_key", "setdomainname", "sethostname", "setns", "settimeofday",
+    "swapoff", "swapon", "syslog", "umount2", "unshare", "uselib", "userfaultfd", "ustat", "vhangup",
+)
+# fmt: on
+"""Answered with EPERM, for every engine."""
+
+_NEW_NAMESPACES = 0x7E02_0000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+_AF_UNIX = 1
+_X32 = 0x4000_0000
+
+_EPERM = 0x0005_0000 | 1  # SECCOMP_RET_ERRNO
+_ENOSYS = 0x0005_0000 | 38
+_ALLOW = 0x7FFF_0000
+_KILL = 0x8000_0000  # SECCOMP_RET_KILL_PROCESS
+
+_LOAD, _RETURN, _EQUAL, _AT_LEAST, _ANY_BIT = 0x20, 0x06, 0x15, 0x35, 0x45  # BPF_LD|W|ABS, RET|K, JMP|JEQ/JGE/JSET|K
+_NR, _ARCH, _ARG0 = 0, 4, 16  # offsets in struct seccomp_data; the low half of an argument comes first
+
+
+def _step(code: int, k: int, yes: int = 0, no: int = 0) -> bytes:
+    """One `struct sock_filter`; `yes` and `no` are the numbers of records to skip."""
+    return code.to_bytes(2, "little") + bytes((yes, no)) + k.to_bytes(4, "little")
+
+
+def _answer(name: str, verdict: int) -> bytes:
+    """`verdict` for one call, whatever its arguments."""
+    nr = number(name)
+    return b"" if nr is None else _step(_EQUAL, nr, 0, 1) + _step(_RETURN, verdict)
+
+
+def _judge(name: str, test: int, k: int, when_true: int, when_false: int) -> bytes:
+    """A verdict by the low half of a call's first argument."""
+    nr = number(name)
+    if nr is None:
+        return b""
+    return (
+        _step(_EQUAL, nr, 0, 4)
+        + _step(_LOAD, _ARG0)
+        + _step(test, k, 0, 1)
+        + _step(_RETURN, when_true)
+        + _step(_RETURN, when_false)
+    )
+
+
+def assemble(also_denied: Iterable[str] = ()) -> bytes:
+    """Return the filter as `struct sock_filter` records.
+
+    :param also_denied: further calls (names of `pykrun.host.numbers`) that this engine does not need.
+    """
+    program = _step(_LOAD, _ARCH) + _step(_EQUAL, AUDIT_ARCH[MACHINE], 1, 0) + _step(_RETURN, _KILL)
+    program += _step(_LOAD, _NR)
+    if MACHINE == "x86_64":
+        program += _step(_AT_LEAST, _X32, 0, 1) + _step(_RETURN, _EPERM)
+    program += _judge("socket", _EQUAL, _AF_UNIX, _ALLOW, _EPERM)
+    program += _judge("clone", _ANY_BIT, _NEW_NAMESPACES, _EPERM, _ALLOW)
+    program += _answer("clone3", _ENOSYS)  # its flags are out of reach: C libraries fall back to clone
+    for name in (*DENIED, *also_denied):
+        program += _answer(name, _EPERM)
+    return program + _step(_RETURN, _ALLOW)

@@ -1,0 +1,356 @@
+"""The child's half of the sandbox: from a fresh fork of the supervisor to the program's execve.
+
+Two processes come out of it. The *keeper* is what the supervisor forked: process 1 of the pid namespace where there
+is one. It forks the *program*, waits for it, and tells the supervisor how it ended. It must be a process of its own:
+an engine that is process 1 itself would be immune to its own SIGABRT, with which User Mode Linux ends a panic.
+When the keeper dies, the kernel ends the whole namespace; without one the keeper ends what it started.
+
+Everything here runs in a copy of the supervisor with all signals blocked. Nothing may return or raise out of `run`,
+and nothing may be imported: by then the file system may be gone.
+
+Lines that go up the report pipe: `D<path>` a temporary folder was made, `I<level> <note>` the program is about to be
+executed, `E<text>` it will not be, `X<status>` its wait status.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import select
+import signal
+import stat
+from typing import NoReturn
+
+from pykrun.host import linux
+from pykrun.sandbox import filter as system_call_filter
+from pykrun.sandbox.jail import FILES, REDUCED, USER_NAMESPACE, WORK, Jail
+from pykrun.sandbox.libraries import search_path
+
+_MOUNT_POINT = "/proc"  # hides nothing that the jail may need: no file to bind is below it
+_INNER_ID = 1000
+_UNALLOCATED_IDS = 0x7000_0000  # above every range that distributions or systemd hand out
+_NOBODY = 65534
+_FIRST_SPARE = 256  # descriptors are parked from here on while their places are being taken
+_PRIVATE_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
+
+
+class _Refused(Exception):
+    """The set-up failed; the text goes to the supervisor."""
+
+
+def run(
+    jail: Jail, *, level: str, required: bool, supervisor: int, leash: int, report: int, inherited: tuple[int, ...]
+) -> NoReturn:
+    """Become the keeper of a jail; never returns.
+
+    :param level: what the clone made possible.
+    :param required: fail instead of going on with less isolation.
+    :param supervisor: pidfd of the supervisor.
+    :param leash: read end of a pipe; a byte or its end means: end everything.
+    :param report: write end of the report pipe.
+    :param inherited: the supervisor's ends of both pipes, to be closed.
+    """
+    for descriptor in inherited:
+        os.close(descriptor)
+    keeper = _Keeper(jail, level, required, supervisor, leash, report)
+    try:
+        keeper.run()
+    except BaseException as error:  # the copy of the supervisor must not run on
+        text = str(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {error}"
+        _say(keeper.report, "E" + text.replace("\n", " "))
+    os._exit(125)
+
+
+def _ready(descriptors: tuple[int, ...], timeout: int | None = 0) -> bool:
+    """Wait up to `timeout` ms (None: for ever) until one of the descriptors can be read or is at its end."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(timeout))
+
+
+def _say(report: int, line: str) -> None:
+    try:
+        os.write(report, line.encode("utf-8", "surrogateescape") + b"\n")
+    except OSError:
+        pass  # nobody is listening any more; the leash will tell
+
+
+class _Keeper:
+    def __init__(self, jail: Jail, level: str, required: bool, supervisor: int, leash: int, report: int) -> None:
+        self.jail = jail
+        self.level = level
+        self.note = ""
+        self.required = required
+        self.supervisor = supervisor
+        self.leash = leash
+        self.report = report
+        self.folder = ""  # the temporary folder of the reduced level
+        self.names: list[tuple[str, str]] = []  # what to write in the arguments in place of FILES and WORK names
+        self.passed: list[int] = []  # further descriptors the program needs, after the jail's own
+
+    def run(self) -> NoReturn:
+        self._live_and_die_with_supervisor()
+        self.identity = self._choose_identity()
+        if self.level != REDUCED:
+            try:
+                self._private_root()
+            except OSError as error:
+                if self.required:
+                    raise _Refused(f"{error.filename or 'mount'}: {error.strerror}") from None
+                self.level, self.note = REDUCED, f"{error.filename or 'mount'}: {error.strerror}"
+                linux.set_parent_death_signal(0)
+        if self.level == REDUCED:
+            self._temporary_folder()
+        self._drop_privileges()
+        self._live_and_die_with_supervisor()  # the kernel forgot it when the ids changed
+        self._start_program()
+        self._keep()
+
+    def _live_and_die_with_supervisor(self) -> None:
+        # At the reduced level the keeper has to survive for a moment, to end and remove what it started.
+        if self.level != REDUCED:
+            linux.set_parent_death_signal(signal.SIGKILL)
+        if _ready((self.supervisor,)):
+            os._exit(125)
+
+    # The file system
+
+    def _choose_identity(self) -> int | None:
+        """The id to drop to; None keeps the own one."""
+        if self.level == USER_NAMESPACE:
+            # Ids are the overflow id until the maps are written: the effective ones are the caller's all the same.
+            for name, text in (
+                ("setgroups", "deny"),
+                ("uid_map", f"{_INNER_ID} {os.geteuid()} 1"),
+                ("gid_map", f"{_INNER_ID} {os.getegid()} 1"),
+            ):
+                with open(f"/proc/self/{name}", "w") as file:
+                    file.write(text)
+            return None
+        return _UNALLOCATED_IDS + _host_pid() if os.geteuid() == 0 else None
+
+    def _private_root(self) -> None:
+        linux.unshare(_PRIVATE_NAMESPACES)
+        linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
+        root = _MOUNT_POINT
+        linux.mount("tmpfs", root, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,nr_inodes=4k,mode=755")
+        made: set[str] = {root}
+        for path in (str(self.jail.program), *self.jail.libraries):
+            _bind(path, root + path, made)
+        for name in ("null", "zero", "urandom", *self.jail.devices):
+            _bind(f"/dev/{name}", f"{root}/dev/{name}", made)
+        for name, file in self.jail.files.items():
+            _bind(str(file), root + FILES + name, made)
+        for folder in ("/tmp", WORK.rstrip("/")):
+            os.mkdir(root + folder, 0o755)
+        linux.mount_set_attributes(root, linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID)
+        work = root + WORK
+        options = f"size={self.jail.room},nr_inodes=1k,mode=700"
+        linux.mount("tmpfs", work.rstrip("/"), "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
+        self._furnish(work)
+        os.chdir(root)
+        linux.pivot_root(".", ".")
+        linux.unmount(".", linux.MNT_DETACH)
+        os.chdir("/")
+
+    def _temporary_folder(self) -> None:
+        """A private folder on the host in place of a root of one's own; files are passed as descriptors."""
+        for base in ("/dev/shm", os.environ.get("TMPDIR", "/tmp"), "/tmp", "/var/tmp"):
+            if _has_room(base, self.jail.room):
+                break
+        else:
+            raise _Refused(
+                f"no folder with {self.jail.room >> 20} MiB of room that programs can be mapped from: "
+                "/dev/shm, TMPDIR, /tmp and /var/tmp are too small or mounted noexec"
+            )
+        self.folder = f"{base}/pykrun-{os.getpid()}-{os.urandom(8).hex()}/"
+        _say(self.report, "D" + self.folder)
+        os.mkdir(self.folder, 0o700)
+        self._furnish(self.folder)
+        self.names.append((WORK, self.folder))
+        for name, path in self.jail.files.items():
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            number = len(self.jail.descriptors) + len(self.passed)
+            self.passed.append(descriptor)
+            self.names.append((FILES + name, f"/proc/self/fd/{number}"))
+
+    def _furnish(self, work: str) -> None:
+        """Folders and sockets of the writable place, owned by who will use them."""
+        owned = [work]
+        for name in self.jail.folders:
+            os.mkdir(work + name, 0o700)
+            owned.append(work + name)
+        for name, listener in self.jail.listeners.items():
+            # Relative: a socket's path has 107 bytes at most, and its binder may stand in front of it.
+            os.chdir(work)
+            listener.bind(name)
+            listener.listen(1)
+            owned.append(work + name)
+        if self.identity is not None:
+            for path in owned:
+                os.chown(path, self.identity, self.identity)
+
+    # Rights
+
+    def _drop_privileges(self) -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.umask(0o077)
+        privileged = self.level == USER_NAMESPACE or os.geteuid() == 0
+        if self.identity is not None:
+            self._become(self.identity)
+        elif privileged:
+            linux.drop_bounding_set()
+        linux.drop_capabilities()
+        linux.set_no_new_privileges()
+        linux.set_dumpable(False)  # the keeper's memory is a copy of the supervisor's
+
+    def _become(self, identity: int) -> None:
+        linux.drop_bounding_set()
+        for candidate in (identity, _NOBODY):
+            try:
+                os.setgroups([])
+                os.setresgid(candidate, candidate, candidate)
+                os.setresuid(candidate, candidate, candidate)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # the id is not mapped in the container's user namespace
+                    raise
+                continue
+            return
+        raise _Refused("there is no id to drop to in this user namespace")
+
+    # The program
+
+    def _start_program(self) -> None:
+        if self.level == REDUCED:
+            linux.set_child_subreaper()
+        keeper = os.pidfd_open(os.getpid())
+        self.program_pid, self.program = linux.clone(0)
+        if self.program_pid == 0:
+            self._execute(keeper)
+        os.close(keeper)
+
+    def _execute(self, keeper: int) -> NoReturn:
+        os.setsid()
+        linux.set_parent_death_signal(signal.SIGKILL)
+        if _ready((keeper,)):
+            os._exit(125)
+        arguments = [self._argument(text) for text in self.jail.arguments]
+        work = self._argument(WORK)
+        environment = {"PATH": "/usr/bin:/bin", "HOME": work, "TMPDIR": work, "LC_ALL": "C"}
+        if self.level != REDUCED and self.jail.libraries:  # a jail has no ld.so.cache
+            environment["LD_LIBRARY_PATH"] = search_path(self.jail.libraries)
+        program = str(self.jail.program)
+        report = self._take_places()
+        if not self.jail.randomize:
+            linux.no_address_randomization()
+        _say(report, f"I{self.level} {self.note}")
+        for number in range(1, signal.NSIG):
+            if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):  # two are the C library's
+                signal.signal(number, signal.SIG_DFL)
+        linux.install_filter(system_call_filter.assemble(self.jail.denied))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execve(program, arguments, environment)
+
+    def _argument(self, text: str) -> str:
+        for name, place in self.names:
+            text = text.replace(name, place)
+        return text
+
+    def _take_places(self) -> int:
+        """Put the program's descriptors at 0, 1, 2, ...; close all others but the report pipe, and return that."""
+        wanted = (*self.jail.descriptors, *self.passed)
+        parked = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_SPARE) for descriptor in wanted]
+        report = fcntl.fcntl(self.report, fcntl.F_DUPFD_CLOEXEC, _FIRST_SPARE)
+        for place, descriptor in enumerate(parked):
+            os.dup2(descriptor, place)
+        os.dup2(report, len(parked), inheritable=False)
+        self.report = len(parked)  # where run() looks when this fails
+        os.closerange(len(parked) + 1, 1 << 30)
+        return self.report
+
+    # The keeper's life
+
+    def _keep(self) -> NoReturn:
+        pid = self.program_pid
+        mine = sorted({self.supervisor, self.leash, self.report, self.program})
+        low = 0
+        for descriptor in mine:
+            os.closerange(low, descriptor)
+            low = descriptor + 1
+        os.closerange(low, 1 << 30)
+        _ready((self.supervisor, self.leash, self.program), None)
+        if self.level == REDUCED:
+            status = self._end_family(pid)
+        else:
+            status = os.waitpid(pid, 0)[1] if _ready((self.program,)) else signal.SIGKILL
+        _say(self.report, f"X{status}")
+        os._exit(0)
+
+    def _end_family(self, pid: int) -> int:
+        """Kill the program's process group and every descendant that shows up, then remove the folder."""
+        status = None
+        while True:
+            if not _ready((self.program,)):
+                _kill(pid)
+            _kill(-pid)
+            try:
+                ended, code = os.waitpid(-1, 0)
+            except ChildProcessError:
+                break
+            if ended == pid:
+                status = code
+            for child in _children():
+                _kill(child)
+        remove_tree(self.folder)
+        return signal.SIGKILL if status is None else status
+
+
+def _host_pid() -> int:
+    """The keeper's pid as the host counts it: a number that no other running VM has."""
+    return int(os.readlink("/proc/self"))
+
+
+def _bind(source: str, target: str, made: set[str]) -> None:
+    """Make `source` appear at `target`, which is created as what `source` is."""
+    is_folder = stat.S_ISDIR(os.stat(source).st_mode)
+    parent = target if is_folder else os.path.dirname(target)
+    if parent not in made:
+        os.makedirs(parent, 0o755, exist_ok=True)
+        made.add(parent)
+    if not is_folder:
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    linux.mount(source, target, None, linux.MS_BIND)
+
+
+def _has_room(folder: str, room: int) -> bool:
+    try:
+        info = os.statvfs(folder)
+    except OSError:
+        return False
+    usable = not info.f_flag & os.ST_NOEXEC and os.access(folder, os.W_OK | os.X_OK)
+    return usable and info.f_bavail * info.f_frsize >= room
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except OSError:
+        pass
+
+
+def _children() -> list[int]:
+    try:
+        with open("/proc/thread-self/children") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
+
+
+def remove_tree(folder: str) -> None:
+    """Remove a folder without following anything: it was the program's to fill."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
