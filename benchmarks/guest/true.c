@@ -1,0 +1,6 @@
+/* Does nothing, successfully. */
+
+int main(void)
+{
+    return 0;
+}
