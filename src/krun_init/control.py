@@ -1,0 +1,214 @@
+"""The guest's end of the control port (docs/control-port.md)."""
+
+from __future__ import annotations
+
+import posix
+import time
+from _struct import Struct
+
+from krun_init.errors import ProtocolError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from krun_init.errors import Ending
+    from krun_init.loop import Loop
+
+VERSION = 1
+HEADER = Struct("<IHHI")
+MAX_BODY = 65536
+OPTIONAL = 0x8000
+
+HELLO, STARTED, COUNTS, EXIT, LOG, CLOSE, DONE = range(0x01, 0x08)
+WELCOME, ACK, DRAINING, SIGNAL, STOP, RESIZE, STDIN_END, CLOSE_OUTPUT, TIME = range(0x101, 0x10A)
+
+# What the host may send: the fields of each body.
+BODIES = {
+    WELCOME: Struct("<HHI"),
+    ACK: Struct("<"),
+    DRAINING: Struct("<"),
+    SIGNAL: Struct("<I"),
+    STOP: Struct("<I"),
+    RESIZE: Struct("<HHHH"),
+    STDIN_END: Struct("<Q"),
+    CLOSE_OUTPUT: Struct("<B"),
+    TIME: Struct("<Q"),
+}
+
+_U8 = Struct("<B")
+_I32 = Struct("<i")
+_COUNTS = Struct("<QQ")
+_EXIT = Struct("<ii")
+
+_IN, _OUT = 1, 4  # poll(2)
+_MAX_PENDING = 1 << 20
+_FLUSH_SECONDS = 2.0
+
+
+def frames(received: bytearray) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Take every whole frame off the front: its type and the fields of its body.
+
+    Frames of optional types are skipped.
+
+    :raise ProtocolError: a frame that must not be.
+    """
+    while len(received) >= HEADER.size:
+        length, kind, reserved, process = HEADER.unpack_from(received)
+        if length > MAX_BODY:
+            raise ProtocolError(f"frame of {length} bytes, at most {MAX_BODY} are allowed")
+        if reserved:
+            raise ProtocolError(f"reserved field is {reserved}, must be 0")
+        end = HEADER.size + length
+        if len(received) < end:
+            return
+        if kind < OPTIONAL:
+            fields = BODIES.get(kind)
+            if fields is None:
+                raise ProtocolError(f"unknown frame type {kind:#x}")
+            if process:
+                raise ProtocolError(f"frame {kind:#x} for process {process}, which was never started")
+            if length < fields.size:
+                raise ProtocolError(f"frame {kind:#x} has {length} bytes, at least {fields.size} are needed")
+            values = fields.unpack_from(received, HEADER.size)
+            del received[:end]
+            yield kind, values
+        else:
+            del received[:end]
+
+
+class Control:
+    """Frames to and from the host. Never raises for what the host or the port does: it is given up instead.
+
+    :param fd: the port, non-blocking; None once it was given up.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd: int | None = fd
+        self.on_frame: Callable[[int, tuple[int, ...]], None] | None = None
+        self._received = bytearray()
+        self._pending = bytearray()
+        self._loop: Loop | None = None
+        self._greeted = False
+        self._send(HELLO, BODIES[WELCOME].pack(VERSION, 0, 0))
+
+    # -- towards the host --------------------------------------------------------------------------------------
+
+    def started(self, pid: int) -> None:
+        """The workload was executed."""
+        self._send(STARTED, _I32.pack(pid))
+
+    def counts(self, output: int, error: int) -> None:
+        """So many bytes went into the ports; nothing follows."""
+        self._send(COUNTS, _COUNTS.pack(output, error))
+
+    def close_input(self) -> None:
+        """Nobody reads standard input any more."""
+        self._send(CLOSE, _U8.pack(0))
+
+    def log(self, level: int, text: str) -> bool:
+        """A line for the host's log; whether it could be sent."""
+        return self._send(LOG, _U8.pack(level) + text.encode("utf-8", "replace")[: MAX_BODY - 1])
+
+    def finish(self, ending: Ending) -> None:
+        """The last words: how it ended, and that nothing needs to be waited for.
+
+        They are written blocking: the driver then returns when the host has taken them, and a reboot, which resets the
+        ring, cannot drop them.
+        """
+        reason = ending.reason.encode("utf-8", "replace")[: MAX_BODY - _EXIT.size]
+        body = _EXIT.pack(ending.code, ending.signal) + reason
+        self._wait_flushed()
+        if self.fd is None:
+            return
+        self._pending += HEADER.pack(len(body), EXIT, 0, 0) + body + HEADER.pack(0, DONE, 0, 0)
+        try:
+            posix.set_blocking(self.fd, True)
+        except OSError:
+            pass
+        self._flush()
+
+    def _send(self, kind: int, body: bytes) -> bool:
+        if self.fd is None:
+            return False
+        if len(self._pending) < _MAX_PENDING:  # a host that reads nothing for so long hears no more
+            self._pending += HEADER.pack(len(body), kind, 0, 0) + body
+        self._flush()
+        return self.fd is not None
+
+    def _flush(self) -> None:
+        try:
+            while self._pending and self.fd is not None:
+                del self._pending[: posix.write(self.fd, self._pending)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+            return
+        if self._loop is not None:
+            self._watch(self._loop)
+
+    def _wait_flushed(self) -> None:
+        deadline = time.monotonic() + _FLUSH_SECONDS
+        while self._pending and self.fd is not None and time.monotonic() < deadline:
+            time.sleep(0.001)
+            self._flush()
+
+    # -- from the host -----------------------------------------------------------------------------------------
+
+    def attach(self, loop: Loop) -> None:
+        """Take part in the loop from now on."""
+        self._loop = loop
+        if self.fd is not None:
+            self._watch(loop)
+
+    def _watch(self, loop: Loop) -> None:
+        if self.fd is not None:
+            loop.add(self.fd, _IN | _OUT if self._pending else _IN, self._ready)
+
+    def _ready(self, events: int) -> None:
+        if events & _IN:
+            self._read()
+        elif not events & _OUT:
+            self._hung_up()
+        if events & _OUT and self._pending:
+            self._flush()
+
+    def _hung_up(self) -> None:
+        """The host is gone, or (before its first frame) not there yet; then poll would return at once for ever."""
+        if self._greeted:
+            self.close()
+        elif self._loop is not None and self.fd is not None:
+            self._loop.remove(self.fd)
+            self._loop.after("control", 0.002, self._flush)
+
+    def _read(self) -> None:
+        if self.fd is None:
+            return
+        try:
+            data = posix.read(self.fd, 4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if not data:
+            self._hung_up()
+            return
+        self._greeted = True
+        self._received += data
+        try:
+            for kind, values in frames(self._received):
+                if self.on_frame is not None:
+                    self.on_frame(kind, values)
+        except ProtocolError:
+            self.close()
+
+    def close(self) -> None:
+        """Give the port up."""
+        fd, self.fd = self.fd, None
+        if fd is not None:
+            if self._loop is not None:
+                self._loop.remove(fd)
+                self._loop.forget("control")
+            posix.close(fd)

@@ -1,0 +1,87 @@
+"""The end: everything stopped, synced, reported; then the reboot. Nothing here may fail."""
+
+from __future__ import annotations
+
+import fcntl
+import posix
+import time
+
+from krun_init import _linux, files, mounts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from krun_init.control import Control
+    from krun_init.errors import Ending
+    from krun_init.log import Log
+    from krun_init.places import Places
+
+_SIGKILL = 9
+_VIRTIOFS = 0x65735546  # uapi/linux/magic.h, FUSE_SUPER_MAGIC
+_REPORT_EXIT_CODE = 0x7602
+_AUTOBOOT = 0x01234567  # uapi/linux/reboot.h
+_REAP_SECONDS = 2.0
+
+# Sources of the mount table that are no disks.
+_NO_DISK = ("devtmpfs", "virtiofs")
+
+
+def end(ending: Ending, control: Control | None, places: Places, log: Log) -> None:
+    """Stop what still runs, sync, report, reboot."""
+    end_processes()
+    posix.sync()
+    detach_disks(places, log)
+    report(ending.code)
+    if control is not None:
+        control.finish(ending)
+    try:
+        _linux.reboot(_AUTOBOOT)
+    finally:
+        posix._exit(ending.code)
+
+
+def end_processes() -> None:
+    """Kill every other process and reap it, within a bound.
+
+    An orphan becomes a child of PID 1, so without children nobody else is there.
+    """
+    deadline = 0.0
+    try:
+        while True:
+            if posix.waitpid(-1, posix.WNOHANG)[0]:
+                continue
+            now = time.monotonic()
+            deadline = deadline or now + _REAP_SECONDS
+            if now >= deadline:
+                return
+            posix.kill(-1, _SIGKILL)
+            time.sleep(0.001)
+    except OSError:
+        return
+
+
+def detach_disks(places: Places, log: Log) -> None:
+    """Remount the file systems of block devices read-only, so that they are clean. The others have nothing to lose."""
+    try:
+        table = str(files.read(places.mount_table), "utf-8", "surrogateescape").split("\n")
+    except OSError:
+        return
+    for line in table:
+        if not line.startswith("/dev/"):
+            continue
+        _source, target, kind, flags = line.split(" ")[:4]
+        if kind in _NO_DISK or not flags.startswith("rw"):
+            continue
+        try:
+            _linux.mount(None, mounts.unescape(target), None, mounts.REMOUNT | mounts.RDONLY)
+        except OSError as error:
+            log.warn(f"cannot remount {target} read-only: {error.strerror}")
+
+
+def report(code: int) -> None:
+    """Tell the exit code to the virtio-fs server of the root, if there is one."""
+    try:
+        root = posix.open("/", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        if _linux.filesystem_type(root) == _VIRTIOFS:
+            fcntl.ioctl(root, _REPORT_EXIT_CODE, code)
+    except OSError:
+        pass

@@ -1,0 +1,1 @@
+"""FreeBSD guests: console, kernel environment, configuration disk. Not in this build."""

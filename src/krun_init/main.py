@@ -1,0 +1,126 @@
+"""PID 1: the boot order, top to bottom, and the one place that decides the exit code."""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+from krun_init import (
+    _linux,
+    blockroot,
+    config,
+    ending,
+    entropy,
+    environment,
+    mounts,
+    network,
+    ports,
+    session,
+    stage_one,
+    start,
+    streams,
+    watch,
+    workload,
+)
+from krun_init.control import Control
+from krun_init.errors import SETUP_FAILED, Ending, InitError, describe, reason_of
+from krun_init.log import Log, to_console
+from krun_init.places import Places
+from krun_init.trace import Trace
+from krun_init.version import VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def main() -> int:
+    """What the blob calls. As PID 1 it never returns; otherwise it refuses, and returns the exit code."""
+    if posix.getpid() == 1:
+        Guest(list(sys.argv), dict(posix.environ), Places()).run()
+    if sys.argv[1:] == ["--version"]:
+        posix.write(1, f"krun_init {VERSION}, init of pykrun's microVMs\n".encode())
+        return 0
+    posix.write(2, b"krun_init: refused: this is the init of a virtual machine, it only runs as PID 1 there\n")
+    return SETUP_FAILED
+
+
+class Guest:
+    """The machine that init sets up.
+
+    :param argv: as the kernel gave it: the program, then the words after `--`.
+    :param environ: as the kernel gave it: HOME, TERM, and the words of its command line that it did not know.
+    """
+
+    def __init__(self, argv: list[str], environ: dict[bytes, bytes], places: Places) -> None:
+        self.argv = argv
+        self.environ = environ
+        self.places = places
+        self.words, self.kernel_variables = environment.split(environ)
+        self.trace = Trace("KRUN_INIT_TRACE" in self.words)
+        self.log = Log()
+        self.signals = -1
+
+    def run(self) -> NoReturn:
+        """Boot, run the workload, end: whatever happens, the host hears of a code and a reason."""
+        try:
+            how = self.boot()
+        except InitError as error:
+            how = Ending(SETUP_FAILED, 0, str(error))
+        except BaseException as error:
+            how = Ending(SETUP_FAILED, 0, describe(error))
+        if how.reason:
+            self._explain(how.reason)
+        ending.end(how, self.log.control, self.places, self.log)
+        posix._exit(how.code)
+
+    def boot(self) -> Ending:
+        """Everything, in order. Each step raises `InitError` if the boot cannot go on."""
+        run, places, log = self.trace.run, self.places, self.log
+        self.signals = run(_linux.signalfd, watch.REPORTED)
+        run(session.standard_descriptors, places)
+        run(stage_one.enter_root, self.argv, self.environ, places, log)
+        run(mounts.standard, places.devices, log)
+        run(blockroot.enter, self.words)
+        run(mounts.share_root)
+        data = run(start.read, places.start)
+        found = run(ports.find, places, data.ports)
+        run(self.open_control, found)
+        run(entropy.credit, data.seed, places.random, log)
+        run(session.begin, not data.terminal and data.streams != "relay")
+        run(network.up, self.words, log)
+        conf = run(config.read, self.words.get("KRUN_CONFIG", places.config), log)
+        run(mounts.volumes, data.volumes, places)
+        run(mounts.tmpfs, data.tmpfs + conf.tmpfs, places)
+        variables = run(environment.compose, self.words, self.kernel_variables, data, conf)
+        run(environment.set_hostname, variables, data, conf)
+        run(self.enter_workdir, data.workdir or self.words.get("KRUN_WORKDIR") or conf.workdir)
+        program = run(workload.compose, self.words, self.argv[1:], variables, data, conf, log)
+        ends = run(streams.prepare, data, conf, program.user, found, places)
+        self.trace.report(log)
+        if data.pid1 or self.words.get("KRUN_INIT_PID1", "").startswith("1"):
+            return streams.become(program, ends)
+        return streams.run(program, ends, self.signals, log.control, data.grace_ms / 1000)
+
+    def open_control(self, found: dict[str, str]) -> None:
+        """Greet the host, if it has a control port."""
+        device = found.get(ports.CONTROL)
+        if device is not None:
+            self.log.control = Control(ports.open_port(self.places, device, posix.O_RDWR | posix.O_NONBLOCK))
+
+    def enter_workdir(self, path: str | None) -> None:
+        """Go where the workload is to start."""
+        try:
+            posix.chdir(path or "/")
+        except OSError as error:
+            raise InitError(f"working directory {path!r}: {reason_of(error)}") from None
+
+    def _explain(self, reason: str) -> None:
+        """The reason also goes to the console: without a control port that is all the host has."""
+        if self.log.control is None:
+            try:
+                self.open_control(ports.find(self.places, []))
+            except InitError:
+                pass
+        if self.log.control is None:
+            to_console(reason)

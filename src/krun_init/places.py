@@ -1,0 +1,20 @@
+"""Where init finds things in the guest; one object, so that tests can put them elsewhere."""
+
+from __future__ import annotations
+
+
+class Places:
+    """Paths of the guest, the real ones by default."""
+
+    start = "/.krun_start.json"
+    config = "/.krun_config.json"
+    init = "/init.krun"
+    modules = "/stage1"
+    ports = "/sys/class/virtio-ports"
+    devices = "/dev"
+    terminal = "/dev/hvc0"
+    console = "/dev/console"
+    mount_table = "/proc/mounts"
+    random = "/dev/urandom"
+    patience = 5.0
+    """Seconds that a device which was promised may take to appear."""

@@ -1,0 +1,152 @@
+"""The start data: what the host tells init, in a file that can be read once (docs/start-data.md)."""
+
+from __future__ import annotations
+
+from krun_init import checks, files, jsonload, rlimits, user
+from krun_init.errors import InitError, reason_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from krun_init.checks import Fields
+    from krun_init.rlimits import Limits
+    from krun_init.user import User
+
+VERSION = 1
+STREAMS = ("relay", "ports", "console")
+DEFAULT_GRACE_MS = 10_000
+_LONGEST_MS = 1 << 31
+
+
+class Tmpfs:
+    """A tmpfs to mount: where, and its options as words."""
+
+    __slots__ = ("destination", "options")
+
+    def __init__(self, destination: str, options: list[str]) -> None:
+        self.destination = destination
+        self.options = options
+
+
+class Volume:
+    """One more virtio-fs device and where it belongs."""
+
+    __slots__ = ("destination", "readonly", "tag")
+
+    def __init__(self, tag: str, destination: str, readonly: bool) -> None:
+        self.tag = tag
+        self.destination = destination
+        self.readonly = readonly
+
+
+class Start:
+    """The start data; without any (a plain libkrun host) everything has its default and `present` is false."""
+
+    present = False
+    init: str | None = None
+    argv: list[str] = []
+    env: list[tuple[str, str]] = []
+    workdir: str | None = None
+    hostname: str | None = None
+    user: User | None = None
+    rlimits: Limits = {}
+    terminal = False
+    window: tuple[int, int] | None = None
+    ports: list[str] = []
+    streams = "ports"
+    pid1 = False
+    tmpfs: list[Tmpfs] = []
+    volumes: list[Volume] = []
+    seed = b""
+    grace_ms = DEFAULT_GRACE_MS
+
+
+def read(path: str) -> Start:
+    """Read and check the start data; it is consumed by that.
+
+    :raise InitError: it is there, but wrong.
+    """
+    try:
+        data = files.read(path)
+    except FileNotFoundError:
+        return Start()
+    except OSError as error:
+        raise InitError(f"{path}: {reason_of(error)}") from None
+    return parse(path, data)
+
+
+def parse(where: str, data: bytes) -> Start:
+    """Check the start data's bytes.
+
+    :raise InitError: says what is wrong with which field.
+    """
+    try:
+        fields = checks.Fields(where, jsonload.loads(data))
+    except ValueError as error:
+        raise InitError(f"{where} is not JSON: {error}") from None
+    if fields.number("version", 0, 1 << 31) != VERSION:
+        raise InitError(f"{where}: version must be {VERSION}; host and init are of different versions")
+    start = Start()
+    start.present = True
+    _take_workload(start, fields)
+    _take_surroundings(start, fields)
+    return start
+
+
+def _take_workload(start: Start, fields: Fields) -> None:
+    start.init = fields.text("init")
+    start.argv = fields.texts("argv") or []
+    start.env = [checks.pair(fields.label("env"), word) for word in fields.texts("env") or ()]
+    start.workdir = fields.text("workdir")
+    start.hostname = fields.text("hostname")
+    who = fields.child("user")
+    start.user = user.parse(who) if who is not None else None
+    start.rlimits = rlimits.from_start(fields)
+    start.terminal = fields.flag("terminal")
+    window = fields.numbers("window", 0, 65535)
+    if window is not None:
+        if len(window) != 2:
+            raise InitError(f"{fields.label('window')} must be rows and columns")
+        start.window = (window[0], window[1])
+    start.pid1 = fields.flag("pid1")
+
+
+def _take_surroundings(start: Start, fields: Fields) -> None:
+    start.ports = fields.texts("ports") or []
+    streams = fields.text("streams")
+    if streams is not None:
+        if streams not in STREAMS:
+            raise InitError(f"{fields.label('streams')} must be relay, ports or console, not {streams!r}")
+        start.streams = streams
+    start.tmpfs = [tmpfs(entry) for entry in fields.children("tmpfs")]
+    start.volumes = [_volume(entry) for entry in fields.children("volumes")]
+    seed = fields.text("seed")
+    if seed is not None:
+        try:
+            start.seed = bytes.fromhex(seed)
+        except ValueError:
+            raise InitError(f"{fields.label('seed')} must be hexadecimal") from None
+    grace = fields.number("grace_ms", 0, _LONGEST_MS)
+    if grace is not None:
+        start.grace_ms = grace
+
+
+def tmpfs(entry: Fields) -> Tmpfs:
+    """A tmpfs as OCI's `mounts` describe it.
+
+    :raise InitError: no destination, or one that is not absolute.
+    """
+    return Tmpfs(_destination(entry), entry.texts("options") or [])
+
+
+def _volume(entry: Fields) -> Volume:
+    tag = entry.text("tag")
+    if not tag:
+        raise InitError(f"{entry.where} needs a tag")
+    return Volume(tag, _destination(entry), entry.flag("readonly"))
+
+
+def _destination(entry: Fields) -> str:
+    destination = entry.text("destination")
+    if not destination or destination[0] != "/":
+        raise InitError(f"{entry.label('destination')} must be an absolute path, not {destination!r}")
+    return destination

@@ -1,0 +1,166 @@
+"""PID 1 while the workload runs: signals, children, the host's frames, the streams, and the drain at the end."""
+
+from __future__ import annotations
+
+import posix
+
+from krun_init import control as frames
+from krun_init import session
+from krun_init.errors import SETUP_FAILED, Ending
+from krun_init.loop import IN, Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from krun_init.control import Control
+    from krun_init.relay import Input, Output
+
+SIGKILL, SIGPIPE, SIGTERM, SIGCHLD, SIGSTOP = 9, 13, 15, 17, 19
+_LAST_SIGNAL = 64
+# Of no use to the workload: not catchable, init's own, its terminal's, or its own faults.
+_KEPT = (4, 5, 7, 8, SIGKILL, 11, SIGPIPE, SIGSTOP, 21, 22, 31, 32, 33)
+REPORTED = ((1 << _LAST_SIGNAL) - 1) & ~sum(1 << signal - 1 for signal in _KEPT)
+"""The signals that PID 1 hears of, as a mask for `_linux.signalfd`."""
+
+_SIGINFO_SIZE = 128  # uapi/linux/signalfd.h; begins with the signal's number
+_SILENCE = 5.0
+
+
+class Watch:
+    """One workload, from its start to the last byte of its output.
+
+    :param signals: the signalfd of `REPORTED`.
+    :param grace: seconds between TERM and KILL when a signal asks for the stop.
+    """
+
+    def __init__(self, loop: Loop, signals: int, control: Control | None, grace: float) -> None:
+        self.outputs: dict[int, Output] = {}
+        self.input: Input | None = None
+        self.terminal = -1
+        self._loop = loop
+        self._signals = signals
+        self._control = control
+        self._grace = grace
+        self._pid = 0
+        self._ending: Ending | None = None
+        self._acknowledged = False
+        self._given_up = False
+
+    def run(self, pid: int) -> Ending:
+        """Watch until the workload has ended and the host has its output."""
+        self._pid = pid
+        self._loop.add(self._signals, IN, self._on_signal)
+        if self._control is not None:
+            self._control.started(pid)
+            self._control.on_frame = self._on_frame
+            self._control.attach(self._loop)
+        while self._ending is None:
+            self._loop.turn()
+        self._drain()
+        return self._ending
+
+    # -- children and signals ----------------------------------------------------------------------------------
+
+    def _on_signal(self, _events: int) -> None:
+        try:
+            data = posix.read(self._signals, 8 * _SIGINFO_SIZE)
+        except BlockingIOError:
+            return
+        for offset in range(0, len(data), _SIGINFO_SIZE):
+            signal = data[offset]
+            if signal == SIGCHLD:
+                self._reap()
+            elif signal == SIGTERM:
+                self._stop(self._grace)
+            else:
+                self._signal(signal)
+
+    def _reap(self) -> None:
+        """Bury every child that has ended; the orphans of the machine are children of PID 1 too."""
+        try:
+            while True:
+                pid, status = posix.waitpid(-1, posix.WNOHANG)
+                if pid == self._pid:
+                    self._ending = _ending(status)
+                if not pid:
+                    return
+        except ChildProcessError:
+            if self._ending is None:
+                self._ending = Ending(SETUP_FAILED, 0, "the workload's process was lost")
+
+    def _signal(self, signal: int) -> None:
+        """Send to the workload's process group."""
+        if self._ending is not None or not 0 < signal <= _LAST_SIGNAL:
+            return
+        try:
+            posix.killpg(self._pid, signal)
+        except OSError:
+            pass
+
+    def _stop(self, grace: float) -> None:
+        """TERM now, KILL after the grace."""
+        self._signal(SIGTERM)
+        self._loop.after("grace", grace, self._kill)
+
+    def _kill(self) -> None:
+        self._given_up = True
+        self._signal(SIGKILL)
+        if self._ending is None:
+            try:
+                posix.kill(self._pid, SIGKILL)  # it may have left its group
+            except OSError:
+                pass
+
+    # -- the host's frames -------------------------------------------------------------------------------------
+
+    def _on_frame(self, kind: int, values: tuple[int, ...]) -> None:
+        if kind == frames.SIGNAL:
+            self._signal(values[0])
+        elif kind == frames.STOP:
+            self._stop(values[0] / 1000)
+        elif kind == frames.STDIN_END:
+            if self.input is not None:
+                self.input.end(values[0])
+        elif kind == frames.CLOSE_OUTPUT:
+            output = self.outputs.get(values[0])
+            if output is not None:
+                output.close()
+        elif kind == frames.RESIZE:
+            if self.terminal >= 0:
+                session.resize(self.terminal, *values)
+        elif kind == frames.ACK:
+            self._acknowledged = True
+        elif kind == frames.DRAINING and self._ending is not None:
+            self._loop.after("silence", _SILENCE, self._give_up)
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Move what the pipes hold, tell the counts, wait until the host has handed everything on."""
+        if self.input is not None:
+            self.input.close()
+        if self.terminal >= 0:
+            session.drain(self.terminal)
+        for output in self.outputs.values():
+            output.close_after_drain()
+        while not self._given_up and not all(output.closed for output in self.outputs.values()):
+            self._loop.turn()
+        control = self._control
+        if control is None or control.fd is None:
+            return
+        self._acknowledged = False  # one that came before COUNTS means nothing
+        counts = [self.outputs[stream].count if stream in self.outputs else 0 for stream in (1, 2)]
+        control.counts(*counts)
+        self._given_up = False
+        self._loop.after("silence", _SILENCE, self._give_up)
+        while not self._acknowledged and not self._given_up and control.fd is not None:
+            self._loop.turn()
+
+    def _give_up(self) -> None:
+        self._given_up = True
+
+
+def _ending(status: int) -> Ending:
+    if posix.WIFSIGNALED(status):
+        signal = posix.WTERMSIG(status)
+        return Ending(128 + signal, signal)
+    return Ending(posix.WEXITSTATUS(status))
