@@ -1,0 +1,308 @@
+"""The split virtqueue (virtio 1.2, section 2.7), device side: the hot loop of every device.
+
+This module trades objects for speed on purpose. Everything a guest does passes through `pop`, `push` and `notify`, and
+the whole request is to cost no more than what the file server needs to answer it. What it does for that, with the
+costs per request as benchmarks/virtqueue.py gives them (BENCH):
+
+- the rings are `memoryview` casts over the one mapping, so that each shared field is one index operation, which reads
+  or writes it exactly once, in one machine instruction;
+- an indirect table is copied in one step, which is also what makes it safe to look at, and the copy is the key of a
+  cache of validated buffers: drivers use the same few tables again and again, and equal bytes mean equal buffers;
+- the shape that Linux writes (an indirect table in order, in the guest's largest region) is parsed by a short loop that
+  only knows "yes"; whatever else comes is left to `walk`, which decides what is an error;
+- the index is published, and the driver called, once per batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from struct import Struct
+
+from pykrun.errors import VirtqueueError
+from pykrun.host.fence import STRONGLY_ORDERED, new_fence
+from pykrun.virtio.memory import GuestMemory
+from pykrun.virtio.walk import INDIRECT, ChainWalk, Views
+
+MAX_SIZE = 32768
+"""Largest queue size (virtio 1.2, 2.7)."""
+
+BATCH = 64
+"""Most chains between two notifications: bounds what a pass costs, and how long the first chain waits for the last."""
+
+_NO_INTERRUPT = 1  # VIRTQ_AVAIL_F_NO_INTERRUPT
+_ONE = (1).to_bytes(8, "little")  # what an eventfd takes
+_CACHED_DESCRIPTORS = 8192  # bound of the cache: about 2 MB when nothing is adjacent
+_iter_table = Struct("<QIHH").iter_unpack
+
+
+class Chain:
+    """One request of the driver: the buffers it wrote for the device, and those it wants written.
+
+    Valid until it is pushed or the queue stops. The views are shared with other chains: slice them, never release them.
+    """
+
+    __slots__ = ("head", "live", "readable", "writable")
+
+    def __init__(self, head: int) -> None:
+        self.head = head
+        self.live = False
+        self.readable: Views = ()
+        self.writable: Views = ()
+
+
+class Virtqueue:
+    """A running queue. The transport makes one when the driver starts it, and stops it before the memory goes.
+
+    :param index: which queue of its device.
+    :param size: descriptors, a power of two.
+    :param memory: where the buffers are.
+    :param table: the descriptor table, 16 bytes each.
+    :param avail: the available ring, 6 + 2 * size bytes.
+    :param used: the used ring, 6 + 8 * size bytes.
+    :param position: the first available entry to take.
+    :param event_idx: VIRTIO_F_EVENT_IDX was negotiated.
+    :param indirect: VIRTIO_F_INDIRECT_DESC was negotiated.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        size: int,
+        memory: GuestMemory,
+        table: memoryview,
+        avail: memoryview,
+        used: memoryview,
+        *,
+        position: int = 0,
+        event_idx: bool = False,
+        indirect: bool = False,
+    ) -> None:
+        if not 0 < size <= MAX_SIZE or size & (size - 1):
+            raise VirtqueueError(f"queue size {size}")
+        self.index = index
+        self.size = size
+        self.call_fd = -1
+        """Told when the driver wants to know of used buffers; -1: it polls. The transport sets and closes it."""
+        self.wake: Callable[[], None] = _nothing
+        """Have the device serve this queue now: what a device calls when something other than a kick lets it go on."""
+        self.calls = 0
+        """How many times the driver was told."""
+        self._memory = memory
+        self._mask = size - 1
+        self._table = table
+        self._words = table.cast("Q")
+        self._avail = avail.cast("H")  # flags, index, ring, used_event
+        self._used_ring = used[4 : 4 + 8 * size].cast("Q")  # id, length
+        self._used_words = used.cast("H")  # flags, index, ..., avail_event
+        self._avail_event_slot = 2 + 4 * size
+        self._next = position & 0xFFFF
+        self._seen = self._next
+        self._used = self._used_words[1]
+        self._published = self._used
+        self._event_idx = event_idx
+        self._indirect = indirect
+        self._table_limit = 16 * size  # a longer table cannot hold a valid chain; it is not even copied
+        self._fence = new_fence()
+        self._chains: list[Chain | None] = [None] * size
+        self._cache: dict[bytes, tuple[Views, Views]] = {}
+        self._cached = 0
+        # The largest region, by positions in its mapping.
+        largest = memory.regions[0]
+        self._mapping = largest.mapping
+        self._origin = largest.start - largest.offset
+        self._low = largest.offset
+        self._high = largest.end - self._origin
+
+    @property
+    def position(self) -> int:
+        """The next available entry to take: where the queue goes on when it is started again."""
+        return self._next
+
+    def refresh(self) -> bool:
+        """Look what the driver has made available; return whether there is something to pop.
+
+        `pop` never looks by itself: so a pass takes what was there when it began, at most `BATCH` chains, and a driver
+        that adds as fast as the device takes cannot hold the loop.
+
+        :raise VirtqueueError: the driver's index is ahead by more than the ring.
+        """
+        seen = self._avail[1]
+        waiting = (seen - self._next) & 0xFFFF
+        if waiting > BATCH:
+            if waiting > self.size:
+                raise VirtqueueError(f"available index {seen} is more than {self.size} ahead of {self._next}")
+            seen = self._next + BATCH & 0xFFFF
+        self._seen = seen
+        if not STRONGLY_ORDERED:
+            self._fence()
+        return waiting != 0
+
+    def pop(self) -> Chain | None:
+        """Take the next chain, None when there is none.
+
+        :raise VirtqueueError: the driver broke a rule; the queue can only be stopped.
+        """
+        position = self._next
+        if position == self._seen:
+            return None
+        head = self._avail[2 + (position & self._mask)]
+        if head >= self.size:
+            raise VirtqueueError(f"descriptor index {head} is outside a table of {self.size}")
+        chain = self._chains[head]
+        if chain is None:
+            chain = self._chains[head] = Chain(head)
+        elif chain.live:
+            raise VirtqueueError(f"descriptor {head} was made available twice")
+        word = self._words[2 * head + 1]  # length, flags, next
+        if word >> 32 & 0xFFFF == INDIRECT and self._indirect:
+            length = word & 0xFFFFFFFF
+            low = self._words[2 * head] - self._origin
+            high = low + length
+            if self._low <= low and high <= self._high and length <= self._table_limit:
+                table = self._mapping[low:high]
+                views = self._cache.get(table)
+                if views is None:
+                    views = self._parse(table)
+                chain.readable, chain.writable = views
+                chain.live = True
+                self._next = position + 1 & 0xFFFF
+                return chain
+        walk = ChainWalk(self._memory, self.size)
+        chain.readable, chain.writable = walk.direct(self._table, head, indirect=self._indirect)
+        chain.live = True
+        self._next = position + 1 & 0xFFFF
+        return chain
+
+    def unpop(self, chain: Chain) -> None:
+        """Give back the chain that was popped last, as if it never was."""
+        chain.live = False
+        chain.readable = chain.writable = ()
+        self._next = self._next - 1 & 0xFFFF
+
+    def push(self, chain: Chain, length: int) -> None:
+        """Give a chain back to the driver, in any order; it learns of it by the next `notify`.
+
+        :param length: bytes written into the writable buffers.
+        """
+        if not chain.live:  # the queue was stopped meanwhile
+            return
+        chain.live = False
+        self._used_ring[self._used & self._mask] = chain.head | length << 32
+        self._used = self._used + 1 & 0xFFFF
+
+    def notify(self) -> bool:
+        """Publish what was pushed and tell the driver if it wants to be told; return whether there is more to pop.
+
+        When everything was popped, the driver is asked to kick for the next chain, and what it added before it saw that
+        is found here: after False, a kick will come.
+
+        :raise VirtqueueError: see `refresh`.
+        """
+        used, published, avail = self._used, self._published, self._avail
+        event_idx = self._event_idx
+        if event_idx and self._next == self._seen:
+            self._used_words[self._avail_event_slot] = self._next
+        if used != published:
+            if not STRONGLY_ORDERED:
+                self._fence()
+            self._used_words[1] = self._published = used
+            self._fence()
+            if event_idx:
+                wanted = (used - avail[2 + self.size] - 1) & 0xFFFF < (used - published) & 0xFFFF
+            else:
+                wanted = not avail[0] & _NO_INTERRUPT
+            if wanted:
+                self._call()
+        elif event_idx:
+            self._fence()
+        return self.refresh()
+
+    def stop(self) -> None:
+        """Let go of the ring and of every buffer, also of chains that were never pushed. Only once."""
+        for chain in self._chains:
+            if chain is not None:
+                if chain.live:
+                    _release((chain.readable, chain.writable))
+                    chain.live = False
+                chain.readable = chain.writable = ()
+        for views in self._cache.values():
+            _release(views)
+        self._cache.clear()
+        self._seen = self._next
+        for view in (self._words, self._avail, self._used_ring, self._used_words, self._table):
+            view.release()
+
+    def call(self) -> None:
+        """Tell the driver to look at the used ring, whether it wants to know or not."""
+        if self._published:
+            self._call()
+
+    def _call(self) -> None:
+        if self.call_fd >= 0:
+            self.calls += 1
+            try:
+                os.write(self.call_fd, _ONE)
+            except OSError:  # it has been told and has not looked yet, or it is gone
+                pass
+
+    def _parse(self, table: bytes) -> tuple[Views, Views]:
+        """Validate a copied indirect table, in the shape that is common; leave all others to the careful walk."""
+        views = self._parse_ordered(table)
+        if views is None:
+            if not table or len(table) % 16:
+                raise VirtqueueError(f"indirect table of {len(table)} bytes")
+            return ChainWalk(self._memory, self.size).indirect(table)
+        count = len(table) // 16
+        self._cached += count
+        if self._cached > _CACHED_DESCRIPTORS:
+            self._cache.clear()
+            self._cached = count
+        self._cache[table] = views
+        return views
+
+    def _parse_ordered(self, table: bytes) -> tuple[Views, Views] | None:
+        if not table or len(table) % 16:
+            return None
+        origin, view_origin = self._origin, self._origin + self._low
+        first, last = view_origin, self._high + origin
+        view = self._memory.regions[0].view
+        readable: list[memoryview] = []
+        writable: list[memoryview] = []
+        buffers = readable
+        start = end = total = index = writing = flags = 0
+        for address, length, flags, following in _iter_table(table):
+            if flags & 1:
+                index += 1
+                if following != index:
+                    return None
+            if length == 0 or flags > 3:
+                return None
+            total += length
+            if address == end and flags & 2 == writing:
+                end += length
+                continue
+            if end:
+                if start < first or end > last:
+                    return None
+                buffers.append(view[start - view_origin : end - view_origin])
+            if flags & 2 != writing:
+                if writing:
+                    return None
+                writing = 2
+                buffers = writable
+            start, end = address, address + length
+        if flags & 1 or 16 * (index + 1) != len(table) or start < first or end > last or total >> 32:
+            return None
+        buffers.append(view[start - view_origin : end - view_origin])
+        return tuple(readable), tuple(writable)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _release(views: tuple[Views, Views]) -> None:
+    for group in views:
+        for view in group:
+            view.release()
