@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,8 +87,6 @@ def test_host_and_guest_do_not_meet() -> None:
 
 
 def test_source_imports_nothing_but_the_standard_library() -> None:
-    import sys
-
     known = sys.stdlib_module_names | {"pykrun", "krun_init", "_linux"}
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {module}"
@@ -98,24 +98,26 @@ def test_source_imports_nothing_but_the_standard_library() -> None:
 
 
 @pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_sizes(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= LINES_PER_MODULE, "does this module still hold one idea?"
+def test_one_idea_a_module(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").count("\n") <= LINES_PER_MODULE
+
+
+@pytest.mark.parametrize("path", python_files(SRC) + python_files(ROOT / "benchmarks"), ids=lambda path: path.stem)
+def test_no_function_needs_scrolling(path: Path) -> None:
     long = [
         f"{node.name}: {(node.end_lineno or 0) - node.lineno + 1} lines"
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(ast.parse(path.read_bytes()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno >= LINES_PER_FUNCTION
     ]
-    assert not long, "functions that need scrolling: " + ", ".join(long)
+    assert not long
 
 
-@pytest.mark.parametrize("path", python_files(SRC), ids=module_name)
-def test_what_a_package_names_exists(path: Path) -> None:
-    if path.name != "__init__.py":
-        pytest.skip("no package")
-    import importlib
+PACKAGES = [module_name(path) for path in python_files(SRC) if path.name == "__init__.py"]
 
-    module = importlib.import_module(module_name(path))
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_a_package_names_exists(package: str) -> None:
+    module = importlib.import_module(package)
     missing = [name for name in getattr(module, "__all__", ()) if not hasattr(module, name)]
     assert not missing
