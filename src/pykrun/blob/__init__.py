@@ -1,0 +1,20 @@
+"""The init blob: `krun_init` as one static file, found, built, cached.
+
+`find` is for every run and imports little; `build` imports what it needs when it is called. The modules below explain
+themselves: lookup, recipe, source, archive, image, builder, and the C files launcher, heap, snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pykrun.blob.lookup import OVERRIDE, Blob, find
+
+__all__ = ["OVERRIDE", "Blob", "build", "find"]
+
+
+def build(arch: str = "x86_64", progress: Callable[[str], None] | None = None, *, again: bool = False) -> Blob:
+    """See `pykrun.blob.builder.build`."""
+    from pykrun.blob.builder import build as do_build
+
+    return do_build(arch, progress, again=again)

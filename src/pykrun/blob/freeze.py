@@ -1,0 +1,139 @@
+"""Turn the package krun_init into what launcher.c reads: one file of marshalled code objects.
+
+Run by the very CPython that is linked into the blob (bytecode differs between minor versions), as a script:
+``freeze.py PACKAGE_FOLDER OUT ALLOWED,MODULE,NAMES``. It imports nothing of pykrun.
+
+What exists only for type checkers is taken out before compiling: annotations, ``from __future__``, and what stands
+under ``if TYPE_CHECKING:``. Doc strings and asserts go with optimize=2. Line numbers stay those of the source.
+"""
+
+from __future__ import annotations
+
+import __future__
+import ast
+import marshal
+import sys
+from collections.abc import Iterator
+
+MAGIC = b"KRUNFRZ1"
+ALWAYS = {"sys", "builtins"}
+"""Modules every CPython has; the rest is the second table of modules.c."""
+
+
+class FreezeError(Exception):
+    """A module of the package cannot be part of the blob."""
+
+
+class StripTypes(ast.NodeTransformer):
+    """Take out what has no meaning at run time. Statements may vanish; a body left empty gets a `pass`."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.If, ast.For, ast.While, ast.With)) and not node.body:
+            node.body = [ast.copy_location(ast.Pass(), node)]
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        self.generic_visit(node)
+        if node.value is None:
+            return None
+        return ast.copy_location(ast.Assign(targets=[node.target], value=node.value), node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | list[ast.stmt] | None:
+        if node.module == "__future__":
+            return None
+        if node.module == "typing" and [alias.name for alias in node.names] == ["TYPE_CHECKING"]:
+            false = ast.Assign(targets=[ast.Name("TYPE_CHECKING", ast.Store())], value=ast.Constant(value=False))
+            return ast.fix_missing_locations(ast.copy_location(false, node))
+        return node
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt] | None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return [self.visit(statement) for statement in node.orelse]
+        return self.generic_visit(node)
+
+
+def imports_of(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
+    """Line and absolute name of every import in the tree; of `from a import b` both `a` and nothing more."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: -(node.level - 1) or None] if node.level else []
+            yield node.lineno, ".".join([*base, *(node.module or "").split(".")]).rstrip(".")
+
+
+def check_imports(tree: ast.AST, name: str, package: str, known: set[str]) -> None:
+    """:raise FreezeError: the module imports something that is not in the blob."""
+    for line, wanted in imports_of(tree, package):
+        if wanted not in known:
+            raise FreezeError(
+                f"{name}, line {line}: imports {wanted}, which is not linked into the init blob; "
+                f"there are: {', '.join(sorted(known))}"
+            )
+
+
+def compile_module(source: str, name: str, package: str, known: set[str]) -> bytes:
+    """One module's code, marshalled."""
+    tree = StripTypes().visit(ast.parse(source, name))
+    check_imports(tree, name, package, known)
+    flags = __future__.annotations.compiler_flag
+    code = compile(tree, name.replace(".", "/") + ".py", "exec", flags=flags, dont_inherit=True, optimize=2)
+    return marshal.dumps(code)
+
+
+def freeze(sources: dict[str, str], allowed: set[str]) -> bytes:
+    """The file's bytes. `sources`: module name to source text; a name that others continue with a dot is a package."""
+    known = ALWAYS | allowed | set(sources) | {f"{name}._linux" for name in sources if "." not in name}
+    out = [MAGIC, len(sources).to_bytes(4, "little")]
+    for name in sorted(sources):
+        is_package = any(other.startswith(name + ".") for other in sources)
+        package = name if is_package else name.rpartition(".")[0]
+        code = compile_module(sources[name], name, package, known)
+        encoded = name.encode() + b"\0"
+        for number in (len(encoded), int(is_package), len(code)):
+            out.append(number.to_bytes(4, "little"))
+        out += [encoded, code]
+    return b"".join(out)
+
+
+def read_package(folder: str) -> dict[str, str]:
+    """Every `*.py` directly in the folder, by module name; the folder's name is the package's."""
+    import os
+
+    package = os.path.basename(os.path.normpath(folder))
+    sources = {}
+    for file in sorted(os.listdir(folder)):
+        if not file.endswith(".py"):
+            continue
+        name = package if file == "__init__.py" else f"{package}.{file[:-3]}"
+        with open(os.path.join(folder, file), encoding="utf-8") as stream:
+            sources[name] = stream.read()
+    sources.setdefault(package, "")
+    return sources
+
+
+def main(argv: list[str]) -> int:
+    """Command line: PACKAGE_FOLDER OUT ALLOWED; 1 and one line on standard error when it cannot be done."""
+    folder, out, allowed = argv
+    try:
+        data = freeze(read_package(folder), set(allowed.split(",")))
+    except (FreezeError, SyntaxError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    with open(out, "wb") as stream:
+        stream.write(data)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,186 @@
+/* malloc for a program that is saved to a file and resumed: no state outside .data, .bss and the heap itself, the same
+ * addresses in every run, nothing random. Replaces musl's through the symbols it documents as replaceable.
+ *
+ * Chunks are cut from the front of fresh memory and, when freed, go to a list of chunks of the same size class. Nothing
+ * is joined again. Blocks over LARGE have a mapping of their own, which free gives back. There are no locks: the program
+ * has one thread.
+ *
+ * A chunk is 8 bytes of header (its size, and MAPPED) and the payload, which is aligned to 16.
+ */
+#define _GNU_SOURCE
+#include "heap.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE ((size_t)4096)
+#define HEADER ((size_t)8)
+#define SMALL ((size_t)1024)       /* chunks up to this size: a class every 16 bytes */
+#define LARGE ((size_t)128 << 10)  /* chunks up to this size: four classes per power of two */
+#define SLAB ((size_t)1 << 20)     /* asked of the kernel at a time once the reserve is used up */
+#define CLASSES (SMALL / 16 + 4 * 7 + 1)
+#define MAPPED ((size_t)1)
+
+struct freed {
+    struct freed *next;
+};
+
+extern char end[]; /* set by the linker: the end of .bss */
+
+static char *fresh, *fresh_end;
+static char *reserve; /* NULL before the first allocation */
+static struct freed *lists[CLASSES];
+
+static size_t *header_of(void *payload) { return (size_t *)((char *)payload - HEADER); }
+
+char *heap_base(void) { return (char *)(((uintptr_t)end + PAGE - 1) & ~(PAGE - 1)); }
+
+char *heap_top(void) { return fresh; }
+
+static void *map(void *where, size_t size, int flags) {
+    void *area = mmap(where, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+    return area == MAP_FAILED ? NULL : area;
+}
+
+/* The class of a chunk of at least `want` bytes, and in `*size` the size all chunks of that class have. */
+static size_t class_of(size_t want, size_t *size) {
+    if (want <= SMALL) {
+        *size = (want + 15) & ~(size_t)15;
+        return *size / 16;
+    }
+    unsigned top = 63 - __builtin_clzl(want - 1); /* 2^top < want <= 2^(top+1) */
+    size_t quarter = (size_t)1 << (top - 2);
+    size_t quarters = (want - 1) / quarter - 3; /* 1 to 4 */
+    *size = (4 + quarters) * quarter;
+    return SMALL / 16 + 4 * (size_t)(top - 10) + quarters;
+}
+
+/* Room for one chunk that was never used, zeroed by the kernel. NULL: there is no memory. */
+static char *cut(size_t size) {
+    if (!reserve) {
+        reserve = map(heap_base(), HEAP_RESERVE, MAP_FIXED_NOREPLACE);
+        if (reserve != heap_base())
+            _exit(125); /* only at build time: somebody else's mapping behind .bss */
+        fresh = reserve + HEADER; /* headers sit 8 before a multiple of 16 */
+        fresh_end = reserve + HEAP_RESERVE;
+    }
+    if ((size_t)(fresh_end - fresh) < size) {
+        char *slab = map(NULL, SLAB, 0);
+        if (!slab)
+            return NULL;
+        fresh = slab + HEADER;
+        fresh_end = slab + SLAB;
+    }
+    char *chunk = fresh;
+    fresh += size;
+    return chunk;
+}
+
+static void *allocate_mapped(size_t n) {
+    size_t size = (n + 16 + PAGE - 1) & ~(PAGE - 1);
+    char *area = map(NULL, size, 0);
+    if (!area) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    *header_of(area + 16) = size | MAPPED;
+    return area + 16;
+}
+
+/* `*zeroed` tells whether the payload is known to be zero. */
+static void *allocate(size_t n, int *zeroed) {
+    *zeroed = 1;
+    if (n > PTRDIFF_MAX - 2 * PAGE) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    if (n + HEADER > LARGE)
+        return allocate_mapped(n);
+    size_t size;
+    size_t class = class_of(n + HEADER, &size);
+    struct freed *old = lists[class];
+    if (old) {
+        lists[class] = old->next;
+        *zeroed = 0;
+        return old;
+    }
+    char *chunk = cut(size);
+    if (!chunk) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    *(size_t *)chunk = size;
+    return chunk + HEADER;
+}
+
+void *malloc(size_t n) {
+    int zeroed;
+    return allocate(n, &zeroed);
+}
+
+void *calloc(size_t count, size_t each) {
+    size_t n;
+    if (__builtin_mul_overflow(count, each, &n)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    int zeroed;
+    void *payload = allocate(n, &zeroed);
+    if (payload && !zeroed)
+        memset(payload, 0, n);
+    return payload;
+}
+
+void free(void *payload) {
+    if (!payload)
+        return;
+    size_t size = *header_of(payload);
+    if (size & MAPPED) {
+        int saved = errno; /* free must not change it */
+        munmap((char *)payload - 16, size & ~MAPPED);
+        errno = saved;
+        return;
+    }
+    size_t class = class_of(size, &size);
+    struct freed *chunk = payload;
+    chunk->next = lists[class];
+    lists[class] = chunk;
+}
+
+void *realloc(void *payload, size_t n) {
+    if (!payload)
+        return malloc(n);
+    size_t size = *header_of(payload);
+    size_t room = size & MAPPED ? (size & ~MAPPED) - 16 : size - HEADER;
+    if (n <= room && (room <= 64 || n > room / 4))
+        return payload;
+    void *moved = malloc(n);
+    if (moved) {
+        memcpy(moved, payload, n < room ? n : room);
+        free(payload);
+    }
+    return moved;
+}
+
+/* Nothing here asks for more than malloc's alignment; whoever does is told no. */
+void *aligned_alloc(size_t alignment, size_t n) {
+    if (alignment > 16) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    return malloc(n);
+}
+
+void heap_seal(void) {
+    for (size_t class = 0; class < CLASSES; class++) {
+        for (struct freed *chunk = lists[class]; chunk;) {
+            struct freed *next = chunk->next;
+            memset(chunk, 0, *header_of(chunk) - HEADER);
+            chunk = next;
+        }
+        lists[class] = NULL;
+    }
+}

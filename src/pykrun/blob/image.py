@@ -1,0 +1,85 @@
+"""The last stage: from CPython's archive and `krun_init` to one file. Seconds, and the same bytes every time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pykrun.blob import recipe
+from pykrun.blob.archive import Archive, write_compiler
+from pykrun.blob.run import BUILD_ENVIRONMENT, run, tool_path
+from pykrun.blob.toolchain import Musl, Native
+from pykrun.errors import BlobError
+
+OWN = Path(__file__).parent
+
+EMBED = """\
+    .section .rodata
+    .globl frozen_start, frozen_end
+frozen_start:
+    .incbin "frozen"
+frozen_end:
+    .section .note.GNU-stack, "", @progbits
+"""
+"""An assembly file that puts the frozen modules into the native program."""
+
+
+def make_snapshot(guest: Path, archive: Archive, musl: Musl, work: Path, log: Path) -> Path:
+    """Compile, link, start once and save. Twice: a blob that is not the same twice is not handed out.
+
+    :param guest: the folder of the package `krun_init`.
+    :param work: an empty folder to work in.
+    :raise BlobError: it does not build; the message says what the compiler or freeze.py said.
+    """
+    compiler = str(write_compiler(work, musl))
+    _freeze(str(archive.python), guest, work, log)
+    sources = [OWN / name for name in recipe.SNAPSHOT_SOURCES]
+    flags = [*recipe.COMPILE, "-fno-builtin-malloc", *(f"-I{folder}" for folder in archive.includes)]
+    objects = _compile(compiler, [*sources, *sorted(guest.glob("*.c"))], flags, work, log)
+    run([compiler, *recipe.LINK, "-o", "stem", *objects, str(archive.library), "-lm"], cwd=work, log=log)
+    # same length of path and arguments: they have no part in the snapshot, and this keeps it so
+    for name in ("init", "twin"):
+        run(
+            ["./stem", "--snapshot", "frozen", name],
+            cwd=work,
+            log=log,
+            environment=recipe.SNAPSHOT_ENVIRONMENT,
+            timeout=60,
+        )
+    if (work / "init").read_bytes() != (work / "twin").read_bytes():
+        raise BlobError("two snapshots of the init blob differ: something at import time depends on the run")
+    return work / "init"
+
+
+def make_native(guest: Path, native: Native, work: Path, log: Path) -> Path:
+    """Compile and link with the system's archive; Python starts anew at every start."""
+    _freeze(native.python, guest, work, log)
+    (work / "frozen.S").write_text(EMBED)
+    sources = [*(OWN / name for name in recipe.NATIVE_SOURCES), *sorted(guest.glob("*.c")), work / "frozen.S"]
+    flags = [*recipe.COMPILE, "-DEMBEDDED", *(f"-I{folder}" for folder in native.includes)]
+    objects = _compile("gcc", sources, flags, work, log)
+    run(["gcc", *recipe.LINK, "-o", "init", *objects, str(native.archive), "-lm", "-ldl"], cwd=work, log=log)
+    return work / "init"
+
+
+def _freeze(python: str, guest: Path, work: Path, log: Path) -> None:
+    command = [python, str(OWN / "freeze.py"), str(guest), "frozen", recipe.importable()]
+    try:
+        run(command, cwd=work, log=log, timeout=120)
+    except BlobError as error:
+        raise BlobError(f"krun_init cannot be frozen: {error.message.partition(': ')[2]}", error.hint) from error
+
+
+def _compile(compiler: str, sources: Sequence[Path], flags: Sequence[str], work: Path, log: Path) -> list[str]:
+    environment = {
+        "PATH": tool_path(),
+        "SOURCE_DATE_EPOCH": recipe.SOURCE_DATE_EPOCH,
+        **BUILD_ENVIRONMENT,
+    }
+    objects = []
+    for source in sources:
+        target = f"{source.stem}.o"
+        command = [compiler, *flags, *recipe.COMPILE_OWN, recipe.module_macro(), "-c", str(source), "-o", target]
+        run(command, cwd=work, log=log, environment=environment)
+        objects.append(target)
+    return objects

@@ -1,0 +1,106 @@
+"""The recipe of the init blob: every choice that has a part in its bytes, and nothing else.
+
+docs/init-blob.md tells why each is as it is. The text of this file is part of the cache's key.
+"""
+
+from __future__ import annotations
+
+PYTHON = "3.11"
+"""Minor version of CPython. Pinned: the start of the interpreter's core alone (`_init_main`) is private API."""
+
+MODULES = (
+    "posix",
+    "time",
+    "_socket",
+    "fcntl",
+    "_struct",
+    "_json",
+    "errno",
+    "select",
+    "resource",
+    "_signal",
+    "_linux",
+)
+"""What `krun_init` may import, beside `sys`, `builtins` and `gc`, which the core always has."""
+
+CORE_MODULES = ("_thread", "_weakref")
+"""Linked because the import system asks for them; not for use."""
+
+EXTENSIONS = {
+    "_socket": "socketmodule.c",
+    "_struct": "_struct.c",
+    "_json": "_json.c",
+    "fcntl": "fcntlmodule.c",
+    "resource": "resource.c",
+    "select": "selectmodule.c",
+}
+"""Those of MODULES that are not part of CPython's core, and the file in its Modules/ that holds each."""
+
+SOURCE_DATE_EPOCH = "1"
+"""Taken by the compiler for `__DATE__` and `__TIME__`."""
+
+COMPILE = (
+    "-O2",
+    "-g0",
+    "-fno-pie",
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-fno-stack-protector",
+    "-fcf-protection=none",
+    "-fno-asynchronous-unwind-tables",
+    "-fno-unwind-tables",
+    "-Wno-date-time",
+)
+"""For CPython and for our own files. Fixed addresses (no PIE) are what makes a snapshot possible; sections of their own
+let the linker drop what nothing refers to."""
+
+COMPILE_OWN = ("-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers")
+"""For our own files only."""
+
+CONFIGURE = (
+    "--disable-shared",
+    "--without-doc-strings",
+    "--without-ensurepip",
+    "--disable-test-modules",
+    "LINKFORSHARED= ",
+)
+"""CPython's configure, beside compiler and flags."""
+
+LINK = (
+    "-static",
+    "-no-pie",
+    "-Wl,--gc-sections",
+    "-Wl,-z,norelro",
+    "-Wl,-z,noexecstack",
+    "-Wl,-z,noseparate-code",
+    "-Wl,-z,max-page-size=4096",
+    "-Wl,--build-id=none",
+    "-Wl,-O1",
+    "-Wl,-s",
+)
+"""One read-only and one writable segment: fewer mappings to make at exec."""
+
+SNAPSHOT_SOURCES = ("heap.c", "snapshot.c", "launcher.c", "modules.c")
+NATIVE_SOURCES = ("launcher.c", "modules.c")
+
+SNAPSHOT_ENVIRONMENT = {"TZ": "UTC0"}
+"""All that the program sees when it is saved; the environment has a part in where its objects lie."""
+
+SWITCHES: tuple[str, ...] = ()
+"""Parts that can be left out and are in: timesync, tee-root (none exists yet)."""
+
+
+def setup_local() -> str:
+    """CPython's Modules/Setup.local: the extension modules to build in."""
+    lines = [f"{name} {file}" for name, file in sorted(EXTENSIONS.items())]
+    return "\n".join(["*static*", *lines, "*disabled*", "_testcapi", ""])
+
+
+def module_macro() -> str:
+    """The definition of MODULES that modules.c wants."""
+    return "-DMODULES=" + " ".join(f"X({name})" for name in MODULES + CORE_MODULES)
+
+
+def importable() -> str:
+    """The names that freeze.py lets `krun_init` import."""
+    return ",".join((*MODULES, "gc"))
