@@ -155,12 +155,12 @@ def set_no_new_privileges() -> None:
 
 
 def drop_bounding_set() -> None:
-    """Remove every capability from the bounding set; needs CAP_SETPCAP."""
+    """Remove every capability from the bounding set; without CAP_SETPCAP nothing changes."""
     for capability in range(_LAST_CAPABILITY + 1):
         try:
             system_call("prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
         except OSError as error:
-            if error.errno == 22:  # EINVAL: the kernel has no further ones
+            if error.errno in (1, 22):  # EINVAL: the kernel has no further ones; EPERM: none to lose
                 return
             raise
 

@@ -14,7 +14,6 @@ executed, `E<text>` it will not be, `X<status>` its wait status.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import resource
@@ -41,7 +40,15 @@ class _Refused(Exception):
 
 
 def run(
-    jail: Jail, *, level: str, required: bool, supervisor: int, leash: int, report: int, inherited: tuple[int, ...]
+    jail: Jail,
+    *,
+    level: str,
+    required: bool,
+    supervisor: int,
+    leash: int,
+    report: int,
+    caller: tuple[int, int],
+    inherited: tuple[int, ...],
 ) -> NoReturn:
     """Become the keeper of a jail; never returns.
 
@@ -50,11 +57,12 @@ def run(
     :param supervisor: pidfd of the supervisor.
     :param leash: read end of a pipe; a byte or its end means: end everything.
     :param report: write end of the report pipe.
+    :param caller: user and group id of the supervisor; in a new user namespace they cannot be asked for.
     :param inherited: the supervisor's ends of both pipes, to be closed.
     """
     for descriptor in inherited:
         os.close(descriptor)
-    keeper = _Keeper(jail, level, required, supervisor, leash, report)
+    keeper = _Keeper(jail, level, required, supervisor, leash, report, caller)
     try:
         keeper.run()
     except BaseException as error:  # the copy of the supervisor must not run on
@@ -79,7 +87,9 @@ def _say(report: int, line: str) -> None:
 
 
 class _Keeper:
-    def __init__(self, jail: Jail, level: str, required: bool, supervisor: int, leash: int, report: int) -> None:
+    def __init__(
+        self, jail: Jail, level: str, required: bool, supervisor: int, leash: int, report: int, caller: tuple[int, int]
+    ) -> None:
         self.jail = jail
         self.level = level
         self.note = ""
@@ -87,6 +97,7 @@ class _Keeper:
         self.supervisor = supervisor
         self.leash = leash
         self.report = report
+        self.caller = caller
         self.folder = ""  # the temporary folder of the reduced level
         self.names: list[tuple[str, str]] = []  # what to write in the arguments in place of FILES and WORK names
         self.passed: list[int] = []  # further descriptors the program needs, after the jail's own
@@ -119,29 +130,34 @@ class _Keeper:
     # The file system
 
     def _choose_identity(self) -> int | None:
-        """The id to drop to; None keeps the own one."""
+        """The id to drop to; None keeps the own one, which is no privilege in a user namespace that maps no other."""
         if self.level == USER_NAMESPACE:
-            # Ids are the overflow id until the maps are written: the effective ones are the caller's all the same.
             for name, text in (
                 ("setgroups", "deny"),
-                ("uid_map", f"{_INNER_ID} {os.geteuid()} 1"),
-                ("gid_map", f"{_INNER_ID} {os.getegid()} 1"),
+                ("uid_map", f"{_INNER_ID} {self.caller[0]} 1"),
+                ("gid_map", f"{_INNER_ID} {self.caller[1]} 1"),
             ):
                 with open(f"/proc/self/{name}", "w") as file:
                     file.write(text)
             return None
-        return _UNALLOCATED_IDS + _host_pid() if os.geteuid() == 0 else None
+        if os.geteuid() != 0 or not _may_change_ids():
+            return None
+        identity = _UNALLOCATED_IDS + _host_pid()
+        return identity if _is_mapped(identity) else _NOBODY if _is_mapped(_NOBODY) else None
 
     def _private_root(self) -> None:
         linux.unshare(_PRIVATE_NAMESPACES)
         linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
         root = _MOUNT_POINT
-        linux.mount("tmpfs", root, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,nr_inodes=4k,mode=755")
+        nodev = 0 if self.jail.devices else linux.MS_NODEV
+        linux.mount("tmpfs", root, "tmpfs", linux.MS_NOSUID | nodev, "size=1m,nr_inodes=4k,mode=755")
         made: set[str] = {root}
         for path in (str(self.jail.program), *self.jail.libraries):
             _bind(path, root + path, made)
-        for name in ("null", "zero", "urandom", *self.jail.devices):
+        for name in ("null", "zero", "urandom"):
             _bind(f"/dev/{name}", f"{root}/dev/{name}", made)
+        for name in self.jail.devices:
+            self._device(f"/dev/{name}", f"{root}/dev/{name}", made)
         for name, file in self.jail.files.items():
             _bind(str(file), root + FILES + name, made)
         for folder in ("/tmp", WORK.rstrip("/")):
@@ -155,6 +171,19 @@ class _Keeper:
         linux.pivot_root(".", ".")
         linux.unmount(".", linux.MNT_DETACH)
         os.chdir("/")
+
+    def _device(self, source: str, target: str, made: set[str]) -> None:
+        """A device that the program may open under the id it will have: a node of its own where that can be made."""
+        if self.identity is not None:
+            node = os.stat(source).st_rdev
+            try:
+                os.mknod(target, stat.S_IFCHR | 0o600, node)
+            except PermissionError:  # a container's root
+                pass
+            else:
+                os.chown(target, self.identity, self.identity)
+                return
+        _bind(source, target, made)
 
     def _temporary_folder(self) -> None:
         """A private folder on the host in place of a root of one's own; files are passed as descriptors."""
@@ -198,28 +227,17 @@ class _Keeper:
     def _drop_privileges(self) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.umask(0o077)
-        privileged = self.level == USER_NAMESPACE or os.geteuid() == 0
+        linux.drop_bounding_set()
         if self.identity is not None:
             self._become(self.identity)
-        elif privileged:
-            linux.drop_bounding_set()
         linux.drop_capabilities()
         linux.set_no_new_privileges()
         linux.set_dumpable(False)  # the keeper's memory is a copy of the supervisor's
 
     def _become(self, identity: int) -> None:
-        linux.drop_bounding_set()
-        for candidate in (identity, _NOBODY):
-            try:
-                os.setgroups([])
-                os.setresgid(candidate, candidate, candidate)
-                os.setresuid(candidate, candidate, candidate)
-            except OSError as error:
-                if error.errno != errno.EINVAL:  # the id is not mapped in the container's user namespace
-                    raise
-                continue
-            return
-        raise _Refused("there is no id to drop to in this user namespace")
+        os.setgroups([])
+        os.setresgid(identity, identity, identity)
+        os.setresuid(identity, identity, identity)
 
     # The program
 
@@ -306,6 +324,25 @@ class _Keeper:
                 _kill(child)
         remove_tree(self.folder)
         return signal.SIGKILL if status is None else status
+
+
+def _may_change_ids() -> bool:
+    """Whether root is root here: CAP_CHOWN, CAP_SETGID and CAP_SETUID."""
+    with open("/proc/self/status") as file:
+        words = file.read().split()
+    needed = 1 << 0 | 1 << 6 | 1 << 7
+    return int(words[words.index("CapEff:") + 1], 16) & needed == needed
+
+
+def _is_mapped(identity: int) -> bool:
+    """Whether a user and group id exists in this user namespace."""
+
+    def within(name: str) -> bool:
+        with open(f"/proc/self/{name}") as file:
+            rows = [list(map(int, line.split())) for line in file]
+        return any(first <= identity < first + count for first, _, count in rows)
+
+    return within("uid_map") and within("gid_map")
 
 
 def _host_pid() -> int:

@@ -154,6 +154,7 @@ def start(jail: Jail, wish: Wish = "auto") -> Inmate:
     leash_read, leash = os.pipe()
     report, report_write = os.pipe()
     supervisor = os.pidfd_open(os.getpid())
+    caller = os.geteuid(), os.getegid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         level, pid, pidfd, note = _clone(wish)
@@ -165,6 +166,7 @@ def start(jail: Jail, wish: Wish = "auto") -> Inmate:
                 supervisor=supervisor,
                 leash=leash_read,
                 report=report_write,
+                caller=caller,
                 inherited=(leash, report),
             )
     except BaseException:
