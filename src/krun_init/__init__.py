@@ -4,3 +4,8 @@ The top level of every module here runs when the blob is built, not in the guest
 descriptors or random numbers there. Only built-in modules are imported (posix, not os), because nothing else is in the
 blob; and the boot path is kept lean, since each page that is touched and each system call costs boot time.
 """
+
+import sys
+
+if "_linux" in sys.builtin_module_names:  # the blob links the seam in under its short name
+    sys.modules["krun_init._linux"] = __import__("_linux")
