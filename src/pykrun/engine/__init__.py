@@ -1,14 +1,14 @@
 """A table of engines; each turns a `Machine` into a running process.
 
-`choose` picks one, its `default_kernel` and `initramfs` say what it boots, `launch` starts it and returns `Running`.
+`choose` picks one, its `kernel` and `initramfs` say what it boots, its `launch` starts it and returns `Running`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from pykrun import kernel as kernels
 from pykrun.engine import probe, qemu, uml
@@ -17,9 +17,6 @@ from pykrun.engine.words import panic_exit_code
 from pykrun.errors import MissingError, UsageError
 from pykrun.machine import Kernel, Machine
 from pykrun.sandbox import Ended, Isolation, Wish
-
-EngineName = Literal["auto", "uml", "qemu"]
-AccelName = Literal["auto", "kvm", "tcg"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +34,33 @@ class Engine:
     program: Path
     max_cpus: int
 
-    def default_kernel(self) -> Kernel:
-        """Return the kernel to boot when the caller names none.
+    def kernel(
+        self, image: str | os.PathLike[str] | None = None, modules: str | os.PathLike[str] | None = None
+    ) -> Kernel:
+        """Return the kernel to boot: the caller's, or what this engine boots when they name none.
 
+        :param modules: folder of its modules; None for where they usually are.
         :raise MissingError: there is none.
         """
+        folder = None if modules is None else Path(modules)
+        if image is not None:
+            return kernels.for_image(Path(image), folder)
         if self.name == "uml":
-            return kernels.for_image(self.program)
+            return kernels.for_image(self.program, folder)
         kernel = kernels.for_qemu()
         if kernel is None:
             raise MissingError("there is no kernel for QEMU", "run `python3 -m pykrun.kernel`, or name one by --kernel")
-        return kernel
+        return kernel if folder is None else replace(kernel, modules=folder)
 
-    def launch(self, machine: Machine, *, sandbox: Wish = "auto") -> Running:
+    def initramfs(self, kernel: Kernel, blob: str | os.PathLike[str]) -> Path | None:
+        """Return stage one for a kernel, from the cache or made now; None when the kernel needs none.
+
+        :param blob: the init blob.
+        :raise MissingError: the kernel lacks a module, or the cache cannot be written.
+        """
+        return kernels.initramfs(kernel, Path(blob))
+
+    def launch(self, machine: Machine, *, sandbox: str = "auto") -> Running:
         """Start the machine and return at once; the caller must be single threaded.
 
         :param sandbox: `require` refuses less isolation than own namespaces.
@@ -57,7 +68,9 @@ class Engine:
         :raise MissingError: a file or library is not there.
         :raise SandboxError: the required isolation is not to be had.
         """
-        return TABLE[self.name].launch(self, machine, sandbox)
+        if sandbox not in ("auto", "require"):
+            raise UsageError(f"there is no sandbox {sandbox!r}", "auto or require")
+        return TABLE[self.name].launch(self, machine, "require" if sandbox == "require" else "auto")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,39 +102,43 @@ TABLE: dict[str, EngineType] = {
 
 
 def choose(
-    name: EngineName = "auto", accel: AccelName = "auto", cpus: int | None = None, kernel: Kernel | None = None
+    name: str = "auto", accel: str = "auto", cpus: int | None = None, kernel: str | os.PathLike[str] | None = None
 ) -> Engine:
     """Pick an engine: QEMU where KVM truly works, else User Mode Linux, else QEMU's emulation.
 
-    :param accel: anything but `auto` means QEMU.
+    :param name: `auto` or a key of `TABLE`.
+    :param accel: `auto`, `kvm` or `tcg`; anything but `auto` means QEMU.
     :param cpus: as the caller asked for it, None if they did not: more than one means QEMU where it is installed.
     :param kernel: the caller's own; `auto` then takes the engine that it is for.
     :raise UsageError: the wishes contradict each other, or KVM was asked for and does not work.
     :raise MissingError: the engine (with `auto`: any engine) is not installed.
     """
+    if name not in ("auto", *TABLE) or accel not in ("auto", "kvm", "tcg"):
+        raise UsageError(f"there is no engine {name!r} with acceleration {accel!r}")
     if name == "uml" and accel != "auto":
         raise UsageError(f"User Mode Linux knows no --accel {accel}", "leave it out, or use --engine qemu")
-    found_uml, found_qemu = uml.find(), qemu.find()
-    if name == "uml" or (name == "auto" and accel == "auto" and kernel is not None and uml.is_kernel(kernel.image)):
-        return _uml(found_uml if kernel is None else kernel.image)
-    if found_qemu is None and (name == "qemu" or accel != "auto" or kernel is not None):
+    if name == "auto" and accel != "auto":
+        name = "qemu"
+    if name == "auto" and kernel is not None:
+        name = "uml" if uml.is_kernel(Path(kernel)) else "qemu"
+    if name == "uml":
+        return _uml(uml.find() if kernel is None else Path(kernel))
+    program = qemu.find()
+    if program is None and name == "qemu":
         raise MissingError(f"{qemu.PROGRAM} is not installed", "`pykrun doctor` names the command that installs it")
-    if found_qemu is None:
+    own = kernels.for_image(Path(kernel)) if kernel is not None else kernels.for_qemu()
+    if program is None or (name == "auto" and own is None):
+        return _uml(uml.find())
+    if accel != "tcg":
+        verdict = probe.kvm(program, own)
+        if verdict.works:
+            return _qemu(program, "kvm")
+        if accel == "kvm":
+            raise UsageError(f"KVM does not work here: {verdict.reason}", "leave out --accel kvm")
+    found_uml = uml.find()
+    if name == "auto" and found_uml is not None and (cpus or 1) == 1:
         return _uml(found_uml)
-    bootable = kernel or kernels.for_qemu()
-    if accel == "tcg":
-        return _qemu(found_qemu, "tcg")
-    verdict = (
-        probe.Verdict(False, "there is no kernel for QEMU") if bootable is None else probe.kvm(found_qemu, bootable)
-    )
-    if accel == "kvm" and not verdict.works:
-        raise UsageError(f"KVM does not work here: {verdict.reason}", "leave out --accel kvm")
-    if verdict.works:
-        return _qemu(found_qemu, "kvm")
-    wants_qemu = name == "qemu" or kernel is not None or (cpus or 1) > 1
-    if found_uml is not None and (not wants_qemu or (bootable is None and name == "auto")):
-        return _uml(found_uml)
-    return _qemu(found_qemu, "tcg")
+    return _qemu(program, "tcg")
 
 
 def _uml(program: Path | None) -> Engine:
@@ -136,11 +153,9 @@ def _qemu(program: Path, accel: str) -> Engine:
 
 __all__ = [
     "TABLE",
-    "AccelName",
     "Ended",
     "Endpoint",
     "Engine",
-    "EngineName",
     "EngineType",
     "Isolation",
     "Running",

@@ -28,12 +28,14 @@ class Verdict:
     reason: str = ""
 
 
-def kvm(program: Path, kernel: Kernel) -> Verdict:
+def kvm(program: Path, kernel: Kernel | None) -> Verdict:
     """Return whether `program` runs `kernel` under KVM; the first call of a boot runs a guest to find out."""
     try:
         os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         return Verdict(False, f"{_DEVICE}: {error.strerror}")
+    if kernel is None:
+        return Verdict(False, "there is no kernel to try it with")
     with open("/proc/sys/kernel/random/boot_id") as file:
         boot = file.read().strip()
     kept = cache_directory() / "kvm" / f"{boot}-{os.geteuid()}-{stamp(program, kernel.image)}"

@@ -94,7 +94,8 @@ class Running:
     def isolation(self) -> Isolation:
         """The isolation reached; waits some milliseconds right after the start.
 
-        :raise SandboxError: the sandbox could not be set up.
+        :raise SandboxError: the required isolation is not to be had.
+        :raise EngineError: the engine could not be executed.
         """
         return self.inmate.isolation
 
@@ -105,6 +106,18 @@ class Running:
     def reap(self) -> Ended | None:
         """Return how it ended when `pidfd` is readable, None before. `Ended.error` says why it never ran."""
         return self.inmate.reap()
+
+    def describe_end(self) -> str:
+        """Say in a few words how the engine ended; for when it should not have."""
+        ended = self.inmate.reap()
+        if ended is None:
+            return f"{self.engine} is running"
+        if ended.error:
+            return f"{self.engine} did not start: {ended.error}"
+        if ended.status is None:
+            return f"{self.engine} was killed"
+        code = os.waitstatus_to_exitcode(ended.status)
+        return f"{self.engine} exited with {code}" if code >= 0 else f"{self.engine} was ended by signal {-code}"
 
     def close(self) -> None:
         """End what still runs and release everything: processes, sockets, descriptors, folders."""

@@ -39,12 +39,14 @@ class Inmate:
     :ivar pidfd: readable as soon as the keeper is gone.
     """
 
-    def __init__(self, pid: int, pidfd: int, leash: int, report: int, note: str) -> None:
+    def __init__(self, pid: int, pidfd: int, leash: int, report: int, level: str, note: str, required: bool) -> None:
         self.pid = pid
         self.pidfd = pidfd
         self._leash = leash
         self._report = report
+        self._level = level
         self._note = note
+        self._required = required
         self._heard = b""
         self._isolation: Isolation | None = None
         self._folder = ""
@@ -56,13 +58,17 @@ class Inmate:
     def isolation(self) -> Isolation:
         """The isolation reached; waits (bounded) until the program is about to be executed.
 
-        :raise SandboxError: it will not be.
+        :raise SandboxError: the required isolation is not to be had.
+        :raise EngineError: the program could not be executed.
         """
         deadline = time.monotonic() + _SETUP_SECONDS
-        while self._isolation is None:
-            if not self._listen(max(0.0, deadline - time.monotonic())):
-                raise SandboxError(self._error or "the sandbox was not set up")
-        return self._isolation
+        while self._isolation is None and self._listen(max(0.0, deadline - time.monotonic())):
+            pass
+        if self._isolation is not None:
+            return self._isolation
+        if self._error:
+            raise (SandboxError if self._required else EngineError)(self._error)
+        return Isolation(self._level, "it ended before it was set up")
 
     def kill(self) -> None:
         """End everything in the jail now; returns at once, `reap` tells when it is over."""
@@ -177,7 +183,7 @@ def start(jail: Jail, wish: Wish = "auto") -> Inmate:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for descriptor in (leash_read, report_write, supervisor):
             os.close(descriptor)
-    return Inmate(pid, pidfd, leash, report, note)
+    return Inmate(pid, pidfd, leash, report, level, note, wish == "require")
 
 
 def _clone(wish: Wish) -> tuple[str, int, int, str]:
