@@ -1,0 +1,21 @@
+"""File systems: the interface that the FUSE server serves, and the file systems that need no host directory."""
+
+from pykrun.fs.augment import EXIT_CODE_IOCTL, AugmentFs
+from pykrun.fs.inodes import InodeAllocator
+from pykrun.fs.interface import FileSystem
+from pykrun.fs.null import NullFs
+from pykrun.fs.sources import Content, FileSource, LazySource, MemorySource, Source, read_secret
+
+__all__ = [
+    "EXIT_CODE_IOCTL",
+    "AugmentFs",
+    "Content",
+    "FileSource",
+    "FileSystem",
+    "InodeAllocator",
+    "LazySource",
+    "MemorySource",
+    "NullFs",
+    "Source",
+    "read_secret",
+]
