@@ -42,7 +42,7 @@ class StartData:
 
     program: Text | None = None
     arguments: Sequence[Text] = ()
-    environment: Mapping[Text, Text] = field(default_factory=dict)
+    environment: Mapping[str, Text] = field(default_factory=dict)
     workdir: Text | None = None
     hostname: Text | None = None
     user: User | None = None

@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pykrun.supervisor import run_plan
 
     outcome = run_plan(plan)
-    _tell(plan, outcome)
+    _tell(plan, outcome, verbose=arguments.verbose)
     return outcome.exit_code
 
 
@@ -111,7 +111,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     start = StartData(
         program=command[0] if command else None,
         arguments=command[1:],
-        environment=dict(environment),
+        environment=environment,
         workdir=arguments.workdir,
         hostname=None if arguments.hostname is None else values.hostname(arguments.hostname),
         user=None if arguments.user is None else values.user(arguments.user),
@@ -177,14 +177,38 @@ def _kernel_word(word: str) -> str:
     return word
 
 
-def _tell(plan: Plan, outcome: Outcome) -> None:
+PHASES = {
+    "prepared": "engine, kernel and init found",
+    "launched": "engine forked",
+    "served": "file system and console served",
+    "init": "kernel booted, init up",
+    "started": "workload executed",
+    "output": "first output",
+    "exited": "workload ended",
+    "done": "guest synced and done",
+    "ended": "engine gone",
+}
+
+
+def _tell(plan: Plan, outcome: Outcome, *, verbose: bool) -> None:
     """What went wrong, and with -v how long each phase took; on standard error, where it was open."""
-    lines = []
-    if outcome.reason:
-        lines.append(f"pykrun: {outcome.reason}")
+    lines = [f"pykrun: {outcome.reason}"] if outcome.reason else []
     lines += [f"  | {line}" for line in outcome.console]
+    if verbose:
+        lines += _timing(outcome)
     if lines and plan.stderr is not None:
         try:
             os.write(plan.stderr, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
         except OSError:
             pass
+
+
+def _timing(outcome: Outcome) -> list[str]:
+    """One line a phase: its own milliseconds, the sum so far, the phase's name, what was reached."""
+    lines = [f"pykrun: engine {outcome.engine}, isolation {outcome.isolation}"]
+    start = last = outcome.phases["start"]
+    for name, reached in sorted(outcome.phases.items(), key=lambda item: item[1])[1:]:
+        step, total = (reached - last) * 1000, (reached - start) * 1000
+        lines.append(f"pykrun: {step:8.1f} ms {total:8.1f} ms  {name:<9} {PHASES.get(name, '')}")
+        last = reached
+    return lines

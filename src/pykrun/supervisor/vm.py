@@ -14,6 +14,7 @@ from pykrun import engine as engines
 from pykrun.errors import PeerError
 from pykrun.loop import IN, Loop, Timer
 from pykrun.machine import Machine
+from pykrun.root import INIT_PATH
 from pykrun.supervisor.console import BootLog
 from pykrun.supervisor.control import Control, Events, Exit
 from pykrun.supervisor.plan import Outcome, Plan
@@ -23,6 +24,8 @@ from pykrun.supervisor.terminal import Terminal
 
 if TYPE_CHECKING:
     from pykrun.engine import Running
+    from pykrun.sandbox import Ended
+    from pykrun.supervisor.wiring import Ends
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
@@ -62,6 +65,7 @@ class VirtualMachine:
         self._draining: Timer | None = None
         self._interrupts = 0
         self._engine_ended = False
+        self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
         self._log = BootLog(plan.boot_log)
         stack.callback(self._log.close)
@@ -72,7 +76,7 @@ class VirtualMachine:
     def run(self) -> Outcome:
         """Start, serve until the end, and say how it was."""
         plan = self._plan
-        engine = engines.choose(plan.engine, accel=plan.accel, cpus=plan.cpus)
+        engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel)
         machine = self._machine(engine)
         self._phase("prepared")
         self._running = running = engine.launch(machine, sandbox=plan.sandbox)
@@ -119,25 +123,26 @@ class VirtualMachine:
             for stream, fd in ((1, plan.stdout), (2, plan.stderr))
         ]
         self._stdout, self._stderr = sinks
-        for stream in (self._stdin, *sinks):
-            self._stack.callback(stream.close)
+        for close in (self._stdin.close, self._stdout.close, self._stderr.close):
+            self._stack.callback(close)
 
     def _machine(self, engine: engines.Engine) -> Machine:
         from pykrun import blob
 
         plan = self._plan
         kernel = engine.kernel(plan.kernel, plan.modules)
-        init = blob.find()
-        self._init = init
+        self._init = blob.find()
         terminal = plan.start.terminal
         return Machine(
             kernel=kernel,
-            initramfs=engine.initramfs(kernel, init.path),
+            initramfs=engine.initramfs(kernel, self._init.path),
             kernel_args=plan.kernel_args,
             cpus=plan.cpus or 1,
             memory_mib=plan.memory_mib,
             ports=(CONTROL,) if terminal else (CONTROL, *STREAM_PORTS),
             console=terminal,
+            init=os.fsdecode(INIT_PATH),
+            execute_init=INIT_PATH in plan.root.files,
             verbose=plan.boot_log is not None,
         )
 
@@ -155,7 +160,7 @@ class VirtualMachine:
         wiring = Wiring(self._loop, running, self._on_peer_error)
         self._stack.callback(wiring.close)
         wiring.root(self._plan.root, start, self._init.path, self._on_exit_code)
-        ends = {
+        ends: dict[str, Ends] = {
             CONTROL: (self._control, self._control),
             STDIN: (None, self._stdin),
             STDOUT: (self._stdout, None),
@@ -246,6 +251,7 @@ class VirtualMachine:
 
     def _on_engine_end(self) -> None:
         self._loop.remove(self._running.pidfd)
+        self._ended = self._running.reap()
         self._engine_ended = True
         self._stdin.close()
         self._wiring.drain()
@@ -268,7 +274,7 @@ class VirtualMachine:
             console=console,
             phases=self._phases,
             engine=engine,
-            isolation=running.isolation.name,
+            isolation=running.isolation.description,
         )
 
     def _judge(self) -> tuple[int, str, list[str]]:
@@ -282,6 +288,14 @@ class VirtualMachine:
             return code, reason, self._log.last_lines() if unexplained else []
         if self._is_pid1 and (code := engines.panic_exit_code(self._log.text)) is not None:
             return code, "", []
+        if self._ended is not None and self._ended.error:
+            return SET_UP_FAILED, f"the engine did not start: {self._ended.error}", self._log.last_lines()
         what = "the guest's kernel panicked" if b"Kernel panic" in self._log.text else "the VM ended"
-        reason = f"{what} before it reported an exit code ({self._running.describe_end()})"
+        reason = f"{what} before it reported an exit code ({self._engine_status()})"
         return SET_UP_FAILED, reason, self._log.last_lines()
+
+    def _engine_status(self) -> str:
+        if self._ended is None or self._ended.status is None:
+            return "its engine was killed"
+        code = os.waitstatus_to_exitcode(self._ended.status)
+        return f"its engine exited with {code}" if code >= 0 else f"its engine died of signal {-code}"

@@ -9,15 +9,16 @@ from contextlib import ExitStack
 from pykrun import start_data
 from pykrun.engine import Endpoint, Running
 from pykrun.errors import PeerError
-from pykrun.fs import AugmentFs, InodeAllocator, NullFs
+from pykrun.fs import AugmentFs, FileSource, InodeAllocator, MemorySource, NullFs
 from pykrun.fuse import Server
-from pykrun.loop import Loop
+from pykrun.loop import EDGE, IN, Loop
 from pykrun.machine import ROOT_TAG
 from pykrun.ports import NoSink, NoSource, Sink, Source
-from pykrun.root import INIT_PATH, Root
+from pykrun.root import INIT_PATH, Content, Root
 from pykrun.supervisor.socket_port import SocketPort
-from pykrun.vhost_user import accept_one
-from pykrun.virtio import ConsoleDevice, Device, FsDevice, Port
+from pykrun.vhost_user import Backend
+from pykrun.virtio import Device, FsDevice
+from pykrun.virtio.console import ConsoleDevice, ConsolePort
 
 Ends = tuple[Sink | None, Source | None]
 
@@ -30,12 +31,19 @@ def compose(
     for path, mode in root.missing_directories().items():
         filesystem.add_directory(path, mode=mode)
     if INIT_PATH not in root.files:
-        fd = os.open(init, os.O_RDONLY | os.O_CLOEXEC)
-        filesystem.add_file(INIT_PATH, fd, mode=0o755, one_shot=True)
-    filesystem.add_file(start_data.PATH, bytearray(start.encode()), mode=0o400, one_shot=True)
+        filesystem.add_file(INIT_PATH, FileSource.of_path(init), mode=0o755, one_shot=True)
+    filesystem.add_file(start_data.PATH, start.encode(), mode=0o400, one_shot=True)
     for file in root.files.values():
-        filesystem.add_file(file.path, file.content, mode=file.mode, one_shot=file.one_shot)
+        filesystem.add_file(file.path, _source(file.content), mode=file.mode, one_shot=file.one_shot)
     return filesystem
+
+
+def _source(content: Content) -> FileSource | MemorySource | Callable[[], bytes]:
+    if isinstance(content, int):
+        return FileSource(content)
+    if isinstance(content, bytes | bytearray | memoryview):
+        return MemorySource(content, wipe=isinstance(content, bytearray))
+    return content
 
 
 class Wiring:
@@ -59,26 +67,58 @@ class Wiring:
         on_exit_code: Callable[[int], None],
     ) -> None:
         """Serve the root file system."""
-        server = Server(compose(root, start, init, on_exit_code))
-        self._attach(self._running.shares[0], FsDevice(ROOT_TAG, server.handle, reset=server.reset))
+        filesystem = compose(root, start, init, on_exit_code)
+        self._stack.callback(filesystem.close)
+        server = Server(filesystem)
+        self._attach(self._running.shares[0], FsDevice(ROOT_TAG.encode(), server.handle, reset=server.reset))
 
     def ports(self, ends: Mapping[str, Ends], console: Ends | None, on_end: Callable[[], None]) -> None:
         """Serve the console ports; `on_end` is called when one of them came to its end."""
-        whole = {name: (sink or NoSink(), source or NoSource()) for name, (sink, source) in ends.items()}
-        if isinstance(self._running.ports, Endpoint):
-            ports = [Port(name, sink, source) for name, (sink, source) in whole.items()]
-            terminal = None if console is None else (console[0] or NoSink(), console[1] or NoSource())
-            self._attach(self._running.ports, ConsoleDevice(ports, console=terminal))
+        running = self._running
+        if running.console_device is not None:
+            named = [ConsolePort(name, *pair) for name, pair in ends.items()]
+            terminal = None if console is None else ConsolePort("", *console)
+            self._attach(running.console_device, ConsoleDevice(named, terminal))
             return
-        if console is not None:
-            whole["hvc0"] = (console[0] or NoSink(), console[1] or NoSource())
-        for name, (sink, source) in whole.items():
-            port = SocketPort(self._loop, self._running.ports[name], sink, source, on_end=on_end)
+        sockets = [(running.ports[name], pair) for name, pair in ends.items()]
+        if console is not None and running.terminal is not None:
+            sockets.append((running.terminal, console))
+        for connection, (sink, source) in sockets:
+            port = SocketPort(self._loop, connection, sink or NoSink(), source or NoSource(), on_end=on_end)
             self._stack.callback(port.close)
             self._sockets.append(port)
 
     def _attach(self, endpoint: Endpoint, device: Device) -> None:
-        self._stack.callback(accept_one(self._loop, endpoint, device, self._on_error).close)
+        """Serve `device` on `endpoint` as soon as the engine is connected."""
+        if endpoint.connected:
+            self._serve(endpoint, device)
+            return
+        fd = endpoint.fileno()
+
+        def connect(_events: int) -> None:
+            self._loop.remove(fd)
+            if endpoint.accept() is not None:
+                self._serve(endpoint, device)
+            else:
+                self._loop.add(fd, IN | EDGE, connect)
+
+        self._loop.add(fd, IN | EDGE, connect)
+        self._stack.callback(lambda: None if endpoint.connected else self._loop.remove(fd))
+
+    def _serve(self, endpoint: Endpoint, device: Device) -> None:
+        backend = Backend(
+            self._loop,
+            device,
+            endpoint.socket,
+            protocol_features=self._running.protocol_features,
+            on_close=self._closed,
+            on_broken=lambda index, error: self._on_error(error),
+        )
+        self._stack.callback(backend.close)
+
+    def _closed(self, error: Exception | None) -> None:
+        if error is not None:
+            self._on_error(error if isinstance(error, PeerError) else PeerError(f"a device failed: {error!r}"))
 
     def drain(self) -> None:
         """The engine has ended: take what is left in its sockets."""
