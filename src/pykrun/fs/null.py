@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from errno import ENODATA, EPERM, ESTALE
 from stat import S_IFDIR
@@ -25,7 +26,16 @@ class NullFs(FileSystem):
     features = STATELESS_DIRECTORIES
 
     def __init__(self) -> None:
-        self._attributes = Attributes(ino=ROOT, mode=S_IFDIR | 0o755, nlink=2, timeout=FOREVER)
+        now = time.time_ns()
+        self._attributes = Attributes(
+            ino=ROOT,
+            mode=S_IFDIR | 0o755,
+            nlink=2,
+            atime_ns=now,
+            mtime_ns=now,
+            ctime_ns=now,
+            timeout=FOREVER,
+        )
 
     def lookup(self, parent: int, name: bytes) -> Entry:
         """Answer that the name is missing, now and later."""

@@ -18,7 +18,8 @@ from pykrun.fs.interface import FileSystem
 from pykrun.fs.types import errno_error
 from pykrun.fuse import encode, wire
 from pykrun.fuse.negotiate import negotiate
-from pykrun.fuse.operations import HANDLERS, Handler, Request, decode
+from pykrun.fuse.operations import HANDLERS, Handler
+from pykrun.fuse.request import Request, decode
 from pykrun.fuse.session import Session
 
 INLINE = 4096
