@@ -6,7 +6,6 @@ It is measured once per kernel and machine, by a boot that needs no root, and ke
 from __future__ import annotations
 
 import os
-import re
 import select
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 from pykrun.host.cache import cache_directory, stamp, write_atomic
 from pykrun.machine import Kernel, Machine
 
-_REPORT = re.compile(rb"lpj=([0-9]+)\)")
+_REPORT = b"(lpj="
 _SECONDS = 10.0
 
 
@@ -50,9 +49,11 @@ def measure(image: Path) -> int | None:
             poll.poll(remaining * 1000)
             chunk = os.read(running.console, 65536)
             seen += chunk
-            found = _REPORT.search(seen)
-            if found or not chunk:
-                return int(found[1]) if found else None
+            digits, end, _ = seen.partition(_REPORT)[2].partition(b")")
+            if end and digits.isdigit():
+                return int(digits)
+            if not chunk:
+                return None
     except BlockingIOError:
         pass
     finally:

@@ -7,7 +7,6 @@ under hardware virtualisation.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pykrun.engine.running import Endpoint, Running
 from pykrun.engine.words import check_line, check_word, root_words
 from pykrun.errors import MissingError
 from pykrun.host.numbers import MACHINE as ARCHITECTURE
+from pykrun.host.programs import find_program
 from pykrun.kernel.image import uncompressed
 from pykrun.machine import Machine
 from pykrun.sandbox import FILES, Jail, Wish, shared_libraries, start
@@ -31,8 +31,7 @@ _SLOW_STARTS = "load_system_certificate_list,init_kprobe_trace,crypto_kdf108_ini
 
 def find() -> Path | None:
     """Return the installed program, None when there is none."""
-    path = shutil.which(PROGRAM)
-    return None if path is None else Path(path)
+    return find_program(PROGRAM)
 
 
 def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program: Path | None = None) -> Running:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import socket
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from pykrun.engine import lpj
 from pykrun.engine.running import Endpoint, Running
 from pykrun.engine.words import check_line, check_word, root_words
 from pykrun.errors import MissingError
+from pykrun.host.programs import find_program
 from pykrun.machine import Machine
 from pykrun.sandbox import FILES, WORK, Jail, Wish, shared_libraries, start
 
@@ -35,9 +35,9 @@ _OVERHEAD = 16 * _MIB  # of the writable place: sockets, the memory file's extra
 def find() -> Path | None:
     """Return the installed program, None when there is none."""
     for name in PROGRAMS:
-        path = shutil.which(name)
-        if path is not None and (name != "linux" or is_kernel(Path(path))):
-            return Path(path)
+        path = find_program(name)
+        if path is not None and (name != "linux" or is_kernel(path)):
+            return path
     return None
 
 

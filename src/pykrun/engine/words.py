@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from pykrun.errors import UsageError
@@ -11,7 +10,7 @@ from pykrun.machine import ROOT_TAG, Machine
 LIMIT = 2048
 """Bytes of a kernel command line, its final NUL included (COMMAND_LINE_SIZE on x86); the kernel cuts silently."""
 
-_PANIC_CODE = re.compile(rb"exitcode=0x([0-9a-f]{8})")
+_PANIC_CODE = b"exitcode=0x"
 
 
 def check_word(word: str) -> str:
@@ -64,8 +63,9 @@ def panic_exit_code(console: bytes) -> int | None:
     A kernel whose init ends says "Attempted to kill init! exitcode=0x00002a00": a wait status, here exit code 42. A
     signal becomes 128 plus its number.
     """
-    found = _PANIC_CODE.findall(console)
-    if not found:
+    digits = console.rpartition(_PANIC_CODE)[2][:8] if _PANIC_CODE in console else b""
+    try:
+        status = int(digits, 16)
+    except ValueError:
         return None
-    status = int(found[-1], 16)
     return 128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF

@@ -3,8 +3,8 @@
 `python -m pykrun.kernel` fetches and unpacks a kernel for QEMU.
 """
 
-from pykrun.kernel.find import for_image, for_qemu, unpacked_kernels
+from pykrun.kernel.find import UML_MODULES, for_image, for_qemu, unpacked_kernels
 from pykrun.kernel.image import uncompressed
 from pykrun.kernel.initramfs import initramfs
 
-__all__ = ["for_image", "for_qemu", "initramfs", "uncompressed", "unpacked_kernels"]
+__all__ = ["UML_MODULES", "for_image", "for_qemu", "initramfs", "uncompressed", "unpacked_kernels"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from pykrun.errors import MissingError
@@ -11,7 +10,7 @@ from pykrun.host.cache import cache_directory, stamp, write_atomic
 from pykrun.machine import Kernel
 
 UML_MODULES = Path("/usr/lib/uml/modules")
-_BANNER = re.compile(rb"Linux version ([0-9][!-~]*) \(")
+_BANNER = b"Linux version "
 
 
 def unpacked_kernels() -> Path:
@@ -64,15 +63,24 @@ def release_of(image: Path) -> str:
         start = 0x200 + int.from_bytes(data[0x20E:0x210], "little")
         release = data[start : data.index(b"\0", start)].split()[0].decode("ascii", "replace")
     else:
-        banner = _BANNER.search(data)
-        if banner is None:
+        release = _release_in_banner(data)
+        if not release:
             raise MissingError(f"{image} is no Linux kernel", "name a bzImage, an ELF vmlinux, or a linux.uml")
-        release = banner[1].decode()
     try:
         write_atomic(kept, (release.encode(),))
     except OSError:
         pass  # no cache: look again next time
     return release
+
+
+def _release_in_banner(data: bytes) -> str:
+    """The word after "Linux version " in a kernel's bytes; the string stands in format strings too, before a %s."""
+    start = 0
+    while (start := data.find(_BANNER, start) + len(_BANNER)) >= len(_BANNER):
+        word = data[start : start + 128].split(b" ")[0]
+        if word[:1].isdigit() and word.isascii():
+            return word.decode()
+    return ""
 
 
 def _modules_of(image: Path, release: str) -> Path | None:
@@ -90,4 +98,5 @@ def _host_kernels() -> list[Path]:
 
 
 def _version_key(path: Path) -> list[int]:
-    return [int(word) for word in re.findall("[0-9]+", path.name)]
+    digits = "".join(letter if letter.isdigit() else " " for letter in path.name)
+    return [int(word) for word in digits.split()]

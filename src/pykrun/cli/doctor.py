@@ -1,0 +1,107 @@
+"""`pykrun doctor`: what can run here, how isolated, what is missing, and the exact command that brings it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from pykrun import blob, engine
+from pykrun.blob import toolchain
+from pykrun.engine import facts
+from pykrun.errors import PykrunError
+from pykrun.sandbox import Isolation
+from pykrun.version import VERSION
+
+_BUILD_INIT = "python3 -m pykrun.blob"
+
+EPILOG = """examples:
+  pykrun doctor
+  pykrun doctor --json
+
+The exit status is 0 if `pykrun run` has an engine, a kernel and an init to run."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this subcommand's options."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the findings; return 0 if something can run."""
+    findings = examine()
+    if arguments.json:
+        import json
+
+        print(json.dumps(findings, indent=2))
+    else:
+        print("\n".join(report(findings)))
+    return 0 if findings["ready"] else 1
+
+
+def examine() -> dict[str, Any]:
+    """Find out; the result is what `--json` prints.
+
+    `engines` and `init` are lists and objects with `works`, `detail` and, where something is missing, `install`.
+    """
+    system = os.uname()
+    engines = facts.engines()
+    isolation = facts.isolation()
+    init = _init()
+    works = any(fact.works for fact in engines if fact.name in engine.TABLE)
+    ready = works and bool(init["works"]) and isinstance(isolation, Isolation)
+    return {
+        "version": VERSION,
+        "host": {"machine": system.machine, "kernel": system.release, "python": sys.version.split()[0]},
+        "ready": ready,
+        "engine": _chosen() if works else None,
+        "engines": [
+            {"name": fact.name, "works": fact.works, "detail": fact.detail, "install": fact.install} for fact in engines
+        ],
+        "isolation": {
+            "level": isolation.level if isinstance(isolation, Isolation) else None,
+            "detail": isolation.description if isinstance(isolation, Isolation) else isolation,
+        },
+        "init": init,
+    }
+
+
+def report(findings: dict[str, Any]) -> list[str]:
+    """Put the findings into lines for people."""
+    host = findings["host"]
+    lines = [f"pykrun {findings['version']}, Python {host['python']}, {host['machine']}, Linux {host['kernel']}", ""]
+    rows = [(row["name"], row["works"], row["detail"]) for row in (*findings["engines"], findings["init"])]
+    isolation = findings["isolation"]
+    rows.append(("isolation", isolation["level"] is not None, isolation["detail"]))
+    lines += [f"  {name:<10}{'yes' if works else 'no':<5}{detail}" for name, works, detail in rows]
+    missing = [row for row in (*findings["engines"], findings["init"]) if row["install"]]
+    if missing:
+        lines += ["", "to get what is missing:"]
+        lines += [f"  {row['install']:<44} # {row['name']}" for row in missing]
+    lines.append("")
+    if findings["ready"]:
+        lines.append(f"`pykrun run` works here, by {findings['engine']}.")
+    else:
+        lines.append("`pykrun run` does not work here yet.")
+    return lines
+
+
+def _chosen() -> str | None:
+    """What `--engine auto` takes."""
+    try:
+        choice = engine.choose()
+    except PykrunError:
+        return None
+    return choice.name + (f" ({choice.accel})" if choice.accel else "")
+
+
+def _init() -> dict[str, Any]:
+    try:
+        found = blob.find()
+    except PykrunError as error:
+        packages = " ".join(toolchain.missing_packages())
+        tools = facts.install_command({"apt": packages}) if packages else ""
+        install = f"{tools} && {_BUILD_INIT}" if tools else _BUILD_INIT
+        return {"name": "init", "works": False, "detail": error.message, "install": install}
+    return {"name": "init", "works": True, "detail": str(found.path), "install": ""}

@@ -1,0 +1,121 @@
+"""What can run on this host, what cannot, and which packages would change that: for people, not for the run path."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from pykrun import kernel as kernels
+from pykrun.engine import probe, qemu, uml
+from pykrun.errors import PykrunError
+from pykrun.host.programs import find_program
+from pykrun.sandbox import Isolation, Jail, shared_libraries, start
+
+MANAGERS = {"apt-get": "apt", "dnf": "dnf", "pacman": "pacman"}
+COMMANDS = {"apt": "apt-get install", "dnf": "dnf install", "pacman": "pacman -S"}
+FETCH_KERNEL = "python3 -m pykrun.kernel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One thing that can run, or not.
+
+    :ivar name: `uml`, `qemu`, `kvm`.
+    :ivar works: a VM can be run with it.
+    :ivar detail: what it is, or why it does not work.
+    :ivar install: the command that makes it work, empty when there is none or nothing is missing.
+    """
+
+    name: str
+    works: bool
+    detail: str
+    install: str = ""
+
+
+def install_command(packages: dict[str, str]) -> str:
+    """Return the command of this host's package manager that brings a package, empty when it has none.
+
+    :param packages: package by `apt`, `dnf`, `pacman`.
+    """
+    for program, manager in MANAGERS.items():
+        if find_program(program) is not None:
+            return f"{COMMANDS[manager]} {packages[manager]}" if manager in packages else ""
+    return ""
+
+
+def engines() -> list[Fact]:
+    """Look at every engine, and try KVM if there is one to try it with."""
+    return [_uml(), *_qemu()]
+
+
+def isolation() -> Isolation | str:
+    """Put a harmless program into a jail; return the isolation reached, or why that failed."""
+    program = find_program("true")
+    if program is None:
+        return "no program to try it with"
+    nothing = os.open(os.devnull, os.O_RDWR)
+    try:
+        jail = Jail(
+            program=program,
+            arguments=("true",),
+            libraries=shared_libraries(program),
+            descriptors=(nothing, nothing, nothing),
+        )
+        inmate = start(jail)
+    except PykrunError as error:
+        return str(error)
+    finally:
+        os.close(nothing)
+    try:
+        return inmate.isolation
+    except PykrunError as error:
+        return str(error)
+    finally:
+        inmate.close()
+
+
+def _uml() -> Fact:
+    program = uml.find()
+    if program is None:
+        install = install_command(uml.INSTALL)
+        why = "not installed" if install else "not installed, and this distribution has no package of it"
+        return Fact(name="uml", works=False, detail=why, install=install)
+    try:
+        kernel = kernels.for_image(program)
+    except PykrunError as error:
+        return Fact(name="uml", works=False, detail=str(error), install=install_command(uml.INSTALL))
+    if kernel.modules is None:
+        why = f"{program} has no modules in {kernels.UML_MODULES / kernel.release}"
+        return Fact(name="uml", works=False, detail=why, install=install_command(uml.INSTALL))
+    return Fact(name="uml", works=True, detail=f"User Mode Linux {kernel.release}, {program}")
+
+
+def _qemu() -> list[Fact]:
+    program = qemu.find()
+    if program is None:
+        missing = Fact(name="qemu", works=False, detail="not installed", install=install_command(qemu.INSTALL))
+        return [missing, Fact(name="kvm", works=False, detail="needs QEMU")]
+    kernel = kernels.for_qemu()
+    version = _version(program)
+    if kernel is None:
+        why = f"{version}, but there is no kernel for it"
+        return [
+            Fact(name="qemu", works=False, detail=why, install=FETCH_KERNEL),
+            Fact(name="kvm", works=False, detail="there is no kernel to try it with"),
+        ]
+    verdict = probe.kvm(program, kernel)
+    return [
+        Fact(name="qemu", works=True, detail=f"{version}, {program}, kernel {kernel.release}"),
+        Fact(name="kvm", works=verdict.works, detail=verdict.reason or "a guest ran"),
+    ]
+
+
+def _version(program: Path) -> str:
+    try:
+        answer = subprocess.run((program, "--version"), capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return f"{program.name}, which does not tell its version"
+    words = answer.split()
+    return "QEMU " + (words[words.index("version") + 1] if "version" in words[:-1] else "")
