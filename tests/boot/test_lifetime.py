@@ -29,7 +29,7 @@ def allow_cores() -> None:
 def lonely(vm: Vm, tmp_path: Path) -> Iterator[Vm]:
     """A VM whose pykrun, for root, has the machine's shared folders for itself; they have to stay as they were."""
     if os.geteuid() != 0:
-        vm.before_exec = allow_cores
+        vm.surroundings = allow_cores
         yield vm
         return
     folders = [
@@ -43,7 +43,7 @@ def lonely(vm: Vm, tmp_path: Path) -> Iterator[Vm]:
     ]
     world = World([folder for folder in folders if folder.exists()])
     try:
-        vm.before_exec = lambda: world.enter(vm.folder, allow_cores)
+        vm.surroundings = lambda: world.enter(vm.folder, allow_cores)
         before = world.content()
         yield vm
         wait_until(lambda: world.content() == before, GONE_WITHIN, f"{world.content() ^ before} to go away")

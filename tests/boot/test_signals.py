@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -76,10 +77,13 @@ def test_signal_during_boot(vm: Vm) -> None:
     assert b"Traceback" not in result.err
 
 
+def ignore_hang_up() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def test_ignored_signals_stay_ignored(vm: Vm) -> None:
     """Under nohup a hang-up ends neither pykrun nor the workload."""
-    ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
-    process = vm.start("--", "/tool", "cat", stdin=-1, preexec_fn=ignore)
+    process = vm.start("--", "/tool", "cat", stdin=subprocess.PIPE, prepare=ignore_hang_up)
     assert process.stdin is not None
     os.write(process.stdin.fileno(), b"ready\n")
     assert read_line(process) == b"ready\n"

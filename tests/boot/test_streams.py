@@ -125,18 +125,18 @@ def close(*fds: int) -> None:
 
 
 def test_closed_input(vm: Vm) -> None:
-    result = vm.run("--", "/tool", "count", preexec_fn=lambda: close(0))
+    result = vm.run("--", "/tool", "count", prepare=lambda: close(0))
     assert (result.code, result.out, result.err) == (0, b"0 0\n", b"")
 
 
 def test_closed_output(vm: Vm) -> None:
     """Writing fails in the guest; the error stream and the exit code still work."""
-    result = vm.run("--", "/tool", "epipe", preexec_fn=lambda: close(1), limit=60)
+    result = vm.run("--", "/tool", "epipe", prepare=lambda: close(1), limit=60)
     assert (result.code, result.out, result.err) == (42, b"", b"write: 32\n")
 
 
 def test_everything_closed(vm: Vm) -> None:
-    result = vm.run("--", "/tool", "exit", "7", preexec_fn=lambda: close(0, 1, 2), limit=60)
+    result = vm.run("--", "/tool", "exit", "7", prepare=lambda: close(0, 1, 2), limit=60)
     assert (result.code, result.out, result.err) == (7, b"", b"")
 
 

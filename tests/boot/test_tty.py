@@ -37,7 +37,7 @@ class Terminal:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         side = self.slave
-        return vm.start(*words, stdin=side, stdout=side, stderr=side, preexec_fn=take)
+        return vm.start(*words, stdin=side, stdout=side, stderr=side, prepare=take)
 
     def type(self, data: bytes) -> None:
         os.write(self.master, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from tests.support.command import Pykrun
 
 Word = str | bytes
 
-LIMIT = 120.0
+LIMIT = 60.0
 """Seconds after which a run counts as hung; emulation on a busy machine with two CPUs is slow."""
 
 
@@ -72,8 +73,8 @@ class Vm:
         self.engine = engine
         self.tool = tool
         self.pykrun = pykrun
-        self.before_exec: Callable[[], None] | None = None
-        """Runs in every child before pykrun does; cheap and without locks."""
+        self.surroundings: Callable[[], None] | None = None
+        """Runs in every child before pykrun does."""
 
     @property
     def folder(self) -> Path:
@@ -86,15 +87,21 @@ class Vm:
             chosen += ["--accel", "tcg"]
         return ["run", *chosen, "--file", f"/tool={self.tool}:0755", *words]
 
-    def start(self, *words: Word, **streams: Any) -> subprocess.Popen[bytes]:
-        """Start `pykrun run OPTIONS WORDS`: /dev/null as input and pipes for output unless said otherwise."""
+    def start(self, *words: Word, prepare: Callable[[], None] | None = None, **streams: Any) -> subprocess.Popen[bytes]:
+        """Start `pykrun run OPTIONS WORDS`: /dev/null as input and pipes for output unless said otherwise.
+
+        `prepare` runs in the child, when its streams, session and folder are in place.
+        """
         streams.setdefault("stdin", subprocess.DEVNULL)
         streams.setdefault("stdout", subprocess.PIPE)
         streams.setdefault("stderr", subprocess.PIPE)
-        streams.setdefault("cwd", self.folder)
-        if self.before_exec is not None:
-            streams.setdefault("preexec_fn", self.before_exec)
-        return self.pykrun.start(self.options(*words), **streams)
+        steps = [_default_signals, *filter(None, (self.surroundings, prepare))]
+
+        def before_exec() -> None:
+            for step in steps:
+                step()
+
+        return self.pykrun.start(self.options(*words), cwd=self.folder, preexec_fn=before_exec, **streams)
 
     def run(self, *words: Word, stdin: bytes | int | None = None, limit: float = LIMIT, **streams: Any) -> Result:
         """Run to the end. `stdin`: bytes for a pipe, a descriptor, or None for /dev/null."""
@@ -111,6 +118,12 @@ class Vm:
         result = self.tool_run("ops", *script.words, options=options)
         assert (result.code, result.err) == (0, b""), result
         script.fill(result.out)
+
+
+def _default_signals() -> None:
+    """Undo what nohup, `&` in a script or a test harness may have left ignored."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen[bytes], data: bytes | None = None, limit: float = LIMIT) -> Result:
