@@ -36,7 +36,8 @@ def make_snapshot(guest: Path, archive: Archive, musl: Musl, work: Path, log: Pa
     sources = [OWN / name for name in recipe.SNAPSHOT_SOURCES]
     flags = [*recipe.COMPILE, "-fno-builtin-malloc", *(f"-I{folder}" for folder in archive.includes)]
     objects = _compile(compiler, [*sources, *sorted(guest.glob("*.c"))], flags, work, log)
-    run([compiler, *recipe.LINK, "-o", "stem", *objects, str(archive.library), "-lm"], cwd=work, log=log)
+    link = [*recipe.LINK, *(f"-Wl,--wrap={name}" for name in recipe.WRAPPED)]
+    run([compiler, *link, "-o", "stem", *objects, str(archive.library), "-lm"], cwd=work, log=log)
     # same length of path and arguments: they have no part in the snapshot, and this keeps it so
     for name in ("init", "twin"):
         run(

@@ -40,7 +40,7 @@ SOURCE_DATE_EPOCH = "1"
 """Taken by the compiler for `__DATE__` and `__TIME__`."""
 
 COMPILE = (
-    "-O2",
+    "-Os",
     "-g0",
     "-fno-pie",
     "-ffunction-sections",
@@ -60,6 +60,7 @@ COMPILE_OWN = ("-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-
 CONFIGURE = (
     "--disable-shared",
     "--without-doc-strings",
+    "--without-pymalloc",
     "--without-ensurepip",
     "--disable-test-modules",
     "LINKFORSHARED= ",
@@ -80,7 +81,23 @@ LINK = (
 )
 """One read-only and one writable segment: fewer mappings to make at exec."""
 
-SNAPSHOT_SOURCES = ("heap.c", "snapshot.c", "launcher.c", "modules.c")
+WRAPPED = (
+    "_PyParser_ASTFromString",
+    "_PyParser_ASTFromFile",
+    "_PyParser_InteractiveASTFromFile",
+    "_PyAST_Compile",
+    "PyAST_mod2obj",
+    "PyAST_obj2mod",
+    "PyAST_Check",
+    "_PyAST_Validate",
+    "_PyTokenizer_FindEncodingFilename",
+    "_PyConfig_InitPathConfig",
+    "_PyAST_Fini",
+    "_PyIO_Fini",
+)
+"""Functions of the core that absent.c stands in for, so that they and all they need stay out of the snapshot."""
+
+SNAPSHOT_SOURCES = ("heap.c", "snapshot.c", "resume.c", "launcher.c", "modules.c", "absent.c")
 NATIVE_SOURCES = ("launcher.c", "modules.c")
 
 SNAPSHOT_ENVIRONMENT = {"TZ": "UTC0"}

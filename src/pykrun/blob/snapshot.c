@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "heap.h"
+#include "resume.h"
 
 #define PAGE ((uintptr_t)4096)
 #define MAX_HEADERS 16
@@ -138,7 +139,7 @@ struct program {
     int fd;
     Elf64_Ehdr elf;
     Elf64_Phdr headers[MAX_HEADERS];
-    Elf64_Phdr *data; /* the one writable segment */
+    Elf64_Phdr *text, *data; /* the two segments: read-only and writable */
 };
 
 static int open_program(struct program *self) {
@@ -148,18 +149,21 @@ static int open_program(struct program *self) {
     size_t size = self->elf.e_phnum * sizeof *self->headers;
     if (self->elf.e_phnum > MAX_HEADERS || pread(self->fd, self->headers, size, (off_t)self->elf.e_phoff) != (ssize_t)size)
         return fail("program headers");
-    self->data = NULL;
+    self->text = self->data = NULL;
     for (int i = 0; i < self->elf.e_phnum; i++) {
         Elf64_Phdr *header = &self->headers[i];
         if (header->p_type == PT_GNU_RELRO || header->p_type == PT_INTERP || header->p_type == PT_TLS)
             return fail("this program cannot be saved: it has RELRO, an interpreter or thread-local data");
-        if (header->p_type != PT_LOAD || !(header->p_flags & PF_W))
+        if (header->p_type != PT_LOAD)
             continue;
-        if (self->data)
-            return fail("two writable segments");
-        self->data = header;
+        Elf64_Phdr **place = header->p_flags & PF_W ? &self->data : &self->text;
+        if (*place)
+            return fail("more than two segments");
+        *place = header;
     }
-    if (!self->data || ((self->data->p_vaddr + self->data->p_memsz + PAGE - 1) & ~(PAGE - 1)) != (uintptr_t)heap_base())
+    if (!self->text || !self->data)
+        return fail("not two segments");
+    if (((self->data->p_vaddr + self->data->p_memsz + PAGE - 1) & ~(PAGE - 1)) != (uintptr_t)heap_base())
         return fail("the heap does not follow the writable segment");
     return 0;
 }
@@ -181,6 +185,7 @@ static int write_file(struct program *self, struct area image, const char *path)
     char *bytes = mmap(NULL, front + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (bytes == MAP_FAILED || pread(self->fd, bytes, front, 0) != (ssize_t)front)
         return fail_errno("/proc/self/exe");
+    self->text->p_flags = self->data->p_flags = PF_R | PF_W | PF_X; /* resume.c tells why, and takes it back */
     self->data->p_filesz = image.to - image.from;
     self->data->p_memsz = (uintptr_t)heap_base() + HEAP_RESERVE - image.from;
     self->elf.e_shoff = self->elf.e_shnum = self->elf.e_shstrndx = 0;
@@ -202,9 +207,10 @@ int snapshot_write(const char *path) {
     heap_seal();
     /* whole pages: the rest of the last one would be cleared by the kernel at every start, a page touched for nothing */
     struct area image = {self.data->p_vaddr, ((uintptr_t)heap_top() + PAGE - 1) & ~(PAGE - 1)};
-    struct area reserve_end = {image.from, (uintptr_t)heap_base() + HEAP_RESERVE};
+    struct area reserve = {image.from, (uintptr_t)heap_base() + HEAP_RESERVE};
+    resume_remember(self.text->p_vaddr, image.from, image.to, reserve.to);
     struct area gone[MAX_HEADERS];
-    int count = survey(reserve_end, gone, MAX_HEADERS);
+    int count = survey(reserve, gone, MAX_HEADERS);
     if (count < 0 || wipe_thread_id())
         return -1;
     wipe_start_up();
