@@ -111,10 +111,10 @@ class Control:
         return self._send(LOG, _U8.pack(level) + text.encode("utf-8", "replace")[: MAX_BODY - 1])
 
     def finish(self, ending: Ending) -> None:
-        """The last words: how it ended, and that nothing needs to be waited for.
+        """The last words: how it ended, and that the host may end the machine.
 
-        They are written blocking: the driver then returns when the host has taken them, and a reboot, which resets the
-        ring, cannot drop them.
+        A write returns before the host has taken the bytes, and a reboot resets the ring: so wait, within a bound, for
+        the host to end the machine or to say ACK.
         """
         reason = ending.reason.encode("utf-8", "replace")[: MAX_BODY - _EXIT.size]
         body = _EXIT.pack(ending.code, ending.signal) + reason
@@ -122,11 +122,22 @@ class Control:
         if self.fd is None:
             return
         self._pending += HEADER.pack(len(body), EXIT, 0, 0) + body + HEADER.pack(0, DONE, 0, 0)
-        try:
-            posix.set_blocking(self.fd, True)
-        except OSError:
-            pass
-        self._flush()
+        self._wait_flushed()
+        self._wait_acknowledged()
+
+    def _wait_acknowledged(self) -> None:
+        acknowledged = False
+
+        def heard(kind: int, _values: tuple[int, ...]) -> None:
+            nonlocal acknowledged
+            acknowledged = acknowledged or kind == ACK
+
+        self.on_frame = heard
+        deadline = time.monotonic() + _FLUSH_SECONDS
+        while self.fd is not None and not acknowledged and time.monotonic() < deadline:
+            self._read()
+            if not acknowledged:
+                time.sleep(0.001)
 
     def _send(self, kind: int, body: bytes) -> bool:
         if self.fd is None:

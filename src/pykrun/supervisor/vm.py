@@ -224,6 +224,9 @@ class VirtualMachine:
         self._running.kill()
 
     def _on_peer_error(self, error: PeerError) -> None:
+        if self._reported is not None and self._counts is None:
+            self._running.kill()  # a guest that reboots tears its rings down under us: it has said all it had to say
+            return
         self._end(SET_UP_FAILED, f"the guest broke a protocol: {error}")
 
     # -- what the host says ------------------------------------------------------------------------------------
