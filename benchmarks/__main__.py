@@ -7,6 +7,7 @@ import importlib
 import json
 import pkgutil
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +36,11 @@ def main(arguments: Sequence[str]) -> int:
             print(f"  not measured: {reason}")
             record["benchmarks"][name] = {"unavailable": str(reason)}
             failed = failed or name in options.names
+            continue
+        except Exception as error:
+            traceback.print_exc()
+            record["benchmarks"][name] = {"failed": repr(error)}
+            failed = True
             continue
         tables = [result] if isinstance(result, Table) else list(result)
         for table in tables:
@@ -98,8 +104,9 @@ def render(table: Table) -> list[str]:
 
 
 def _row(table: Table, series: Series) -> list[str]:
-    ratio = [] if table.peer is None else [f"{table.ratio(series.name):.2f}"]
-    return [series.name, number(series.median), number(series.best), str(len(series.values)), *ratio, series.note]
+    ratio = [] if table.peer is None else ["" if series.part else f"{table.ratio(series.name):.2f}"]
+    name = f"  {series.name}" if series.part else series.name
+    return [name, number(series.median), number(series.best), str(len(series.values)), *ratio, series.note]
 
 
 def number(value: float) -> str:

@@ -49,7 +49,7 @@ def measure(name: str, options: Options) -> Table:
 
     series = interleave(options.rounds_or(ROUNDS.get(name, 20)), {PEER: lambda: boot_bare(name, machine), OURS: ours})
     del steps[0]  # the warm-up
-    phases = [Series(f"  to {phase}", [step[phase] for step in steps]) for phase in steps[0]]
+    phases = [Series(f"to {phase}", [step[phase] for step in steps], part=True) for phase in steps[0]]
     table = Table(title=f"{name}: engine start to the workload's first line", series=[*series, *phases], peer=PEER)
     return Table(title=table.title, series=table.series, peer=PEER, limits=limits(name, table))
 
@@ -66,7 +66,7 @@ def limits(name: str, table: Table) -> list[Limit]:
 def bare_machine(name: str, program: Path) -> Machine:
     """The engine's own kernel with nothing but the program."""
     try:
-        kernel = choose(name).default_kernel()  # type: ignore[arg-type]  # checked by choose
+        kernel = choose(name).kernel()
     except MissingError as error:
         raise Unavailable(str(error)) from None
     path = cache_directory() / "bench" / f"{program.name}.cpio"
@@ -82,7 +82,7 @@ def bare_machine(name: str, program: Path) -> Machine:
 def boot_bare(name: str, machine: Machine) -> float:
     """Milliseconds until its init's line is here."""
     before = time.perf_counter()
-    running = choose(name).launch(machine)  # type: ignore[arg-type]  # checked by choose
+    running = choose(name).launch(machine)
     try:
         poll = select.poll()
         poll.register(running.console, select.POLLIN)

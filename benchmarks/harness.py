@@ -43,11 +43,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The measured values of one contestant, in the order they were taken."""
+    """The measured values of one contestant, in the order they were taken.
+
+    :param note: a remark at the end of its line.
+    :param part: it is a part of the series above: shown indented and without a ratio.
+    """
 
     name: str
     values: Sequence[float]
     note: str = ""
+    part: bool = False
 
     @property
     def median(self) -> float:

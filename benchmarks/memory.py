@@ -7,6 +7,7 @@ stays.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
@@ -19,9 +20,10 @@ from benchmarks.programs import available, running_vm, static
 ROUNDS = 3
 POURED_MIB = 64
 INTERVAL = 0.01
+SECONDS = 60.0
 
-# Debian's User Mode Linux and QEMU's memfd, by the names that the kernel gives their mappings.
-GUEST_MEMORY = re.compile(r"/memfd:memory-backend-memfd|/memfd:|vm_file-|\(deleted\)")
+# QEMU's is a memfd, User Mode Linux's a file that has lost its name.
+GUEST_MEMORY = re.compile(r"/memfd:|\(deleted\)$")
 
 
 def run(options: Options) -> list[Table]:
@@ -41,7 +43,7 @@ def measure(engine: str, program: Path, options: Options) -> Table:
         title=f"{engine}: peak memory of the host's side beyond the guest's",
         series=[
             Series("all processes", totals),
-            *(Series(f"  {name}", values) for name, values in sorted(peaks.items())),
+            *(Series(name, values, part=True) for name, values in sorted(peaks.items())),
         ],
         unit="MiB",
         notes=["each line is a peak of its own: they need not add up"],
@@ -51,20 +53,18 @@ def measure(engine: str, program: Path, options: Options) -> Table:
 def peak_of_one(arguments: list[str]) -> dict[str, float]:
     """MiB at the peak, of all processes together ("all") and of each by its name."""
     peak = {"all": 0.0}
+    said = b""
+    deadline = time.monotonic() + SECONDS
     with running_vm(arguments) as process:
         assert process.stderr is not None
-        deadline = time.monotonic() + 60
-        poured = False
-        import os
-
         os.set_blocking(process.stderr.fileno(), False)
-        while not poured and time.monotonic() < deadline and process.poll() is None:
-            poured = b"poured" in (process.stderr.read() or b"")
+        while b"poured" not in said and time.monotonic() < deadline and process.poll() is None:
             sample(process, peak)
+            said += process.stderr.read() or b""
             time.sleep(INTERVAL)
         os.set_blocking(process.stderr.fileno(), True)
-        if not poured:
-            raise Unavailable("the guest did not pour")
+    if b"poured" not in said:
+        raise RuntimeError(f"the guest did not pour: {said.decode(errors='replace')}")
     return {name: value / 1024 for name, value in peak.items()}
 
 

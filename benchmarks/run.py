@@ -34,7 +34,7 @@ def measure(engine: str, root: list[str], options: Options) -> Table:
         },
     )
     del steps[0]  # the warm-up
-    phases = [Series(f"  {name}", [step[name] for step in steps]) for name in steps[0]]
+    phases = [Series(name, [step[name] for step in steps], part=True) for name in steps[0]]
     return Table(
         title=f"{engine}: wall time of the whole command, and of each phase with -v",
         series=[*series, *phases],
