@@ -42,7 +42,6 @@ def provide() -> Path:
             "there is no kernel that QEMU could boot",
             "run `apt-get update` first where there is apt; else make /boot/vmlinuz-* readable, or use --kernel",
         )
-    _say(f"kernel {kernel.release}: {kernel.image}")
     uncompressed(kernel.image)
     return kernel.image
 
