@@ -1,7 +1,7 @@
 """`python3 -m pykrun.blob`: build the init blob if it is missing. For ./setup and the curious.
 
-Progress goes to standard error: one changing line on a terminal, plain lines otherwise. With `--packages`, instead print
-the names of the packages that are missing here for the best recipe, one a line, and nothing when all is there.
+Progress goes to standard error: one changing line on a terminal, plain lines otherwise. `--packages` only prints the
+names of the packages that are missing here for the best recipe, one a line, and nothing when all is there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pykrun.blob import build
 from pykrun.errors import PykrunError
 
 
-class Reporter:
+class _Reporter:
     """Shows what is being done and, on a terminal, for how long."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ def main() -> int:
 
         print("".join(f"{name}\n" for name in missing_packages()), end="")
         return 0
-    reporter = Reporter()
+    reporter = _Reporter()
     try:
         blob = build(args.arch, reporter, again=args.again)
     except PykrunError as error:

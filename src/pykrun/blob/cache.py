@@ -50,7 +50,7 @@ def locked(folder: Path, progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside the entries, gone in the end. Call with the lock held: remains of killed builds go too."""
+    """A temporary folder beside the entries, gone in the end. Needs the lock: remains of killed builds go too."""
     for old in folder.glob("building-*"):
         shutil.rmtree(old, ignore_errors=True)
     path = Path(tempfile.mkdtemp(prefix="building-", dir=folder))

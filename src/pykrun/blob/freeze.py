@@ -8,8 +8,8 @@ under ``if TYPE_CHECKING:``. Doc strings and asserts go with optimize=2. Line nu
 """
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 import marshal
 import sys
@@ -24,7 +24,7 @@ class FreezeError(Exception):
     """A module of the package cannot be part of the blob."""
 
 
-class StripTypes(ast.NodeTransformer):
+class _StripTypes(ast.NodeTransformer):
     """Take out what has no meaning at run time. Statements may vanish; a body left empty gets a `pass`."""
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
@@ -84,7 +84,7 @@ def check_imports(tree: ast.AST, name: str, package: str, known: set[str]) -> No
 
 def compile_module(source: str, name: str, package: str, known: set[str]) -> bytes:
     """One module's code, marshalled."""
-    tree = StripTypes().visit(ast.parse(source, name))
+    tree = _StripTypes().visit(ast.parse(source, name))
     check_imports(tree, name, package, known)
     flags = __future__.annotations.compiler_flag
     code = compile(tree, name.replace(".", "/") + ".py", "exec", flags=flags, dont_inherit=True, optimize=2)

@@ -143,18 +143,21 @@ def source_key(arch: str) -> str:
     Reading and hashing all of them takes milliseconds; the answer is kept beside what `stat` says of each.
     """
     files = source_files()
-    times = [
-        (str(file), at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino) for file in files for at in [file.stat()]
-    ]
-    state = repr((arch, times))
+    times = [_times(file) for file in files]
+    state = repr((arch, [str(file) for file in files], times))
     stamp = blob_folder() / f"stamp-{arch}-{_short(os.fsencode(FOLDER))}.json"
     kept = _read_stamp(stamp)
     if kept.get("state") == state and isinstance(kept.get("key"), str):
         return str(kept["key"])
     key = _hash_sources(arch, files)
-    if max(max(row[2:4]) for row in times) + SETTLED_NS < time.time_ns():
+    if max(max(modified, changed) for modified, changed, _, _ in times) + SETTLED_NS < time.time_ns():
         _write_stamp(stamp, {"state": state, "key": key})
     return key
+
+
+def _times(file: Path) -> tuple[int, int, int, int]:
+    about = file.stat()
+    return about.st_mtime_ns, about.st_ctime_ns, about.st_size, about.st_ino
 
 
 def _short(data: bytes) -> str:

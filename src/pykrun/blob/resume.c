@@ -7,7 +7,7 @@
  * written and executed (snapshot.c), and here they get the protection they are meant to have. Elsewhere that is two
  * cheap calls.
  *
- * Any other process than PID 1 only says what it is, and takes the few faults that needs.
+ * Any other process than PID 1 only says what it is and ends: it takes the few faults that needs.
  */
 #define _GNU_SOURCE
 #include "resume.h"
@@ -22,7 +22,7 @@
 #define PAGE ((uintptr_t)4096)
 
 /* Fresh heap that PID 1 will use anyway, behind the snapshot's. */
-#define FRESH ((uintptr_t)64 * PAGE)
+#define FRESH ((uintptr_t)32 * PAGE)
 
 static uintptr_t text, data, used, limit;
 
@@ -38,10 +38,10 @@ void resume_remember(uintptr_t text_at, uintptr_t data_at, uintptr_t used_to, ui
 }
 
 void resume_prepare(void) {
-    if (getpid() == 1) {
-        madvise((void *)data, used + FRESH - data, POPULATE_WRITE);
-        madvise((void *)text, data - text, POPULATE_READ);
-    }
+    if (getpid() != 1)
+        return;
+    madvise((void *)data, used + FRESH - data, POPULATE_WRITE);
+    madvise((void *)text, data - text, POPULATE_READ);
     mprotect((void *)data, limit - data, PROT_READ | PROT_WRITE);
     mprotect((void *)text, data - text, PROT_READ | PROT_EXEC);
 }
