@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import posix
-import time
 from _struct import Struct
 
 from krun_init.errors import ProtocolError
+from krun_init.loop import IN, OUT, Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from krun_init.errors import Ending
-    from krun_init.loop import Loop
 
 VERSION = 1
 HEADER = Struct("<IHHI")
@@ -41,9 +40,8 @@ _I32 = Struct("<i")
 _COUNTS = Struct("<QQ")
 _EXIT = Struct("<ii")
 
-_IN, _OUT = 1, 4  # poll(2)
 _MAX_PENDING = 1 << 20
-_FLUSH_SECONDS = 2.0
+_LAST_SECONDS = 2.0
 
 
 def frames(received: bytearray) -> Iterator[tuple[int, tuple[int, ...]]]:
@@ -116,28 +114,29 @@ class Control:
         A write returns before the host has taken the bytes, and a reboot resets the ring: so wait, within a bound, for
         the host to end the machine or to say ACK.
         """
-        reason = ending.reason.encode("utf-8", "replace")[: MAX_BODY - _EXIT.size]
-        body = _EXIT.pack(ending.code, ending.signal) + reason
-        self._wait_flushed()
         if self.fd is None:
             return
-        self._pending += HEADER.pack(len(body), EXIT, 0, 0) + body + HEADER.pack(0, DONE, 0, 0)
-        self._wait_flushed()
-        self._wait_acknowledged()
-
-    def _wait_acknowledged(self) -> None:
-        acknowledged = False
+        if self._loop is not None:
+            self._loop.remove(self.fd)  # whatever else it watches is over
+        acknowledged = expired = False
 
         def heard(kind: int, _values: tuple[int, ...]) -> None:
             nonlocal acknowledged
             acknowledged = acknowledged or kind == ACK
 
+        def expire() -> None:
+            nonlocal expired
+            expired = True
+
         self.on_frame = heard
-        deadline = time.monotonic() + _FLUSH_SECONDS
-        while self.fd is not None and not acknowledged and time.monotonic() < deadline:
-            self._read()
-            if not acknowledged:
-                time.sleep(0.001)
+        loop = Loop()
+        loop.after("patience", _LAST_SECONDS, expire)
+        self.attach(loop)
+        reason = ending.reason.encode("utf-8", "replace")[: MAX_BODY - _EXIT.size]
+        self._send(EXIT, _EXIT.pack(ending.code, ending.signal) + reason)
+        self._send(DONE, b"")
+        while self.fd is not None and not acknowledged and not expired:
+            loop.turn()
 
     def _send(self, kind: int, body: bytes) -> bool:
         if self.fd is None:
@@ -159,12 +158,6 @@ class Control:
         if self._loop is not None:
             self._watch(self._loop)
 
-    def _wait_flushed(self) -> None:
-        deadline = time.monotonic() + _FLUSH_SECONDS
-        while self._pending and self.fd is not None and time.monotonic() < deadline:
-            time.sleep(0.001)
-            self._flush()
-
     # -- from the host -----------------------------------------------------------------------------------------
 
     def attach(self, loop: Loop) -> None:
@@ -175,14 +168,14 @@ class Control:
 
     def _watch(self, loop: Loop) -> None:
         if self.fd is not None:
-            loop.add(self.fd, _IN | _OUT if self._pending else _IN, self._ready)
+            loop.add(self.fd, IN | OUT if self._pending else IN, self._ready)
 
     def _ready(self, events: int) -> None:
-        if events & _IN:
+        if events & IN:
             self._read()
-        elif not events & _OUT:
+        elif not events & OUT:
             self._hung_up()
-        if events & _OUT and self._pending:
+        if events & OUT and self._pending:
             self._flush()
 
     def _hung_up(self) -> None:

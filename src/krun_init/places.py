@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import posix
+
 
 class Places:
-    """Paths of the guest, the real ones by default."""
+    """Paths of the guest, the real ones by default, and the one way to its virtio ports."""
 
     start = "/.krun_start.json"
     config = "/.krun_config.json"
@@ -18,3 +20,10 @@ class Places:
     random = "/dev/urandom"
     patience = 5.0
     """Seconds that a device which was promised may take to appear."""
+
+    def open_port(self, device: str, flags: int) -> int:
+        """Open the virtio port of that device name.
+
+        :raise OSError: as open(2); EBUSY when it is open already.
+        """
+        return posix.open(f"{self.devices}/{device}", flags | posix.O_CLOEXEC | posix.O_NOCTTY)

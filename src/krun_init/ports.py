@@ -60,7 +60,7 @@ def open_port(places: Places, device: str, flags: int) -> int:
     :raise InitError: it cannot be opened.
     """
     try:
-        return posix.open(f"{places.devices}/{device}", flags | posix.O_CLOEXEC | posix.O_NOCTTY)
+        return places.open_port(device, flags)
     except OSError as error:
         raise InitError(f"cannot open virtio port {device}: {reason_of(error)}") from None
 

@@ -289,7 +289,9 @@ class Input:
 
 
 def grow(pipe: int) -> None:
-    """Make a pipe bigger; a kernel that refuses leaves it as it is."""
+    """Make a pipe bigger; a kernel that refuses leaves it as it is, and one that is closed (-1) stays so."""
+    if pipe < 0:
+        return
     try:
         fcntl.fcntl(pipe, _F_SETPIPE_SZ, _BIG_PIPE)
     except OSError:

@@ -11,6 +11,8 @@ from krun_init.watch import Watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from krun_init.config import Config
     from krun_init.control import Control
     from krun_init.places import Places
@@ -37,6 +39,10 @@ class Ends:
     def streams(self) -> tuple[int, int, int]:
         """The workload's descriptors, -1 where it keeps init's."""
         return self.workload[0], self.workload[1], self.workload[2]
+
+    def splice_test(self, stream: int) -> Callable[[], bool]:
+        """A function that tells, when it is called, whether splice(2) into the stream's port is safe."""
+        return lambda: ports.can_splice(self.places, self.devices[stream])
 
     def close_workload(self) -> None:
         """Close init's copies of the workload's descriptors."""
@@ -100,16 +106,12 @@ def run(program: Workload, ends: Ends, signals: int, control: Control | None, gr
         return pid
     for stream, port in ends.ports.items():
         if stream:
-            watch.outputs[stream] = relay.Output(loop, ends.pipes[stream], port, _splice_test(ends, stream))
+            watch.outputs[stream] = relay.Output(loop, ends.pipes[stream], port, ends.splice_test(stream))
         else:
             on_closed = control.close_input if control is not None else _nothing
             watch.input = relay.Input(loop, port, ends.pipes[stream], on_closed)
     watch.terminal = ends.terminal
     return watch.run(pid)
-
-
-def _splice_test(ends: Ends, stream: int):  # type: ignore[no-untyped-def]
-    return lambda: ports.can_splice(ends.places, ends.devices[stream])
 
 
 def _nothing() -> None:

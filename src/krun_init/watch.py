@@ -44,11 +44,11 @@ class Watch:
         self._ending: Ending | None = None
         self._acknowledged = False
         self._given_up = False
+        loop.add(signals, IN, self._on_signal)  # the first: a turn hears of the workload's end before its streams do
 
     def run(self, pid: int) -> Ending:
         """Watch until the workload has ended and the host has its output."""
         self._pid = pid
-        self._loop.add(self._signals, IN, self._on_signal)
         if self._control is not None:
             self._control.started(pid)
             self._control.on_frame = self._on_frame
@@ -81,6 +81,8 @@ class Watch:
                 pid, status = posix.waitpid(-1, posix.WNOHANG)
                 if pid == self._pid:
                     self._ending = _ending(status)
+                    if self.input is not None:
+                        self.input.close()
                 if not pid:
                     return
         except ChildProcessError:
@@ -136,8 +138,6 @@ class Watch:
 
     def _drain(self) -> None:
         """Move what the pipes hold, tell the counts, wait until the host has handed everything on."""
-        if self.input is not None:
-            self.input.close()
         if self.terminal >= 0:
             session.drain(self.terminal)
         for output in self.outputs.values():
