@@ -6,6 +6,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ class Failed(Exception):
 
 
 def main() -> int:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ./demo | head ends quietly
     try:
         program = compile_program()
         explain(program)
@@ -97,7 +99,8 @@ def boot(engine: str, program: Path) -> str:
     check(result.returncode, output, theirs, ours)
     name, isolation = engine_of(ours)
     print()
-    show(f"exit code {result.returncode}, after {seconds * 1000:.0f} ms; engine {name}, isolation {isolation}")
+    show(f"exit code {result.returncode}, {seconds * 1000:.0f} ms from the command to its end")
+    show(f"engine {ENGINES[name][0]}, isolation: {isolation}")
     return name
 
 
