@@ -73,17 +73,25 @@ def boot(engine: str, program: Path) -> str:
     secret = os.memfd_create("secret", 0)  # without close-on-exec: pykrun reads it as /dev/fd/N
     os.write(secret, SECRET.encode())
     os.lseek(secret, 0, os.SEEK_SET)
-    words = ["run", *([] if engine == "auto" else ["--engine", engine]), "-v"]
-    words += ["--file", f"/hello={program}:0755", "--text", "/etc/motd=hello from nowhere"]
-    words += ["--secret", f"/secret=/dev/fd/{secret}", "--", "/hello", "two words", "--flag"]
+    lines = [
+        ["run", *([] if engine == "auto" else ["--engine", engine]), "-v"],
+        ["--file", f"/hello={program}:0755"],
+        ["--text", "/etc/motd=hello from nowhere"],
+        ["--secret", f"/secret=/dev/fd/{secret}"],
+        ["--", "/hello", "two words", "--flag"],
+    ]
     title = "a VM" if engine == "auto" else f"the same on {ENGINES[engine][0]}"
     say(bold(f"Boot {title}:"))
-    show("$ ./pykrun " + shlex.join(words).replace(str(Path.home()), "~"))
+    show("$ ./pykrun " + " \\\n      ".join(shlex.join(line) for line in lines).replace(str(Path.home()), "~"))
     print(flush=True)
     before = time.perf_counter()
     try:
         result = subprocess.run(
-            [ROOT / "pykrun", *words], pass_fds=[secret], stdin=subprocess.DEVNULL, capture_output=True, timeout=180
+            [ROOT / "pykrun", *(word for line in lines for word in line)],
+            pass_fds=[secret],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=180,
         )
     except subprocess.TimeoutExpired:
         raise Failed(f"{title}: did not end within 180 s") from None
@@ -93,8 +101,8 @@ def boot(engine: str, program: Path) -> str:
     output, errors = result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace")
     ours = [line for line in errors.splitlines() if line.startswith("pykrun:")]
     theirs = [line for line in errors.splitlines() if not line.startswith("pykrun:")]
-    for mark, lines in (("out", output.splitlines()), ("err", theirs)):
-        for line in lines:
+    for mark, heard in (("out", output.splitlines()), ("err", theirs)):
+        for line in heard:
             show(f"{dim(mark)}  {line}")
     check(result.returncode, output, theirs, ours)
     name, isolation = engine_of(ours)
