@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pykrun.blob import recipe
-from pykrun.blob.cache import Progress, cache_folder, locked, prune, publish, scratch
+from pykrun.blob.cache import Progress, locked, prune, publish, scratch
 from pykrun.blob.run import BUILD_ENVIRONMENT, run, tool_path
 from pykrun.blob.source import fetch
 from pykrun.blob.toolchain import Musl
 from pykrun.errors import BlobError
+from pykrun.host.cache import cache_directory
 
 FORMAT = "1"
 """Changes when an entry's layout does."""
@@ -62,7 +63,7 @@ def provide(musl: Musl, log: Path, progress: Progress) -> Archive:
 
     :raise BlobError: the source cannot be had or does not build.
     """
-    folder = cache_folder() / "cpython"
+    folder = cache_directory() / "cpython"
     entry = folder / _key(musl)
     kept = _load(entry)
     if kept:

@@ -14,6 +14,9 @@ from pykrun.blob.lookup import Blob
 from pykrun.blob.toolchain import NATIVE_PACKAGES, Musl, Native, find_musl, find_native, missing_packages
 from pykrun.errors import BlobError, MissingError, UsageError
 
+ATTEMPTS = 3
+"""Builds in a row, should the sources change meanwhile."""
+
 KEPT = 8
 """Blobs of older sources that stay in the cache."""
 
@@ -45,13 +48,14 @@ def build(arch: str = "x86_64", progress: Progress | None = None, *, again: bool
     with locked(folder, report):
         if not again and (blob := _usable(arch, musl)):  # built while we waited
             return blob
-        with scratch(folder) as work:
-            _build(arch, musl, work, report)
-        prune(folder, f"{arch}-*", KEPT)
-    blob = lookup.cached(arch)
-    if blob is None:
-        raise BlobError("the sources of krun_init changed during the build", "build again")
-    return blob
+        for _ in range(ATTEMPTS):
+            with scratch(folder) as work:
+                _build(arch, musl, work, report)
+            blob = lookup.cached(arch)
+            if blob:
+                prune(folder, f"{arch}-*", KEPT)
+                return blob
+    raise BlobError("the sources of the init blob change faster than it is built")
 
 
 def _usable(arch: str, musl: Musl | None) -> Blob | None:
@@ -63,7 +67,7 @@ def _usable(arch: str, musl: Musl | None) -> Blob | None:
 
 
 def _build(arch: str, musl: Musl | None, work: Path, report: Progress) -> None:
-    entry = lookup.entry_folder(arch)  # before the sources are read: they may change meanwhile
+    entry = lookup.entry_folder(arch)
     log = lookup.blob_folder() / "build.log"
     log.write_text("")
     made = work / "made"
@@ -79,8 +83,9 @@ def _build(arch: str, musl: Musl | None, work: Path, report: Progress) -> None:
     (made / "init").chmod(0o755)
     about |= {"arch": arch, "size": (made / "init").stat().st_size, "switches": list(recipe.SWITCHES)}
     (made / "manifest.json").write_text(json.dumps(about))
-    publish(made, entry)
-    report("the init blob is ready")
+    if lookup.entry_folder(arch) == entry:  # else the sources changed meanwhile: this is neither the old nor the new
+        publish(made, entry)
+        report("the init blob is ready")
 
 
 def _snapshot(musl: Musl, stage: Path, log: Path, report: Progress) -> tuple[Path, dict[str, object]]:

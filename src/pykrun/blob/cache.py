@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,27 +11,6 @@ from pathlib import Path
 
 Progress = Callable[[str], None]
 """Takes one line that says what is being done."""
-
-
-def is_privileged() -> bool:
-    """Whether this process has more rights than its caller (setuid): the caller's environment is not to be trusted."""
-    return os.getuid() != os.geteuid() or os.getgid() != os.getegid()
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/pykrun`, or `~/.cache/pykrun`; not created here."""
-    base = "" if is_privileged() else os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(base):  # the specification says to ignore relative ones
-        return Path(base, "pykrun")
-    return Path(_home(), ".cache", "pykrun")
-
-
-def _home() -> str:
-    if is_privileged():
-        import pwd
-
-        return pwd.getpwuid(os.geteuid()).pw_dir
-    return os.path.expanduser("~")
 
 
 @contextmanager

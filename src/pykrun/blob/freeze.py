@@ -1,7 +1,8 @@
 """Turn the package krun_init into what launcher.c reads: one file of marshalled code objects.
 
 Run by the very CPython that is linked into the blob (bytecode differs between minor versions), as a script:
-``freeze.py PACKAGE_FOLDER OUT ALLOWED,MODULE,NAMES``. It imports nothing of pykrun.
+``freeze.py PACKAGE_FOLDER OUT ALLOWED,MODULE,NAMES [MODULE=FILE...]``; the last are further modules. It imports nothing
+of pykrun.
 
 What exists only for type checkers is taken out before compiling: annotations, ``from __future__``, and what stands
 under ``if TYPE_CHECKING:``. Doc strings and asserts go with optimize=2. Line numbers stay those of the source.
@@ -123,10 +124,15 @@ def read_package(folder: str) -> dict[str, str]:
 
 
 def main(argv: list[str]) -> int:
-    """Command line: PACKAGE_FOLDER OUT ALLOWED; 1 and one line on standard error when it cannot be done."""
-    folder, out, allowed = argv
+    """The command; 1 and one line on standard error when it cannot be done."""
+    folder, out, allowed, *more = argv
+    sources = read_package(folder)
+    for item in more:
+        name, _, file = item.partition("=")
+        with open(file, encoding="utf-8") as stream:
+            sources[name] = stream.read()
     try:
-        data = freeze(read_package(folder), set(allowed.split(",")))
+        data = freeze(sources, set(allowed.split(",")))
     except (FreezeError, SyntaxError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

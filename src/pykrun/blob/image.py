@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pykrun.blob import recipe
@@ -34,7 +34,12 @@ def make_snapshot(guest: Path, archive: Archive, musl: Musl, work: Path, log: Pa
     compiler = str(write_compiler(work, musl))
     _freeze(str(archive.python), guest, work, log)
     sources = [OWN / name for name in recipe.SNAPSHOT_SOURCES]
-    flags = [*recipe.COMPILE, "-fno-builtin-malloc", *(f"-I{folder}" for folder in archive.includes)]
+    flags = [
+        *recipe.COMPILE,
+        recipe.module_macro(),
+        "-fno-builtin-malloc",
+        *(f"-I{folder}" for folder in archive.includes),
+    ]
     objects = _compile(compiler, [*sources, *sorted(guest.glob("*.c"))], flags, work, log)
     link = [*recipe.LINK, *(f"-Wl,--wrap={name}" for name in recipe.WRAPPED)]
     run([compiler, *link, "-o", "stem", *objects, str(archive.library), "-lm"], cwd=work, log=log)
@@ -54,17 +59,27 @@ def make_snapshot(guest: Path, archive: Archive, musl: Musl, work: Path, log: Pa
 
 def make_native(guest: Path, native: Native, work: Path, log: Path) -> Path:
     """Compile and link with the system's archive; Python starts anew at every start."""
-    _freeze(native.python, guest, work, log)
+    stand_ins = [f"{name}={OWN / file}" for name, file in recipe.NATIVE_STAND_INS.items()]
+    _freeze(native.python, guest, work, log, *stand_ins)
     (work / "frozen.S").write_text(EMBED)
     sources = [*(OWN / name for name in recipe.NATIVE_SOURCES), *sorted(guest.glob("*.c")), work / "frozen.S"]
-    flags = [*recipe.COMPILE, "-DEMBEDDED", *(f"-I{folder}" for folder in native.includes)]
+    flags = [
+        *recipe.COMPILE,
+        "-DEMBEDDED",
+        recipe.module_macro(native=True),
+        *(f"-I{folder}" for folder in native.includes),
+    ]
     objects = _compile("gcc", sources, flags, work, log)
     run(["gcc", *recipe.LINK, "-o", "init", *objects, str(native.archive), "-lm", "-ldl"], cwd=work, log=log)
     return work / "init"
 
 
-def _freeze(python: str, guest: Path, work: Path, log: Path) -> None:
-    command = [python, str(OWN / "freeze.py"), str(guest), "frozen", recipe.importable()]
+def _include(folders: Iterable[Path | str]) -> list[str]:
+    return [f"-I{folder}" for folder in folders]
+
+
+def _freeze(python: str, guest: Path, work: Path, log: Path, *stand_ins: str) -> None:
+    command = [python, str(OWN / "freeze.py"), str(guest), "frozen", recipe.importable(), *stand_ins]
     try:
         run(command, cwd=work, log=log, timeout=120)
     except BlobError as error:
@@ -80,7 +95,7 @@ def _compile(compiler: str, sources: Sequence[Path], flags: Sequence[str], work:
     objects = []
     for source in sources:
         target = f"{source.stem}.o"
-        command = [compiler, *flags, *recipe.COMPILE_OWN, recipe.module_macro(), "-c", str(source), "-o", target]
+        command = [compiler, *flags, *recipe.COMPILE_OWN, "-c", str(source), "-o", target]
         run(command, cwd=work, log=log, environment=environment)
         objects.append(target)
     return objects

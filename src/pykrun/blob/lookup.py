@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pykrun.blob.cache import cache_folder, is_privileged
 from pykrun.errors import BlobError, MissingError, UsageError
+from pykrun.host.cache import cache_directory, write_atomic
 
 OVERRIDE = "KRUN_INIT_BINARY_PATH"
 """Environment variable: a file to take instead of the blob, whatever it holds."""
@@ -80,6 +80,11 @@ def find(arch: str = "x86_64") -> Blob:
     return blob
 
 
+def is_privileged() -> bool:
+    """Whether this process has more rights than its caller (setuid): the caller's environment is not to be trusted."""
+    return os.getuid() != os.geteuid() or os.getgid() != os.getegid()
+
+
 def given(arch: str) -> Blob | None:
     """The blob that KRUN_INIT_BINARY_PATH names; the variable is ignored when the process is setuid.
 
@@ -109,7 +114,7 @@ def cached(arch: str) -> Blob | None:
 
 def blob_folder() -> Path:
     """The part of the cache that holds blobs."""
-    return cache_folder() / "blob"
+    return cache_directory() / "blob"
 
 
 def entry_folder(arch: str) -> Path:
@@ -133,8 +138,9 @@ def _entry(folder: Path) -> Blob | None:
 
 def source_files() -> list[Path]:
     """Every file of ours that has a part in the blob's bytes."""
-    own = [*FOLDER.glob("*.[ch]"), FOLDER / "freeze.py", FOLDER / "recipe.py", FOLDER / "image.py"]
-    return sorted(own) + sorted([*GUEST_FOLDER.glob("*.py"), *GUEST_FOLDER.glob("*.c"), *GUEST_FOLDER.glob("*.h")])
+    own = [FOLDER / name for name in ("freeze.py", "image.py", "native_json.py", "recipe.py")]
+    guest = [file for pattern in ("*.py", "*.c", "*.h") for file in GUEST_FOLDER.glob(pattern)]
+    return own + sorted(FOLDER.glob("*.[ch]")) + sorted(guest)
 
 
 def source_key(arch: str) -> str:
@@ -187,9 +193,9 @@ def _read_stamp(stamp: Path) -> dict[str, Any]:
 
 def _write_stamp(stamp: Path, kept: dict[str, str]) -> None:
     """Best effort: without it the next look-up hashes again. Nothing is made where no blob was ever built."""
-    temporary = stamp.with_name(f"{stamp.name}.{os.getpid()}")
+    if not stamp.parent.is_dir():
+        return
     try:
-        temporary.write_text(json.dumps(kept))
-        temporary.replace(stamp)
+        write_atomic(stamp, [json.dumps(kept).encode()])
     except OSError:
         pass

@@ -17,7 +17,6 @@ MODULES = (
     "_json",
     "errno",
     "select",
-    "resource",
     "_signal",
     "_linux",
 )
@@ -31,7 +30,6 @@ EXTENSIONS = {
     "_struct": "_struct.c",
     "_json": "_json.c",
     "fcntl": "fcntlmodule.c",
-    "resource": "resource.c",
     "select": "selectmodule.c",
 }
 """Those of MODULES that are not part of CPython's core, and the file in its Modules/ that holds each."""
@@ -100,6 +98,9 @@ WRAPPED = (
 SNAPSHOT_SOURCES = ("heap.c", "snapshot.c", "resume.c", "launcher.c", "modules.c", "absent.c")
 NATIVE_SOURCES = ("launcher.c", "modules.c")
 
+NATIVE_STAND_INS = {"_json": "native_json.py"}
+"""Modules that Debian's archive does not have, and what takes their place in a native build."""
+
 SNAPSHOT_ENVIRONMENT = {"TZ": "UTC0"}
 """All that the program sees when it is saved; the environment has a part in where its objects lie."""
 
@@ -113,9 +114,10 @@ def setup_local() -> str:
     return "\n".join(["*static*", *lines, "*disabled*", "_testcapi", ""])
 
 
-def module_macro() -> str:
+def module_macro(*, native: bool = False) -> str:
     """The definition of MODULES that modules.c wants."""
-    return "-DMODULES=" + " ".join(f"X({name})" for name in MODULES + CORE_MODULES)
+    left_out = NATIVE_STAND_INS if native else {}
+    return "-DMODULES=" + " ".join(f"X({name})" for name in MODULES + CORE_MODULES if name not in left_out)
 
 
 def importable() -> str:
