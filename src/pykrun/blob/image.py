@@ -78,8 +78,13 @@ def _include(folders: Iterable[Path | str]) -> list[str]:
     return [f"-I{folder}" for folder in folders]
 
 
+def _anonymous(folders: dict[Path, str]) -> list[str]:
+    """Keep this machine's paths out of `__FILE__`."""
+    return [f"-ffile-prefix-map={folder}={name}" for folder, name in folders.items()]
+
+
 def _freeze(python: str, guest: Path, work: Path, log: Path, *stand_ins: str) -> None:
-    command = [python, str(OWN / "freeze.py"), str(guest), "frozen", recipe.importable(), *stand_ins]
+    command = [python, "-B", str(OWN / "freeze.py"), str(guest), "frozen", recipe.importable(), *stand_ins]
     try:
         run(command, cwd=work, log=log, timeout=120)
     except BlobError as error:

@@ -52,7 +52,7 @@ COMPILE = (
 """For CPython and for our own files. Fixed addresses (no PIE) are what makes a snapshot possible; sections of their own
 let the linker drop what nothing refers to."""
 
-COMPILE_OWN = ("-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers")
+COMPILE_OWN = ("-DNDEBUG", "-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers")
 """For our own files only."""
 
 CONFIGURE = (
