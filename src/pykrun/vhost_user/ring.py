@@ -171,7 +171,8 @@ class Ring:
             serve(queue)
             if self.queue is not queue:
                 return True
-            if not notify() or (queue.position == position and not self._wanted):
+            more = notify()
+            if not self._wanted and (not more or queue.position == position):
                 return True
         return False
 
