@@ -10,7 +10,7 @@ from threading import Lock
 
 from pykrun.fs.inodes import InodeAllocator
 from pykrun.fs.interface import ROOT
-from pykrun.fs.sources import Content, Source, as_source
+from pykrun.fs.sources import Content, FileSource, MemorySource, Source, as_source
 from pykrun.fs.types import FOREVER, KEEP_CACHE, NOFLUSH, Attributes, Entry, Opened, errno_error
 
 VIRTUAL_INO = 0x7F00_0000_0000_0000
@@ -187,7 +187,10 @@ class VirtualTree:
             parent, name = self._vacancy(path)
             ino = self._allocator.allocate()
             attributes = self._attributes(ino, S_IFREG | mode & 0o7777, 1, uid, gid, 0.0 if one_shot else FOREVER)
-            file = VirtualFile(ino, as_source(content), attributes, one_shot=one_shot)
+            source = as_source(content)
+            file = VirtualFile(ino, source, attributes, one_shot=one_shot)
+            if isinstance(source, MemorySource | FileSource):
+                file.prepare()  # its size is known, and listings can tell it; other sources are asked late
             self._files.append(file)
             if not one_shot:
                 self.nodes[file.ino] = file

@@ -102,7 +102,12 @@ class Server:
 
     def statistics(self) -> dict[str, int]:
         """Tell how many requests of each operation came, by name; unknown ones as "UNKNOWN"."""
-        return {wire.NAMES.get(opcode, "UNKNOWN"): number for opcode, number in enumerate(self._counts) if number}
+        numbers: dict[str, int] = {}
+        for opcode, number in enumerate(self._counts):
+            if number:
+                name = wire.NAMES.get(opcode, "UNKNOWN")
+                numbers[name] = numbers.get(name, 0) + number
+        return numbers
 
     @property
     def initialized(self) -> bool:

@@ -1,0 +1,71 @@
+"""A real mount for tests: the server in a child process, so that no system call of the test can wait for itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pykrun.fs import FileSystem
+from pykrun.fuse import Server
+from pykrun.fuse.dev_fuse import Mount
+from pykrun.host import linux
+
+LIMIT = 30.0
+
+
+class Outcome:
+    """What the server tells when it has ended."""
+
+    statistics: dict[str, int]
+    faults: int
+    extra: Any
+
+
+@contextmanager
+def mounted(filesystem: FileSystem, folder: Path, tell: Callable[[], Any] = lambda: None) -> Iterator[Outcome]:
+    """Mount on `folder` for the time of the block; afterwards the outcome is filled, `tell()` as its `extra`."""
+    mount = Mount(Server(filesystem), str(folder))
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(reading)
+            server = mount._server
+            mount.run()
+            told = json.dumps([server.statistics(), server.faults, tell()]).encode()
+            os.write(writing, told)
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.close(mount.fileno())  # the child's is the only one left: if it dies, the kernel ends the connection
+    outcome = Outcome()
+    try:
+        yield outcome
+    finally:
+        linux.unmount(str(folder), linux.MNT_DETACH)
+        told = _read_all(reading)
+        os.close(reading)
+        if not told:
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert told, "the server did not end with its mount"
+    outcome.statistics, outcome.faults, outcome.extra = json.loads(told)
+    assert outcome.faults == 0
+
+
+def _read_all(descriptor: int) -> bytes:
+    data = b""
+    end = time.monotonic() + LIMIT
+    while select.select([descriptor], [], [], max(0.0, end - time.monotonic()))[0]:
+        chunk = os.read(descriptor, 65536)
+        if not chunk:
+            return data
+        data += chunk
+    return b""
