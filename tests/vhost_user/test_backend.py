@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pykrun.errors import VirtqueueError
+from pykrun.errors import VhostUserError, VirtqueueError
 from pykrun.loop import Loop
 from pykrun.vhost_user import QEMU_FEATURES, UML_FEATURES, OneConnection
 from pykrun.vhost_user import messages as wire
@@ -289,6 +289,27 @@ def test_a_device_that_fails_ends_its_connection_not_the_loop(front: FrontEnd, d
     front.turn()
     (error,) = front.ends
     assert isinstance(error, RuntimeError)
+    assert mapped_guests() == 1
+
+
+@pytest.mark.parametrize("hook", ["queue_stopped", "reset", "queue_started", "config"])
+def test_a_hook_that_fails_leaves_nothing(
+    front: FrontEnd, driver: Driver, echo: Echo, hook: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(echo, hook, fail)
+    front.begin(driver)
+    if not front.ends:
+        driver.offer(99)
+        os.eventfd_write(front.kicks[0], 1)
+        front.turn()
+    if not front.ends:
+        front.send(wire.GET_CONFIG, wire.CONFIG.pack(0, 1, 0) + b"\0")
+        front.send(wire.GET_FEATURES, b"broken")
+        front.turn()
+    assert isinstance(front.ends[0], RuntimeError | VhostUserError)
     assert mapped_guests() == 1
 
 

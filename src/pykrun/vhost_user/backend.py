@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from pykrun.errors import VhostUserError, VirtqueueError
 from pykrun.loop import IN, Loop
@@ -73,25 +74,39 @@ class Backend:
             return
         self._closed = True
         self._loop.remove(self._connection.fileno())
-        for ring in self.rings:
-            ring.close()
-        if self._used:
-            self._used = False
-            self.device.reset()
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        with ExitStack() as stack:  # all of it, also when a hook of the device fails
+            stack.callback(self._connection.close)
+            stack.callback(self._close_request_fd)
+            stack.callback(self._close_memory)
+            stack.callback(self._reset_device)
+            for ring in self.rings:
+                stack.callback(ring.close)
+
+    def _close_request_fd(self) -> None:
         if self._request_fd >= 0:
             os.close(self._request_fd)
             self._request_fd = -1
-        self._connection.close()
+
+    def _close_memory(self) -> None:
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+
+    def _reset_device(self) -> None:
+        if self._used:
+            self._used = False
+            self.device.reset()
 
     def _end(self, error: Exception | None) -> None:
         if self._closed:
             return
         if error is not None:
             error.with_traceback(None)  # its frames may hold views of guest memory
-        self.close()
+            error.__context__ = None
+        try:
+            self.close()
+        except Exception as failure:
+            error = error or failure
         if self._on_close is not None:
             self._on_close(error)
 
@@ -205,8 +220,7 @@ class Backend:
 
     def _set_backend_req_fd(self, request: Request) -> None:
         (fd,) = self._descriptors(request, 1)
-        if self._request_fd >= 0:
-            os.close(self._request_fd)
+        self._close_request_fd()
         self._request_fd = fd  # User Mode Linux insists on giving it; we have nothing to ask
 
     def _set_status(self, request: Request) -> None:
@@ -299,9 +313,7 @@ class Backend:
         self._stop_rings()
         for ring in self.rings:
             ring.base = 0
-        if self._used:
-            self._used = False
-            self.device.reset()
+        self._reset_device()
 
     # Parts of payloads
 

@@ -86,7 +86,7 @@ class Ring:
             raise VhostUserError(f"ring {self.index} started before its size and addresses were set")
         table, avail, used = self.addresses
         try:
-            self.queue = queue = Virtqueue(
+            queue = Virtqueue(
                 self.index,
                 self.size,
                 memory,
@@ -99,13 +99,14 @@ class Ring:
             )
         except VirtqueueError as error:
             raise VhostUserError(str(error)) from None
-        queue.call_fd = self._call_fd
-        queue.wake = self._wake
         try:
             self._loop.add(self._kick_fd, IN | EDGE, self._kicked)
         except OSError as error:
-            self.stop()
+            queue.stop()
             raise VhostUserError(f"kick descriptor of ring {self.index} cannot be waited for: {error}") from None
+        queue.call_fd = self._call_fd
+        queue.wake = self._wake
+        self.queue = queue
         self._device.queue_started(queue)
         self._wake()
 
@@ -119,20 +120,23 @@ class Ring:
             self._again.cancel()
             self._again = None
         queue.wake = _nothing
-        self._device.queue_stopped(queue)
-        self.base = queue.position
         try:
+            self._device.queue_stopped(queue)
             queue.notify()  # what the device gave back when it let go
         except VirtqueueError:
             pass
-        queue.stop()
+        finally:
+            self.base = queue.position
+            queue.stop()
 
     def close(self) -> None:
         """Stop, and close the descriptors."""
-        self.stop()
-        self._kick_fd = _replace(self._kick_fd, -1)
-        self._call_fd = _replace(self._call_fd, -1)
-        self._error_fd = _replace(self._error_fd, -1)
+        try:
+            self.stop()
+        finally:
+            self._kick_fd = _replace(self._kick_fd, -1)
+            self._call_fd = _replace(self._call_fd, -1)
+            self._error_fd = _replace(self._error_fd, -1)
 
     def _kicked(self, _events: int) -> None:
         self.kicks += 1
@@ -151,10 +155,11 @@ class Ring:
             return
         self._serving = True
         try:
-            if not self._passes(queue, forced=forced) and self._again is None:
-                self._again = self._loop.call_later(0, self._resume)
-        except VirtqueueError as error:
-            self._break(error)
+            try:
+                if not self._passes(queue, forced=forced) and self._again is None:
+                    self._again = self._loop.call_later(0, self._resume)
+            except VirtqueueError as error:
+                self._break(error)
         except Exception as error:  # a device's fault ends the device, not the loop with everything in it
             self._on_failure(error)
         finally:

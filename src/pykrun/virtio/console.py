@@ -253,7 +253,7 @@ class ConsoleDevice(Device):
         was_full = len(self._owed) >= _MAX_OWED
         while self._owed and (chain := queue.pop()) is not None:
             queue.push(chain, _fill(chain.writable, self._owed.popleft()))
-        if was_full and self._control_transmit is not None:
+        if was_full and len(self._owed) < _MAX_OWED and self._control_transmit is not None:
             self._control_transmit.wake()
 
 
