@@ -80,7 +80,9 @@ enter_session(struct plan *plan)
     if (plan->session == OWN_SESSION) {
         if (syscall(SYS_setsid) < 0)
             return -1;
-        return plan->terminal < 0 ? 0 : ioctl(plan->terminal, TIOCSCTTY, 1);
+        if (plan->terminal < 0 || ioctl(plan->terminal, TIOCSCTTY, 1) == 0 || errno == ENOTTY)
+            return 0; /* a console need not be a terminal */
+        return -1;
     }
     if (syscall(SYS_setpgid, 0, 0) < 0)
         return -1;

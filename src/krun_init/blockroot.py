@@ -1,4 +1,7 @@
-"""Block roots: mount the device that KRUN_BLOCK_ROOT_DEVICE names and make it the root. Not in this build."""
+"""Block roots: mount the device that KRUN_BLOCK_ROOT_DEVICE names (TEE builds: /dev/vda) and make it the root.
+
+Not in this build; this is their place.
+"""
 
 from __future__ import annotations
 

@@ -108,34 +108,42 @@ class Control:
         """A line for the host's log; whether it could be sent."""
         return self._send(LOG, _U8.pack(level) + text.encode("utf-8", "replace")[: MAX_BODY - 1])
 
+    def settle(self) -> None:
+        """Wait, within a bound, until what was said so far is out: nobody will go on saying it."""
+        self._wait(lambda: not self._pending)
+
     def finish(self, ending: Ending) -> None:
         """The last words: how it ended, and that the host may end the machine.
 
         A write returns before the host has taken the bytes, and a reboot resets the ring: so wait, within a bound, for
         the host to end the machine or to say ACK.
         """
-        if self.fd is None:
-            return
-        if self._loop is not None:
-            self._loop.remove(self.fd)  # whatever else it watches is over
-        acknowledged = expired = False
+        acknowledged = False
 
         def heard(kind: int, _values: tuple[int, ...]) -> None:
             nonlocal acknowledged
             acknowledged = acknowledged or kind == ACK
 
+        reason = ending.reason.encode("utf-8", "replace")[: MAX_BODY - _EXIT.size]
+        self._send(EXIT, _EXIT.pack(ending.code, ending.signal) + reason)
+        self._send(DONE, b"")
+        self.on_frame = heard
+        self._wait(lambda: acknowledged)
+
+    def _wait(self, done: Callable[[], bool]) -> None:
+        """Turn a loop of our own until it is done, the port is gone, or the time is over."""
+        expired = False
+
         def expire() -> None:
             nonlocal expired
             expired = True
 
-        self.on_frame = heard
+        if self.fd is not None and self._loop is not None:
+            self._loop.remove(self.fd)
         loop = Loop()
         loop.after("patience", _LAST_SECONDS, expire)
         self.attach(loop)
-        reason = ending.reason.encode("utf-8", "replace")[: MAX_BODY - _EXIT.size]
-        self._send(EXIT, _EXIT.pack(ending.code, ending.signal) + reason)
-        self._send(DONE, b"")
-        while self.fd is not None and not acknowledged and not expired:
+        while self.fd is not None and not expired and not done():
             loop.turn()
 
     def _send(self, kind: int, body: bytes) -> bool:

@@ -10,6 +10,8 @@ from krun_init import _linux, files, mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from krun_init.control import Control
     from krun_init.errors import Ending
     from krun_init.log import Log
@@ -25,18 +27,25 @@ _REAP_SECONDS = 2.0
 _NO_DISK = ("devtmpfs", "virtiofs")
 
 
-def end(ending: Ending, control: Control | None, places: Places, log: Log) -> None:
+def end(ending: Ending, control: Control | None, places: Places, log: Log) -> NoReturn:
     """Stop what still runs, sync, report, reboot."""
-    end_processes()
-    posix.sync()
-    detach_disks(places, log)
-    report(ending.code)
-    if control is not None:
-        control.finish(ending)
+    try:
+        end_processes()
+        posix.sync()
+        detach_disks(places, log)
+        report(ending.code)
+        if control is not None:
+            control.finish(ending)
+    finally:
+        reboot(ending.code)
+
+
+def reboot(code: int) -> NoReturn:
+    """Reboot; where that is not possible, end with the code, which makes the kernel panic."""
     try:
         _linux.reboot(_AUTOBOOT)
     finally:
-        posix._exit(ending.code)
+        posix._exit(code)
 
 
 def end_processes() -> None:

@@ -72,14 +72,13 @@ class Guest:
         if how.reason:
             self._explain(how.reason)
         ending.end(how, self.log.control, self.places, self.log)
-        posix._exit(how.code)
 
     def boot(self) -> Ending:
         """Everything, in order. Each step raises `InitError` if the boot cannot go on."""
         run, places, log = self.trace.run, self.places, self.log
         self.signals = run(_linux.signalfd, watch.REPORTED)
         run(session.standard_descriptors, places)
-        run(stage_one.enter_root, self.argv, self.environ, places, log)
+        run(stage_one.enter_root, self.argv, self.environ, places, log, self.trace)
         run(mounts.standard, places.devices, log)
         run(blockroot.enter, self.words)
         run(mounts.share_root)
@@ -96,10 +95,11 @@ class Guest:
         run(environment.set_hostname, variables, data, conf)
         run(self.enter_workdir, data.workdir or self.words.get("KRUN_WORKDIR") or conf.workdir)
         program = run(workload.compose, self.words, self.argv[1:], variables, data, conf, log)
-        ends = run(streams.prepare, data, conf, program.user, found, places)
+        pid1 = data.pid1 or self.words.get("KRUN_INIT_PID1", "").startswith("1")
+        ends = run(streams.prepare, data, conf, program.user, found, places, pid1)
         self.trace.report(log)
-        if data.pid1 or self.words.get("KRUN_INIT_PID1", "").startswith("1"):
-            return streams.become(program, ends)
+        if pid1:
+            return streams.become(program, ends, log.control)
         return streams.run(program, ends, self.signals, log.control, data.grace_ms / 1000)
 
     def open_control(self, found: dict[str, str]) -> None:

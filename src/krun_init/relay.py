@@ -86,6 +86,7 @@ class Output:
         """Nobody reads the port any more: the workload gets EPIPE."""
         self._held = b""
         self._loop.remove(self._port)
+        self._loop.forget(f"port {self._port}")
         self._close_pipe()
 
     def _close_pipe(self) -> None:

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
     from krun_init.log import Log
     from krun_init.places import Places
+    from krun_init.trace import Trace
 
 ROOT_TAG = "/dev/root"
 _SELF = "/init"
 _TARGET = "/mnt"
 
 
-def enter_root(argv: list[str], environ: Mapping[bytes, bytes], places: Places, log: Log) -> None:
+def enter_root(argv: list[str], environ: Mapping[bytes, bytes], places: Places, log: Log, trace: Trace) -> None:
     """Enter the virtio-fs root; does nothing unless this is the `/init` of our own initramfs.
 
     :raise InitError: there is no such root.
@@ -37,8 +38,10 @@ def enter_root(argv: list[str], environ: Mapping[bytes, bytes], places: Places, 
         return
     for name in sorted(names):
         _load(f"{places.modules}/{name}", log)
+        trace.mark(name)
     posix.rmdir(places.modules)
     _mount_root(places)
+    trace.mark("virtio-fs root mounted")
     posix.unlink(_SELF)
     posix.chdir(_TARGET)
     _linux.mount(".", "/", None, mounts.MOVE)

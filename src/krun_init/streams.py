@@ -51,8 +51,8 @@ class Ends:
                 posix.close(fd)
 
 
-def prepare(data: Start, conf: Config, user: User | None, found: dict[str, str], places: Places) -> Ends:
-    """Open everything.
+def prepare(data: Start, conf: Config, user: User | None, found: dict[str, str], places: Places, pid1: bool) -> Ends:
+    """Open everything. PID 1 that becomes the workload cannot relay: it gets the ports themselves.
 
     :raise InitError: a port or the terminal that was promised is not there.
     """
@@ -61,7 +61,7 @@ def prepare(data: Start, conf: Config, user: User | None, found: dict[str, str],
         _prepare_terminal(ends, data, user)
     elif conf.terminal and not data.present:
         ends.session = workload.OWN_SESSION
-    elif data.streams == "relay" and not data.pid1:
+    elif data.streams == "relay" and not pid1:
         _prepare_relay(ends, user, found)
     elif data.streams != "console":
         for stream, name in enumerate(ports.STREAMS):
@@ -118,7 +118,9 @@ def _nothing() -> None:
     pass
 
 
-def become(program: Workload, ends: Ends) -> Ending:
+def become(program: Workload, ends: Ends, control: Control | None) -> Ending:
     """KRUN_INIT_PID1: be the workload; returns only when that fails."""
+    if control is not None:
+        control.settle()
     ending = program.become(ends.streams())
     return ending if isinstance(ending, Ending) else Ending(SETUP_FAILED, 0, "execute returned")
