@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from pykrun.cli import COMMANDS
 from pykrun.errors import PykrunError, UsageError
@@ -31,6 +32,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]  # argparse says NoReturn; raising is that too
         """Turn argparse's complaint into ours."""
         raise UsageError(message, f"see `{self.prog} --help`")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End after --help, with what was printed out of the buffer: at exit a closed pipe would be a complaint."""
+        sys.stdout.flush()
+        super().exit(status, message)
 
 
 def dispatch(words: Sequence[str]) -> int:
@@ -89,9 +95,8 @@ def _overview(words: Sequence[str]) -> None:
         dispatch([words[0], "--help"])
         return
     lines = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
-    print(
-        f"usage: pykrun COMMAND [OPTION...]\n\nRun a command in a real Linux microVM.\n\ncommands:\n{lines}\n\n{EPILOG}"
-    )
+    head = "usage: pykrun COMMAND [OPTION...]\n\nRun a command in a real Linux microVM."
+    print(f"{head}\n\ncommands:\n{lines}\n\n{EPILOG}", flush=True)
 
 
 def _complain(message: str) -> None:
