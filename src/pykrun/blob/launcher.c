@@ -31,7 +31,8 @@
  * The way to the workload makes far fewer, an init that runs for months still frees its cycles. */
 #define GC_THRESHOLD 10000
 
-static PyObject *entry; /* krun_init.main.main */
+static PyObject *entry;       /* krun_init.main.main */
+static PyObject *environment; /* posix.environ, looked up before the snapshot: an import costs more than all of the start */
 #ifndef EMBEDDED
 static int resumed;
 #endif
@@ -223,8 +224,10 @@ static void import_package(const unsigned char *frozen, size_t size) {
     for (const struct _frozen *module = modules; module->name; module++)
         Py_DECREF(import(module->name));
     entry = PyObject_GetAttrString(import(ENTRY), "main");
-    if (!entry)
+    environment = PyObject_GetAttrString(import("posix"), "environ");
+    if (!entry || !environment)
         die(ENTRY);
+    PyDict_Clear(environment); /* the builder's */
 }
 
 /* Collect now, then never look at what is there again. */
@@ -261,24 +264,17 @@ static void fill_argv(int argc, char **argv) {
 }
 
 static void fill_environ(void) {
-    PyObject *posix = import("posix");
-    PyObject *dict = PyObject_GetAttrString(posix, "environ");
-    if (!dict)
-        die("environ");
-    PyDict_Clear(dict);
     for (char **at = environ; at && *at; at++) {
         const char *equals = strchr(*at, '=');
         if (!equals)
             continue;
         PyObject *key = PyBytes_FromStringAndSize(*at, equals - *at);
         PyObject *value = PyBytes_FromString(equals + 1);
-        if (!key || !value || !PyDict_SetDefault(dict, key, value)) /* of two with one name the first counts, as in C */
+        if (!key || !value || !PyDict_SetDefault(environment, key, value)) /* of two of one name the first, as in C */
             die("environ");
         Py_DECREF(key);
         Py_DECREF(value);
     }
-    Py_DECREF(dict);
-    Py_DECREF(posix);
 }
 
 static int run(int argc, char **argv) {
