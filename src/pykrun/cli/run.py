@@ -177,6 +177,9 @@ def _kernel_word(word: str) -> str:
     return word
 
 
+WARNING = 1
+"""Levels of the guest's log up to this one are shown without -v."""
+
 PHASES = {
     "prepared": "engine, kernel and init found",
     "launched": "engine forked",
@@ -194,6 +197,7 @@ def _tell(plan: Plan, outcome: Outcome, *, verbose: bool) -> None:
     """What went wrong, and with -v how long each phase took; on standard error, where it was open."""
     lines = [f"pykrun: {outcome.reason}"] if outcome.reason else []
     lines += [f"  | {line}" for line in outcome.console]
+    lines += [f"pykrun: guest: {text}" for level, text in outcome.log if level <= WARNING or verbose]
     if verbose:
         lines += _timing(outcome)
     if lines and plan.stderr is not None:

@@ -11,6 +11,14 @@ KEPT = 32768
 """Bytes of the end that are kept for messages."""
 SHOWN = 12
 """Lines of it that a message shows."""
+PANIC = "Kernel panic"
+BEFORE_PANIC = 4
+"""Lines that are shown from before a panic: what led to it (an oops, a process that ended)."""
+
+
+def printable(text: str) -> str:
+    """The text with everything replaced that could drive a terminal: it comes from the guest."""
+    return "".join(char if char.isprintable() or "\udc80" <= char <= "\udcff" else " " for char in text)
 
 
 class BootLog:
@@ -75,12 +83,15 @@ class BootLog:
         return bytes(self._tail)
 
     def last_lines(self, count: int = SHOWN) -> list[str]:
-        """The last lines that are not empty, without control characters: a guest must not drive the terminal."""
-        lines = [
-            "".join(char if char.isprintable() else " " for char in line.decode(errors="replace")).strip()
-            for line in self.text.replace(b"\r", b"\n").split(b"\n")
-        ]
-        return [line for line in lines if line][-count:]
+        """The last lines that are not empty, or those around a panic's first, which a long call trace follows.
+
+        They come without control characters: a guest must not drive the terminal.
+        """
+        text = self.text.replace(b"\r", b"\n").decode(errors="replace")
+        lines = [printable(line).strip() for line in text.split("\n")]
+        lines = [line for line in lines if line]
+        panic = next((index for index, line in enumerate(lines) if PANIC in line), None)
+        return lines[-count:] if panic is None else lines[max(0, panic - BEFORE_PANIC) :][:count]
 
     def close(self) -> None:
         """Leave the loop and close the file."""

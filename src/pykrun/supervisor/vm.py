@@ -15,7 +15,7 @@ from pykrun.errors import PeerError
 from pykrun.loop import IN, Loop, Timer
 from pykrun.machine import Machine
 from pykrun.root import INIT_PATH
-from pykrun.supervisor.console import BootLog
+from pykrun.supervisor.console import BootLog, printable
 from pykrun.supervisor.control import Control, Events, Exit
 from pykrun.supervisor.plan import Outcome, Plan
 from pykrun.supervisor.signals import Signals
@@ -32,6 +32,8 @@ STREAM_PORTS = (STDIN, STDOUT, STDERR)
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 TIMED_OUT = 124
 SET_UP_FAILED = 125
+LOG_LINES = 1000
+"""More than init ever has to say; a guest that floods the control port is cut off."""
 ALIVE = 1.0
 """Seconds between two DRAINING frames; the guest gives up after five of silence."""
 
@@ -64,6 +66,7 @@ class VirtualMachine:
         self._counts: tuple[int, int] | None = None
         self._draining: Timer | None = None
         self._interrupts = 0
+        self._log_lines: list[tuple[int, str]] = []
         self._engine_ended = False
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
@@ -102,11 +105,11 @@ class VirtualMachine:
         plan, loop = self._plan, self._loop
         self._control = Control(
             Events(
-                hello=lambda version: self._phase("init"),
+                hello=self._on_hello,
                 started=self._on_started,
                 counts=self._on_counts,
                 exit=self._on_exit,
-                log=lambda level, text: None,
+                log=self._on_log,
                 close=self._on_close,
                 done=self._on_done,
             ),
@@ -182,6 +185,12 @@ class VirtualMachine:
     def _on_exit_code(self, code: int) -> None:
         self._reported = code & 0xFF
 
+    def _on_hello(self, _version: int) -> None:
+        self._phase("init")
+        for stream, fd in ((1, self._plan.stdout), (2, self._plan.stderr)):
+            if fd is None:  # closed before we started: nothing will ever fail here, so tell the guest now
+                self._control.close_output(stream)
+
     def _on_started(self, _pid: int) -> None:
         self._phase("started")
         if self._window and (size := self._window.size()):
@@ -210,6 +219,10 @@ class VirtualMachine:
         else:
             self._control.draining()
             self._draining = self._loop.call_later(ALIVE, self._acknowledge)
+
+    def _on_log(self, level: int, text: str) -> None:
+        if len(self._log_lines) < LOG_LINES:
+            self._log_lines.append((level, printable(text)))
 
     def _on_close(self, stream: int) -> None:
         if stream == 0:
@@ -273,8 +286,9 @@ class VirtualMachine:
         return Outcome(
             exit_code=code,
             signal=self._exit.signal if self._exit else 0,
-            reason=reason,
+            reason=printable(reason),
             console=console,
+            log=self._log_lines,
             phases=self._phases,
             engine=engine,
             isolation=running.isolation.description,
