@@ -1,4 +1,4 @@
-"""The table of file-system cases, each a function of a `View`, that runs on plain bytes and over a real kernel's mount."""
+"""The table of file-system cases, each a function of a `View`: they run on plain bytes and over a real mount."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class View(Protocol):
     def reads(self, path: bytes, ranges: list[tuple[int, int]]) -> list[bytes]:
         """Read several ranges of one open file."""
 
-    def list(self, path: bytes) -> list[bytes]:
+    def names(self, path: bytes) -> list[bytes]:
         """Tell the names, sorted, without the dots."""
 
     def dots(self, path: bytes) -> list[int]:
@@ -95,11 +95,11 @@ def listing_shows_persistent_entries(view: View, world: World) -> None:
     expected = {b"dev", b"proc", b"sys", b"etc", b"text", b"pattern", b"a", b"empty", b"lazy", b"big"}
     if world.inner is not None:
         expected.add(b"plain")
-    assert view.list(b"/") == sorted(expected)
-    assert view.list(b"/a") == [b"b"]
-    assert view.list(b"/a/b") == [b"leaf"]
-    assert view.list(b"/dev") == []
-    assert view.list(b"/etc") == ([b"hosts"] if world.inner is None else [b"hosts", b"passwd"])
+    assert view.names(b"/") == sorted(expected)
+    assert view.names(b"/a") == [b"b"]
+    assert view.names(b"/a/b") == [b"leaf"]
+    assert view.names(b"/dev") == []
+    assert view.names(b"/etc") == ([b"hosts"] if world.inner is None else [b"hosts", b"passwd"])
 
 
 @case
@@ -187,7 +187,7 @@ def creation(view: View, world: World) -> None:
     expected = errno.EPERM if world.inner is None else 0
     assert view.create_error(b"/new") == expected
     assert view.mkdir_error(b"/etc/new") == expected
-    assert (b"new" in view.list(b"/etc")) == (expected == 0)
+    assert (b"new" in view.names(b"/etc")) == (expected == 0)
 
 
 @case
@@ -199,13 +199,13 @@ def extended_attributes(view: View, world: World) -> None:
 
 @case
 def one_shot_is_used_up_by_reading(view: View, world: World) -> None:
-    assert b"once" not in view.list(b"/")
+    assert b"once" not in view.names(b"/")
     assert view.read(b"/once", 0, 100) == b"secret"
     for _ in range(2):
         assert view.lookup_error(b"/once") == errno.ENOENT
     assert view.open_error(b"/once", 0) == errno.ENOENT
     assert view.create_error(b"/once") == errno.EPERM
-    assert b"once" not in view.list(b"/")
+    assert b"once" not in view.names(b"/")
 
 
 @case

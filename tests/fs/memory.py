@@ -19,6 +19,7 @@ from errno import (
     ENOTEMPTY,
     ENOTTY,
     ENXIO,
+    EPERM,
     ESTALE,
 )
 from os import O_EXCL, O_TRUNC, SEEK_DATA
@@ -251,6 +252,8 @@ class MemoryFs(FileSystem):
 
     def link(self, ino: int, new_parent: int, new_name: bytes) -> Entry:
         node = self._node(ino)
+        if stat.S_ISDIR(node.mode):
+            raise errno_error(EPERM)
         self._vacant(new_parent, new_name).names[new_name] = node
         node.links += 1
         return self._entry(node)
@@ -404,4 +407,6 @@ class MemoryFs(FileSystem):
         return events & 5
 
     def bmap(self, ino: int, block: int, block_size: int) -> int:
+        if block > 1 << 20:
+            raise errno_error(EINVAL)
         return block + 1

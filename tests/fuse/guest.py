@@ -98,8 +98,16 @@ def cut(data: bytes | bytearray, parts: Sequence[int]) -> list[memoryview]:
 class Guest:
     """A guest of one server."""
 
-    def __init__(self, filesystem: FileSystem, *, flags: int = EVERYTHING, init: bool = True, **limits: int) -> None:
-        self.server = Server(filesystem, **limits)
+    def __init__(
+        self,
+        filesystem: FileSystem,
+        *,
+        flags: int = EVERYTHING,
+        init: bool = True,
+        max_inodes: int = 1000,
+        max_handles: int = 1000,
+    ) -> None:
+        self.server = Server(filesystem, max_inodes=max_inodes, max_handles=max_handles)
         self._unique = 0
         if init:
             reply = self.init(flags=flags)

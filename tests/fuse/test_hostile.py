@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from pykrun.fs import InodeAllocator, NullFs
-from pykrun.fs.types import Attributes
+from pykrun.fs.types import Attributes, Entry
 from tests.fs.memory import MemoryFs
 from tests.fuse import guest as fuse
 from tests.fuse.guest import Guest, augmented, io_in, message
@@ -24,12 +24,12 @@ SILENT = (fuse.FORGET, fuse.BATCH_FORGET, fuse.NOTIFY_REPLY)
 
 
 class World:
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, *, max_inodes: int = 1000, max_handles: int = 1000) -> None:
         self.inner = MemoryFs(InodeAllocator())
         for name in (b"/one", b"/two", b"/three"):
             self.inner.plant(name, name)
         self.inner.plant(b"/sub/leaf", b"leaf")
-        self.guest = Guest(self.inner, **limits)
+        self.guest = Guest(self.inner, max_inodes=max_inodes, max_handles=max_handles)
 
 
 @pytest.fixture
@@ -179,6 +179,24 @@ def test_forgetting_more_than_was_looked_up(world: World, count: int) -> None:
     world.guest.forget(node, 0)
     assert world.guest.getattr(1).ino == 1
     assert world.guest.call(fuse.GETATTR, node, bytes(16)).error == errno.ESTALE
+
+
+def test_the_root_can_be_found_like_others_but_not_forgotten() -> None:
+    class Looping(MemoryFs):
+        def lookup(self, parent: int, name: bytes) -> Entry:
+            return self._entry(self.root)
+
+    inner = Looping(InodeAllocator())
+    guest = Guest(inner)
+    for _ in range(3):
+        assert guest.lookup(1, b"self").nodeid == 1
+    guest.forget(1, 2)
+    assert inner.lookups == {1: 1}
+    guest.forget(1, 5)
+    assert inner.lookups == {}
+    guest.lookup(1, b"self")
+    guest.server.reset()
+    assert inner.lookups == {}
 
 
 def test_batch_forget(world: World) -> None:
@@ -450,6 +468,13 @@ def test_rename_flags(world: World, flags: int) -> None:
 def test_times_that_cannot_be(world: World) -> None:
     body = struct.pack("<I4xQQQQQQIIII4xII4x", 16, 0, 0, 0, 5, 0, 0, 10**9, *(0,) * 5)
     assert world.guest.call(fuse.SETATTR, 1, body).error == errno.EINVAL
+
+
+@pytest.mark.parametrize("mode", [0, 0o644, 0o040755, 0o120777, 0o130644, 0o1100644, 0xFFFFFFFF])
+def test_kinds_of_nodes_that_cannot_be_made(world: World, mode: int) -> None:
+    body = struct.pack("<IIII", mode, 0, 0, 0) + b"new\0"
+    assert world.guest.call(fuse.MKNOD, 1, body).error == errno.EINVAL
+    assert b"new" not in world.inner.root.names
 
 
 def test_access_masks(world: World) -> None:

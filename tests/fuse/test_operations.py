@@ -38,7 +38,8 @@ CALLER = (11, 12, 13)
 
 
 def setattr_body(valid: int, **values: int) -> bytes:
-    order = "fh size lock_owner atime mtime ctime atimensec mtimensec ctimensec mode uid gid".split()
+    times = ("atime", "mtime", "ctime", "atimensec", "mtimensec", "ctimensec")
+    order = ("fh", "size", "lock_owner", *times, "mode", "uid", "gid")
     return struct.pack("<I4xQQQQQQIIII4xII4x", valid, *(values.get(name, 0) for name in order))
 
 

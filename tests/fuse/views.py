@@ -1,4 +1,4 @@
-"""The two views of the table of cases: plain bytes, and a path below which a real kernel has the file system mounted."""
+"""The two views of the table of cases: plain bytes, and a path where a real kernel has the file system mounted."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class BytesView:
         self.guest.forget(node)
         return found
 
-    def list(self, path: bytes) -> list[bytes]:
+    def names(self, path: bytes) -> list[bytes]:
         node = self._find(path).nodeid
         plain, plus = (sorted(self.guest.names(node, plus=plus)) for plus in (False, True))
         assert plain == plus
@@ -159,7 +159,7 @@ class MountView:
         finally:
             os.close(descriptor)
 
-    def list(self, path: bytes) -> list[bytes]:
+    def names(self, path: bytes) -> list[bytes]:
         return sorted(os.listdir(self._at(path)))
 
     def dots(self, path: bytes) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import E2BIG, EFBIG, EINVAL, ENOSYS, EOPNOTSUPP, ERANGE
+from stat import S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
 from typing import Any, Never
 
 from pykrun.fs.interface import STATELESS_DIRECTORIES
@@ -115,8 +116,13 @@ def symlink(session: Session, request: Request, name: bytes, target: bytes) -> b
     return _told(session, session.filesystem.symlink(request.ino, name, target, request.caller()))
 
 
+_NODES = (S_IFREG, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK)
+
+
 def mknod(session: Session, request: Request, mode: int, rdev: int, umask: int, name: bytes) -> bytes:
     """MKNOD."""
+    if mode >> 16 or S_IFMT(mode) not in _NODES:
+        raise errno_error(EINVAL)
     umask = _umask(session, umask)
     return _told(session, session.filesystem.mknod(request.ino, name, mode, rdev, umask, request.caller()))
 

@@ -34,7 +34,7 @@ class Session:
         self.stateless_directories = False
         """The guest was told that it need not open directories."""
         self.inodes: dict[int, int] = {ROOT: 1}
-        """Look-ups that were not taken back, by inode number; the root is always known."""
+        """Look-ups that were not taken back, by inode number; the root has one that never is."""
         self.files: Handles = {}
         self.directories: Handles = {}
         self._numbers = count(1)  # never starts again: an old number must not become valid again by chance
@@ -60,10 +60,11 @@ class Session:
         self.inodes[ino] = known + 1
 
     def forget(self, ino: int, times: int) -> None:
-        """Take back look-ups, never more than there were."""
+        """Take back look-ups, never more than there were; the root stays known."""
         known = self.inodes.get(ino, 0)
-        times = min(times, known)
-        if ino == ROOT or times <= 0:
+        rest = ino == ROOT
+        times = min(times, known - rest)
+        if times <= 0:
             return
         if times == known:
             del self.inodes[ino]
@@ -116,9 +117,10 @@ class Session:
             _quietly(filesystem.releasedir, ino, handle)
         self.files.clear()
         self.directories.clear()
-        del self.inodes[ROOT]
+        self.inodes[ROOT] -= 1
         for ino, times in self.inodes.items():
-            _quietly(filesystem.forget, ino, times)
+            if times:
+                _quietly(filesystem.forget, ino, times)
         self.inodes.clear()
         self.inodes[ROOT] = 1
         self.flags = 0
