@@ -60,7 +60,7 @@ def test_no_engine(run_pykrun: Pykrun, tmp_path: Path, engine: str) -> None:
     assert result.returncode == 125
     assert result.stdout == b""
     assert result.stderr.startswith(b"pykrun: ")
-    assert b"apt" in result.stderr
+    assert b"install" in result.stderr
     assert b"Traceback" not in result.stderr
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.boot.vm import Script, Vm, engine_process, read_line
+from tests.support.command import ROOT
 
 UML_MODULES = Path("/usr/lib/uml/modules")
 
@@ -37,7 +38,7 @@ def test_hostfs_shows_nothing_of_the_host(vm: Vm, tmp_path: Path) -> None:
         script.call("umount", at)
     options = [word for number in range(len(sources)) for word in ("--dir", f"/mnt/{number}")]
     vm.script(script, *options)
-    allowed = {b".", b".."}
+    allowed = {b".", b"..", b"planted"}  # what this guest itself wrote into the engine's empty folder
     for source, mounted, listed, found, _written in seen:
         assert all(outcome.value < 0 for outcome in found), source
         if vm.engine == "qemu":
@@ -108,7 +109,9 @@ def test_engine_has_no_rights(vm: Vm) -> None:
         for name in ("mnt", "pid", "net", "ipc"):
             assert os.readlink(engine / "ns" / name) != os.readlink(f"/proc/self/ns/{name}"), name
         assert not [
-            path for path in ("etc/shadow", "root", "home", "work", "proc/1") if (engine / "root" / path).exists()
+            path
+            for path in ("etc/shadow", "root", "home", "proc/1", str(ROOT).lstrip("/"))
+            if (engine / "root" / path).exists()
         ]
         limits = (engine / "limits").read_text().splitlines()
         assert next(line for line in limits if line.startswith("Max core file size")).split()[4:6] == ["0", "0"]

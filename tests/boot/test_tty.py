@@ -26,6 +26,7 @@ class Terminal:
     def __init__(self) -> None:
         self.master, self.slave = pty.openpty()
         self.seen = b""
+        self.process: subprocess.Popen[bytes]
         self.resize(33, 101)
         self.settings = termios.tcgetattr(self.slave)
 
@@ -37,7 +38,8 @@ class Terminal:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         side = self.slave
-        return vm.start(*words, stdin=side, stdout=side, stderr=side, prepare=take)
+        self.process = vm.start(*words, stdin=side, stdout=side, stderr=side, prepare=take)
+        return self.process
 
     def type(self, data: bytes) -> None:
         os.write(self.master, data)
@@ -47,9 +49,12 @@ class Terminal:
         end = time.monotonic() + limit
         while (match := re.search(pattern, self.seen)) is None:
             left = end - time.monotonic()
-            assert left > 0, f"no {pattern!r} in {self.seen!r}"
-            if select.select([self.master], [], [], left)[0]:
+            ended = self.process.poll() is not None
+            if select.select([self.master], [], [], 0 if ended else max(0.0, min(left, 0.2)))[0]:
                 self.seen += os.read(self.master, 65536)
+            else:
+                assert left > 0, f"no {pattern!r} in {self.seen!r}"
+                assert not ended, f"the end ({self.process.returncode}) before {pattern!r}: {self.seen!r}"
         self.seen = self.seen[match.end() :]
         return match
 

@@ -83,21 +83,21 @@ def test_environment(vm: Vm, tmp_path: Path) -> None:
 
 def test_nothing_becomes_a_kernel_parameter(vm: Vm, tmp_path: Path) -> None:
     """The kernel's command line is made of fixed words and of --kernel-arg alone."""
-    evil = "init=/evil KRUN_INIT=/evil quiet"
+    evil, words = "init=/evil KRUN_INIT=/evil quiet", "evil ro single"
     secret = tmp_path / "secret-word"
     secret.write_text("x")
     script = Script()
     line, own = script.read("/proc/cmdline"), script.call("readlink", "/proc/self/cwd")
-    name, file = script.read("/proc/sys/kernel/hostname"), script.read(f"/{evil}/file")
-    options = ["--workdir", f"/dir {evil}", "--dir", f"/dir {evil}", "--text", f"/{evil}/file=there"]
-    options += ["--env", f"EVIL={evil}", "--hostname", "KRUN_INIT=/evil", "--secret", f"/{evil}/secret={secret}"]
+    name, file = script.read("/proc/sys/kernel/hostname"), script.read(f"/{words}/file")
+    options = ["--workdir", f"/dir {evil}", "--dir", f"/dir {evil}", "--text", f"/{words}/file=there"]
+    options += ["--env", f"EVIL={evil}", "--hostname", "init=evil", "--secret", f"/{words}/secret={secret}"]
     options += ["--kernel-arg", "asked.for=this"]
     vm.script(script, *options)
     assert own.data == f"/dir {evil}".encode()
-    assert (name.data, file.data) == (b"KRUN_INIT=/evil\n", b"there")
-    words = line.data.split()
-    assert b"asked.for=this" in words
+    assert (name.data, file.data) == (b"init=evil\n", b"there")
+    assert b"asked.for=this" in line.data.split()
     assert b"evil" not in line.data
+    assert b"single" not in line.data
     assert b"secret" not in line.data
 
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -92,6 +93,9 @@ static int tty(int argc, char **argv)
     (void)argc;
     (void)argv;
     static const int caught[] = {SIGINT, SIGWINCH, 0};
+    sigset_t all, before;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, &before);
     catch_signals(caught);
     dprintf(1, "isatty %d %d %d\n", isatty(0), isatty(1), isatty(2));
     dprintf(1, "leader %d foreground %d\n", getsid(0) == tcgetsid(0), tcgetpgrp(0) == getpgrp());
@@ -99,7 +103,8 @@ static int tty(int argc, char **argv)
     dprintf(1, "ready\n");
     for (;;) {
         char line[256];
-        ssize_t got = read(0, line, sizeof line - 1);
+        struct pollfd input = {.fd = 0, .events = POLLIN};
+        ssize_t got = ppoll(&input, 1, NULL, &before) < 0 ? -1 : read(0, line, sizeof line - 1);
         if (arrived[SIGINT] > 0) {
             arrived[SIGINT] = 0;
             dprintf(1, "interrupt\n");
