@@ -8,7 +8,7 @@ from pykrun.errors import MissingError
 from pykrun.host.cache import cache_directory, stamp, write_atomic
 from pykrun.machine import Kernel
 
-_VERSION = 1  # of the layout; part of the cache key
+_VERSION = 2  # of the layout; part of the cache key
 _KEEP = 8
 
 TRANSPORTS = ("virtio_pci", "virtio_mmio")
@@ -16,6 +16,12 @@ TRANSPORTS = ("virtio_pci", "virtio_mmio")
 
 NEEDED = ("virtiofs", "virtio_console")
 """What every machine of ours boots from and speaks through."""
+
+KMSG = (1, 11)
+"""What init gets as its console: the kernel's log, which reaches whatever console the engine has.
+
+User Mode Linux has no terminal as its console here (`pykrun.engine.uml`).
+"""
 
 
 def initramfs(kernel: Kernel, blob: Path, extra: tuple[str, ...] = ()) -> Path | None:
@@ -59,7 +65,8 @@ def _content(modules: Path, blob: Path, extra: tuple[str, ...]) -> list[bytes]:
         return []
     entries = [
         cpio.folder("dev"),
-        cpio.character_device("dev/console", 5, 1),
+        cpio.file("dev/console", b""),  # takes the place of the kernel's own node, which is of the next one's type
+        cpio.character_device("dev/console", *KMSG),
         cpio.folder("mnt"),
         cpio.folder("stage1"),
     ]
