@@ -17,6 +17,7 @@ class Places:
     terminal = "/dev/hvc0"
     console = "/dev/console"
     mount_table = "/proc/mounts"
+    uevent_helper = "/sys/kernel/uevent_helper"
     random = "/dev/urandom"
     patience = 5.0
     """Seconds that a device which was promised may take to appear."""
