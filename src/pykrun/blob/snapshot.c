@@ -105,18 +105,20 @@ static ssize_t read_all(const char *path, char *into, size_t room) {
 /* Every mapping outside the image is listed in `gone`. Writable ones other than the stack would be lost: an error. */
 static int survey(struct area image, struct area *gone, int room) {
     static const char *const expected[] = {"[stack]", "[vvar]", "[vvar_vclock]", "[vdso]", "[vsyscall]"};
-    char *text = mmap(NULL, MAX_MAPS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (text == MAP_FAILED || read_all("/proc/self/maps", text, MAX_MAPS) < 0)
+    char text[MAX_MAPS]; /* on the stack: a mapping of its own could merge with one that is to be found */
+    if (read_all("/proc/self/maps", text, sizeof text) < 0)
         return fail_errno("/proc/self/maps");
     int count = 0;
     for (char *line = text, *next; *line; line = next) {
         next = strchr(line, '\n');
+        if (!next)
+            break;
         *next++ = 0;
         struct area area;
         char mode[5];
         if (sscanf(line, "%lx-%lx %4s", &area.from, &area.to, mode) != 3)
             return fail("/proc/self/maps is not as expected");
-        if (area.from < image.to || area.from == (uintptr_t)text)
+        if (area.from < image.to)
             continue;
         int known = 0;
         for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
@@ -129,7 +131,6 @@ static int survey(struct area image, struct area *gone, int room) {
             return fail("too many mappings");
         gone[count++] = area;
     }
-    munmap(text, MAX_MAPS);
     return count;
 }
 

@@ -1,0 +1,1 @@
+"""The init blob: recipe, build, cache, the C parts."""
