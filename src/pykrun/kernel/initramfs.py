@@ -8,7 +8,7 @@ from pykrun.errors import MissingError
 from pykrun.host.cache import cache_directory, stamp, write_atomic
 from pykrun.machine import Kernel
 
-_VERSION = 2  # of the layout; part of the cache key
+_VERSION = 3  # of the layout; part of the cache key
 _KEEP = 8
 
 TRANSPORTS = ("virtio_pci", "virtio_mmio")
@@ -57,6 +57,7 @@ def _content(modules: Path, blob: Path, extra: tuple[str, ...]) -> list[bytes]:
     """The archive's bytes; nothing when there is nothing to load."""
     from pykrun.kernel import cpio
     from pykrun.kernel.modules import ModuleTree
+    from pykrun.kernel.strip import without_debug
 
     tree = ModuleTree(modules)
     wanted = (*(name for name in TRANSPORTS[:1] if name in tree), *NEEDED, *extra)
@@ -70,7 +71,7 @@ def _content(modules: Path, blob: Path, extra: tuple[str, ...]) -> list[bytes]:
         cpio.folder("mnt"),
         cpio.folder("stage1"),
     ]
-    entries += [cpio.file(f"stage1/{index:02}-{name}.ko", data) for index, (name, data) in enumerate(order)]
+    entries += [cpio.file(f"stage1/{index:02}-{name}.ko", without_debug(data)) for index, (name, data) in enumerate(order)]
     entries.append(cpio.file("init", blob.read_bytes(), 0o755))
     return list(cpio.archive(entries))
 
