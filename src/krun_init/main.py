@@ -76,8 +76,8 @@ class Guest:
     def boot(self) -> Ending:
         """Everything, in order. Each step raises `InitError` if the boot cannot go on."""
         run, places, log = self.trace.run, self.places, self.log
-        self.signals = run(_linux.signalfd, watch.REPORTED)
         run(session.standard_descriptors, places)
+        self.signals = run(_linux.signalfd, watch.REPORTED)
         run(stage_one.enter_root, self.argv, self.environ, places, log, self.trace)
         run(mounts.standard, places.devices, log)
         run(blockroot.enter, self.words)
