@@ -1,7 +1,7 @@
 """A stand-in for CPython's C module `_json`, for the native recipe: Debian's archive does not have that module.
 
 Only what krun_init uses: `make_scanner(context)`, a callable that reads the value at an index and returns it with the
-index behind it. It raises StopIteration where no value begins, ValueError for what is wrong within one.
+index behind it. It raises StopIteration where a value should begin and does not, ValueError for all else that is wrong.
 """
 
 from __future__ import annotations
@@ -73,11 +73,7 @@ class make_scanner:
 
     def _member(self, text: str, index: int) -> tuple[Any, int]:
         """A value within another, with the white space on both its sides."""
-        start = _skip(text, index)
-        try:
-            value, index = self(text, start)
-        except StopIteration:
-            raise _malformed("a value is missing", start) from None
+        value, index = self(text, _skip(text, index))
         return value, _skip(text, index)
 
     def _number(self, text: str, start: int) -> tuple[Any, int]:

@@ -141,9 +141,9 @@ def source_lines(text: str) -> str:
     """One-line format: every `deb` line as a `deb-src` line, each once. See sources.list(5)."""
     lines = []
     for line in text.splitlines():
-        kind, _, rest = line.partition("#")[0].strip().partition(" ")
-        if kind in ("deb", "deb-src"):
-            lines.append(f"deb-src {rest.strip()}")
+        kind, *rest = line.partition("#")[0].split(maxsplit=1)[:2] or [""]
+        if kind in ("deb", "deb-src") and rest:
+            lines.append(f"deb-src {rest[0].strip()}")
     return "\n".join([*dict.fromkeys(lines), ""])
 
 
