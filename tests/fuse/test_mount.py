@@ -269,3 +269,19 @@ def test_a_read_only_mount(tmp_path: Path) -> None:
         assert line.split()[3].startswith("ro,nosuid,nodev")
     finally:
         mount.close()
+
+
+@pytest.mark.parametrize("command", ["test -f once", "cp once {copy}", "./once", "stat once", ". ./once"])
+def test_what_uses_a_one_shot_file_up(tmp_path: Path, command: str) -> None:
+    """As docs/filesystem.md says: whoever asks for the name uses it up, and who asks twice gets nothing."""
+    mountpoint = tmp_path / "m"
+    mountpoint.mkdir()
+    fs = augmented()
+    fs.add_file(b"/once", b"#!/bin/sh\nexit 5\n", mode=0o755, one_shot=True)
+    with mounted(fs, mountpoint):
+        line = command.format(copy=tmp_path / "copy")
+        done = subprocess.run(["/bin/sh", "-c", line], cwd=mountpoint, capture_output=True, timeout=30, check=False)
+        assert not (mountpoint / "once").exists()
+    expected = {"test -f once": 0, "stat once": 0, ". ./once": 5}
+    assert done.returncode == expected.get(command, done.returncode or -1)
+    assert not (tmp_path / "copy").exists()
