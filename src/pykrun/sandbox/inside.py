@@ -68,6 +68,8 @@ def run(
     except BaseException as error:  # the copy of the supervisor must not run on
         text = str(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {error}"
         _say(keeper.report, "E" + text.replace("\n", " "))
+    if keeper.folder and not keeper.is_program:
+        remove_tree(keeper.folder)
     os._exit(125)
 
 
@@ -100,6 +102,7 @@ class _Keeper:
         self.caller = caller
         self.folder = ""  # the temporary folder of the reduced level
         self.names: list[tuple[str, str]] = []  # what to write in the arguments in place of FILES and WORK names
+        self.is_program = False  # in the second process, from its fork to its execve
         self.passed: list[int] = []  # further descriptors the program needs, after the jail's own
 
     def run(self) -> NoReturn:
@@ -125,7 +128,7 @@ class _Keeper:
         if self.level != REDUCED:
             linux.set_parent_death_signal(signal.SIGKILL)
         if _ready((self.supervisor,)):
-            os._exit(125)
+            raise _Refused("the supervisor is gone")
 
     # The file system
 
@@ -187,6 +190,8 @@ class _Keeper:
 
     def _temporary_folder(self) -> None:
         """A private folder on the host in place of a root of one's own; files are passed as descriptors."""
+        import shutil  # noqa: F401  # for remove_tree: without rights the library may be out of reach
+
         for base in ("/dev/shm", os.environ.get("TMPDIR", "/tmp"), "/tmp", "/var/tmp"):
             if _has_room(base, self.jail.room):
                 break
@@ -251,6 +256,7 @@ class _Keeper:
         os.close(keeper)
 
     def _execute(self, keeper: int) -> NoReturn:
+        self.is_program = True
         os.setsid()
         linux.set_parent_death_signal(signal.SIGKILL)
         if _ready((keeper,)):
