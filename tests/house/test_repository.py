@@ -58,7 +58,13 @@ def test_one_version() -> None:
 
 def test_typed() -> None:
     assert (SRC / "pykrun" / "py.typed").is_file()
-    assert "py.typed" in tomllib.loads(text_of(ROOT / "pyproject.toml"))["tool"]["setuptools"]["package-data"]["pykrun"]
+
+
+def test_what_is_installed_is_complete() -> None:
+    """An installed pykrun builds the blob too: every file of src that is no Python belongs to the package's data."""
+    patterns = tomllib.loads(text_of(ROOT / "pyproject.toml"))["tool"]["setuptools"]["package-data"]
+    matched = {path for package, words in patterns.items() for word in words for path in (SRC / package).glob(word)}
+    assert {path for path in tracked() if path.is_relative_to(SRC) and path.suffix != ".py"} - matched == set()
 
 
 @pytest.mark.parametrize("name", FRONT_DOOR)
