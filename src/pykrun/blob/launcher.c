@@ -168,7 +168,7 @@ static void start_python(void) {
  * with its NUL, u32 1 for a package, u32 length of the code, the name, the code (marshal).
  */
 
-static struct _frozen modules[MAX_MODULES + 1]; /* ends with an entry of zeros */
+static struct _frozen *modules; /* ends with an entry of zeros; only while they are imported */
 
 static const unsigned char *take(const unsigned char **at, const unsigned char *limit, size_t size) {
     if ((size_t)(limit - *at) < size)
@@ -189,7 +189,8 @@ static void list_modules(const unsigned char *at, size_t size) {
     if (memcmp(take(&at, limit, 8), "KRUNFRZ1", 8))
         die("these are no frozen modules");
     uint32_t count = take_u32(&at, limit);
-    if (count > MAX_MODULES)
+    modules = count <= MAX_MODULES ? calloc(count + 1, sizeof *modules) : NULL;
+    if (!modules)
         die("too many frozen modules");
     for (uint32_t i = 0; i < count; i++) {
         uint32_t name_size = take_u32(&at, limit);
@@ -228,6 +229,8 @@ static void import_package(const unsigned char *frozen, size_t size) {
     if (!entry || !environment)
         die(ENTRY);
     PyDict_Clear(environment); /* the builder's */
+    PyImport_FrozenModules = NULL;
+    free(modules);
 }
 
 /* Collect now, then never look at what is there again. */
@@ -319,8 +322,6 @@ static int save(const char *frozen, const char *out) {
     close(fd);
     start_python();
     import_package(bytes, size);
-    PyImport_FrozenModules = NULL; /* all are imported; the file goes */
-    memset(modules, 0, sizeof modules);
     munmap(bytes, size);
     settle_garbage();
     PyThreadState_Get()->native_thread_id = 1; /* of this run; the kernel starts the resumed program as thread 1 */
