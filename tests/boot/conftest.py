@@ -35,6 +35,17 @@ def busybox() -> Path:
     return Path(path).resolve()
 
 
+@pytest.fixture(
+    params=[
+        pytest.param("uml", marks=pytest.mark.uml),
+        pytest.param("qemu", marks=[pytest.mark.qemu, pytest.mark.full]),
+    ]
+)
+def vm_once(request: pytest.FixtureRequest, tool: Path, run_pykrun: Pykrun) -> Vm:
+    """For what the init or the supervisor decides and no engine changes: on the slow engine only in the long run."""
+    return Vm(request.param, tool, run_pykrun)
+
+
 @pytest.fixture
 def vm(engine: str, tool: Path, run_pykrun: Pykrun) -> Vm:
     """`pykrun run` with that engine."""

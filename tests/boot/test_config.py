@@ -123,28 +123,28 @@ def test_oci_process(vm: Vm, config: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "environment", "directory"), [("args", "env", "cwd"), ("Cmd", "Env", "WorkingDir")]
 )
-def test_flat_config(vm: Vm, config: Path, arguments: str, environment: str, directory: str) -> None:
+def test_flat_config(vm_once: Vm, config: Path, arguments: str, environment: str, directory: str) -> None:
     seen = Surroundings()
     document = {arguments: seen.words, environment: ["A=1", "HOME=/flat", "KRUN_INIT=/evil"], directory: "/work"}
     config.write_text(json.dumps(document))
-    seen.run(vm, "--secret", f"/.krun_config.json={config}", "--dir", "/work")
+    seen.run(vm_once, "--secret", f"/.krun_config.json={config}", "--dir", "/work")
     assert seen.cwd == b"/work"
     assert {b"A=1", b"HOME=/flat", b"KRUN_INIT=/evil"} <= seen.environment
 
 
-def test_docker_config_with_entrypoint(vm: Vm, config: Path) -> None:
+def test_docker_config_with_entrypoint(vm_once: Vm, config: Path) -> None:
     document = {"Entrypoint": ["/tool", "argv"], "Cmd": ["a", "", "b c"], "Env": ["A=1"], "WorkingDir": "/"}
     config.write_text(json.dumps(document))
-    result = vm.run("--secret", f"/.krun_config.json={config}")
+    result = vm_once.run("--secret", f"/.krun_config.json={config}")
     assert (result.code, result.lines(), result.err) == (0, [b"a", b"", b"b c"], b"")
 
 
-def test_command_line_wins_over_the_config(vm: Vm, config: Path) -> None:
+def test_command_line_wins_over_the_config(vm_once: Vm, config: Path) -> None:
     seen = Surroundings()
     document = {"args": ["/tool", "exit", "99"], "env": ["A=config", "B=config"], "cwd": "/"}
     config.write_text(json.dumps(document))
     options = ["--dir", "/work", "--workdir", "/work", "--env", "A=option", "--secret", f"/.krun_config.json={config}"]
-    seen.run(vm, *options, "--", *seen.words)
+    seen.run(vm_once, *options, "--", *seen.words)
     assert seen.cwd == b"/work"
     assert {b"A=option", b"B=config"} <= seen.environment
 

@@ -31,17 +31,17 @@ def test_exit_code_is_the_workloads(vm: Vm, words: tuple[str, str], code: int) -
     [("/nowhere", 127), ("/plain", 126), ("/empty", 126)],
     ids=["missing", "no mode bit", "no format"],
 )
-def test_program_that_cannot_be_executed(vm: Vm, tmp_path: Path, command: str, code: int) -> None:
+def test_program_that_cannot_be_executed(vm_once: Vm, tmp_path: Path, command: str, code: int) -> None:
     source = tmp_path / "text"
     source.write_bytes(b"\x7fELF but not really\n")
-    words = ["--file", f"/plain={vm.tool}:0644", "--file", f"/empty={source}:0755", "--", command, "argument"]
-    result = vm.run(*words)
+    words = ["--file", f"/plain={vm_once.tool}:0644", "--file", f"/empty={source}:0755", "--", command, "argument"]
+    result = vm_once.run(*words)
     assert (result.code, result.out) == (code, b"")
     assert command.encode() in result.err
 
 
-def test_working_directory(vm: Vm, tmp_path: Path) -> None:
-    missing = vm.tool_run("exit", "0", options=["--workdir", "/not/there"])
+def test_working_directory(vm_once: Vm, tmp_path: Path) -> None:
+    missing = vm_once.tool_run("exit", "0", options=["--workdir", "/not/there"])
     assert missing.code == 125
     assert b"/not/there" in missing.err
     assert b"Traceback" not in missing.err
@@ -61,10 +61,10 @@ def good(name: str, **process: object) -> object:
         good("cwd no string", cwd=["/"]),
     ],
 )
-def test_wrong_config_does_not_run(vm: Vm, tmp_path: Path, config: str) -> None:
+def test_wrong_config_does_not_run(vm_once: Vm, tmp_path: Path, config: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(config)
-    result = vm.run("--secret", f"/.krun_config.json={path}")
+    result = vm_once.run("--secret", f"/.krun_config.json={path}")
     assert (result.code, result.out) == (125, b"")
     assert b".krun_config.json" in result.err
 
@@ -95,19 +95,19 @@ def test_pid1_mode_is_pid_1(vm: Vm) -> None:
     assert (result.code, result.out) == (0, b"1 \n1 \n")
 
 
-def test_background_process_does_not_hold_the_end(vm: Vm) -> None:
+def test_background_process_does_not_hold_the_end(vm_once: Vm) -> None:
     """A process that keeps the streams open, in a session of its own, ends with the VM."""
-    result = vm.run("--", "/tool", "orphan", "100", limit=60)
+    result = vm_once.run("--", "/tool", "orphan", "100", limit=60)
     assert (result.code, result.out, result.err) == (9, b"parent\n", b"")
 
 
-def test_orphans_are_reaped(vm: Vm, busybox: Path) -> None:
+def test_orphans_are_reaped(vm_once: Vm, busybox: Path) -> None:
     """PID 1 is everybody's last parent: no zombie stays, the exit code is still the workload's."""
     script = "/tool orphans 20; /bin/busybox sleep 1; /bin/busybox grep -l '^State:.Z' /proc/[0-9]*/status; exit 17"
-    result = vm.run("--file", f"/bin/busybox={busybox}:0755", "--", "/bin/busybox", "sh", "-c", script)
+    result = vm_once.run("--file", f"/bin/busybox={busybox}:0755", "--", "/bin/busybox", "sh", "-c", script)
     assert (result.code, result.out, result.err) == (17, b"", b"")
 
 
-def test_shell_is_the_default_command(vm: Vm, busybox: Path) -> None:
-    result = vm.run("--file", f"/bin/sh={busybox}:0755", stdin=b"echo $((6 * 7)); exit 3\n")
+def test_shell_is_the_default_command(vm_once: Vm, busybox: Path) -> None:
+    result = vm_once.run("--file", f"/bin/sh={busybox}:0755", stdin=b"echo $((6 * 7)); exit 3\n")
     assert (result.code, result.out, result.err) == (3, b"42\n", b"")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-
 from tests.boot.vm import Script, Vm, finish
 
 
@@ -45,11 +43,8 @@ def test_big_file(vm: Vm, tmp_path: Path, busybox: Path) -> None:
     assert result.out == data
 
 
-@pytest.mark.uml
-def test_several_at_once(vm: Vm) -> None:
-    if vm.engine != "uml":
-        pytest.skip("emulated machines would only wait for each other")
-    processes = [vm.start("--text", f"/who={number}", "--", "/tool", "ops", "read", "/who") for number in range(6)]
+def test_several_at_once(vm_once: Vm) -> None:
+    processes = [vm_once.start("--text", f"/who={number}", "--", "/tool", "ops", "read", "/who") for number in range(6)]
     results = [finish(process) for process in processes]
     assert [(result.code, result.err) for result in results] == [(0, b"")] * 6
     assert [result.out for result in results] == [b"1 %02x\n" % (48 + number) for number in range(6)]

@@ -128,7 +128,7 @@ def test_one_of_two_racers_gets_a_one_shot_file(vm: Vm, tmp_path: Path, rounds: 
     assert outcomes == [(-errno.ENOENT, 33)] * rounds
 
 
-def test_one_shot_file_is_read_once_and_whole(vm: Vm, tmp_path: Path) -> None:
+def test_one_shot_file_is_read_once_and_whole(vm_once: Vm, tmp_path: Path) -> None:
     big = bytes(range(256)) * 1200
     secret = tmp_path / "secret"
     secret.write_bytes(big)
@@ -139,7 +139,7 @@ def test_one_shot_file_is_read_once_and_whole(vm: Vm, tmp_path: Path) -> None:
     rest += [script.call("open", "/run/secrets/key", "create")]
     stat_only, after_stat = script.call("stat", "/run/secrets/plain"), script.read("/run/secrets/plain")
     options = ["--secret", f"/run/secrets/key={secret}", "--secret", f"/run/secrets/plain={secret}"]
-    vm.script(script, *options, "--secret", f"/run/secrets/octal={secret}:0440")
+    vm_once.script(script, *options, "--secret", f"/run/secrets/octal={secret}:0440")
     assert names(seen_before) == {b".", b".."}
     assert first.data == big
     assert [outcome.value for outcome in rest] == [-errno.ENOENT, -errno.ENOENT, -errno.EPERM]

@@ -22,8 +22,8 @@ def test_signal_reaches_the_workload(vm: Vm, number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_a_workload_that_does_not_care(vm: Vm, number: signal.Signals) -> None:
-    process = vm.start("--", "/tool", "sleep", "100", "ready")
+def test_signal_ends_a_workload_that_does_not_care(vm_once: Vm, number: signal.Signals) -> None:
+    process = vm_once.start("--", "/tool", "sleep", "100", "ready")
     assert read_line(process) == b"ready\n"
     process.send_signal(number)
     result = finish(process, limit=60)
@@ -40,8 +40,8 @@ def test_second_ctrl_c_ends_the_vm(vm: Vm) -> None:
     assert result.code == 128 + signal.SIGINT
 
 
-def test_many_signals_do_not_confuse(vm: Vm) -> None:
-    process = vm.start("--", "/tool", "trap", "3", "8")
+def test_many_signals_do_not_confuse(vm_once: Vm) -> None:
+    process = vm_once.start("--", "/tool", "trap", "3", "8")
     assert read_line(process) == b"ready\n"
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
         process.send_signal(number)
@@ -60,8 +60,8 @@ def test_timeout(vm: Vm) -> None:
     assert seconds <= took < seconds + 15
 
 
-def test_timeout_during_boot(vm: Vm) -> None:
-    result = vm.tool_run("exit", "0", options=["--timeout", "0.05"])
+def test_timeout_during_boot(vm_once: Vm) -> None:
+    result = vm_once.tool_run("exit", "0", options=["--timeout", "0.05"])
     assert result.code == 124
     assert b"Traceback" not in result.err
 
@@ -81,9 +81,9 @@ def ignore_hang_up() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
-def test_ignored_signals_stay_ignored(vm: Vm) -> None:
+def test_ignored_signals_stay_ignored(vm_once: Vm) -> None:
     """Under nohup a hang-up ends neither pykrun nor the workload."""
-    process = vm.start("--", "/tool", "cat", stdin=subprocess.PIPE, prepare=ignore_hang_up)
+    process = vm_once.start("--", "/tool", "cat", stdin=subprocess.PIPE, prepare=ignore_hang_up)
     assert process.stdin is not None
     os.write(process.stdin.fileno(), b"ready\n")
     assert read_line(process) == b"ready\n"

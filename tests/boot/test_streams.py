@@ -57,15 +57,15 @@ def test_last_megabyte_arrives_at_a_slow_reader(vm: Vm, stream: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 4096, MIB])
-def test_last_bytes_before_the_exit(vm: Vm, size: int) -> None:
-    result = vm.tool_run("gen", str(size))
+def test_last_bytes_before_the_exit(vm_once: Vm, size: int) -> None:
+    result = vm_once.tool_run("gen", str(size))
     assert (result.code, result.out, result.err) == (0, counters(size), b"")
 
 
-def test_a_reader_that_sleeps_longer_than_any_patience(vm: Vm) -> None:
+def test_a_reader_that_sleeps_longer_than_any_patience(vm_once: Vm) -> None:
     """Init gives up after five seconds of silence; the host must not be silent while its reader sleeps."""
     size = MIB
-    process = vm.start("--", "/tool", "gen", str(size))
+    process = vm_once.start("--", "/tool", "gen", str(size))
     assert process.stdout is not None
     time.sleep(12)
     assert process.poll() is None
@@ -124,8 +124,8 @@ def close(*fds: int) -> None:
         os.close(fd)
 
 
-def test_closed_input(vm: Vm) -> None:
-    result = vm.run("--", "/tool", "count", prepare=lambda: close(0))
+def test_closed_input(vm_once: Vm) -> None:
+    result = vm_once.run("--", "/tool", "count", prepare=lambda: close(0))
     assert (result.code, result.out, result.err) == (0, b"0 0\n", b"")
 
 
@@ -135,8 +135,8 @@ def test_closed_output(vm: Vm) -> None:
     assert (result.code, result.out, result.err) == (42, b"", b"write: 32\n")
 
 
-def test_everything_closed(vm: Vm) -> None:
-    result = vm.run("--", "/tool", "exit", "7", prepare=lambda: close(0, 1, 2), limit=60)
+def test_everything_closed(vm_once: Vm) -> None:
+    result = vm_once.run("--", "/tool", "exit", "7", prepare=lambda: close(0, 1, 2), limit=60)
     assert (result.code, result.out, result.err) == (7, b"", b"")
 
 
@@ -147,8 +147,8 @@ def test_workload_that_reads_no_input(vm: Vm) -> None:
     assert (result.code, result.out) == (5, b"")
 
 
-def test_input_that_stays_open(vm: Vm) -> None:
-    process = vm.start("--", "/tool", "exit", "6", stdin=subprocess.PIPE)
+def test_input_that_stays_open(vm_once: Vm) -> None:
+    process = vm_once.start("--", "/tool", "exit", "6", stdin=subprocess.PIPE)
     assert process.wait(60) == 6
 
 
@@ -165,25 +165,25 @@ def test_reader_goes_away(vm: Vm, program: str, code: int) -> None:
     assert result.err == (b"write: 32\n" if program == "epipe" else b"")
 
 
-def test_full_disk_is_an_error_for_the_workload(vm: Vm) -> None:
+def test_full_disk_is_an_error_for_the_workload(vm_once: Vm) -> None:
     with open("/dev/full", "wb") as full:
-        result = vm.run("--", "/tool", "epipe", stdout=full, limit=60)
+        result = vm_once.run("--", "/tool", "epipe", stdout=full, limit=60)
     assert (result.code, result.err) == (42, b"write: 32\n")
 
 
-def test_output_into_files(vm: Vm, tmp_path: Path) -> None:
+def test_output_into_files(vm_once: Vm, tmp_path: Path) -> None:
     """Regular files are written where they stand, neither truncated nor from the start."""
     out, err = tmp_path / "out", tmp_path / "err"
     out.write_bytes(b"before\n")
     with out.open("ab") as stdout, err.open("wb") as stderr:
-        process = vm.start("--", "/tool", "interleave", "100", stdout=stdout, stderr=stderr)
+        process = vm_once.start("--", "/tool", "interleave", "100", stdout=stdout, stderr=stderr)
         assert process.wait(LIMIT) == 0
     assert out.read_bytes() == b"before\n" + b"".join(b"%d\n" % number for number in range(0, 100, 2))
     assert err.read_bytes() == b"".join(b"%d\n" % number for number in range(1, 100, 2))
 
 
-def test_output_and_error_in_one_pipe(vm: Vm) -> None:
-    result = vm.run("--", "/tool", "interleave", "1000", stderr=subprocess.STDOUT)
+def test_output_and_error_in_one_pipe(vm_once: Vm) -> None:
+    result = vm_once.run("--", "/tool", "interleave", "1000", stderr=subprocess.STDOUT)
     lines = list(map(int, result.out.split()))
     assert result.code == 0
     assert sorted(lines) == list(range(1000))

@@ -97,15 +97,15 @@ def test_terminal(vm: Vm, terminal: Terminal, option: list[str]) -> None:
     assert termios.tcgetattr(terminal.slave) == terminal.settings
 
 
-def test_end_of_file_key(vm: Vm, terminal: Terminal) -> None:
-    process = terminal.start(vm, "--", "/tool", "tty")
+def test_end_of_file_key(vm_once: Vm, terminal: Terminal) -> None:
+    process = terminal.start(vm_once, "--", "/tool", "tty")
     terminal.expect(rb"ready\r\n")
     terminal.type(b"\x04")
     assert process.wait(LIMIT) == 3
 
 
-def test_no_terminal_when_told(vm: Vm, terminal: Terminal) -> None:
-    process = terminal.start(vm, "-T", "--", "/tool", "tty")
+def test_no_terminal_when_told(vm_once: Vm, terminal: Terminal) -> None:
+    process = terminal.start(vm_once, "-T", "--", "/tool", "tty")
     terminal.expect(rb"isatty 0 0 0\r\n")
     terminal.expect(rb"ready\r\n")
     terminal.type(b"quit\n")
@@ -121,17 +121,20 @@ def test_job_control(vm: Vm, terminal: Terminal, busybox: Path) -> None:
     assert b"can't access tty" not in first[1]
     terminal.type(b"echo flags=$-\r")
     assert b"m" in terminal.expect(rb"flags=([a-z]+)\r\n")[1]
+    terminal.expect(rb"\[prompt\] ")
     terminal.type(b"/tool sleep 100 going\r")
     terminal.expect(rb"\ngoing\r\n")
     terminal.type(b"\x03")
     terminal.expect(rb"\[prompt\] ")
     terminal.type(b"echo status=$?\r")
     terminal.expect(rb"status=130\r\n")
+    terminal.expect(rb"\[prompt\] ")
     terminal.type(b"/tool sleep 100 going\r")
     terminal.expect(rb"\ngoing\r\n")
     terminal.type(b"\x1a")
     terminal.expect(rb"Stopped")
-    terminal.type(b"kill -9 %1; exit 7\r")
+    terminal.expect(rb"\[prompt\] ")
+    terminal.type(b"kill -9 %1; wait; exit 7\r")
     assert process.wait(LIMIT) == 7
     assert termios.tcgetattr(terminal.slave) == terminal.settings
 

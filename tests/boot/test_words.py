@@ -38,10 +38,10 @@ def test_arguments(vm: Vm) -> None:
     assert result.lines() == words
 
 
-def test_many_arguments(vm: Vm) -> None:
+def test_many_arguments(vm_once: Vm) -> None:
     """More than the kernel's command line could hold a hundred times over, and the program's own name."""
     words: list[Word] = [b"%d-%s" % (number, b"y" * 50) for number in range(5000)]
-    result = vm.run("/tool", "argv", *words)
+    result = vm_once.run("/tool", "argv", *words)
     assert (result.code, result.err) == (0, b"")
     assert result.lines() == words
 
