@@ -1,0 +1,295 @@
+"""The native seam on the host: what the child of `spawn` gets, and how its failures come back."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import posix
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from krun_init import _linux, ending, relay, watch
+from krun_init.loop import Loop
+from krun_init.main import main
+from krun_init.relay import Input, Output
+from krun_init.version import VERSION
+from pykrun import version
+from tests.guest.machine import BUSYBOX
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        try:
+            os.close(end)
+        except OSError:
+            pass
+
+
+def run(command: list[str], pipe: tuple[int, int], **options: Any) -> tuple[str, int]:
+    """Spawn busybox with its output in the pipe: the output and the wait status's exit code."""
+    options.setdefault("streams", (-1, pipe[1], -1))
+    pid = _linux.spawn([BUSYBOX], command, options.pop("env", []), **options)
+    os.close(pipe[1])
+    output = b""
+    while data := os.read(pipe[0], 65536):
+        output += data
+    return output.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_child_has_only_its_streams(pipe: tuple[int, int], tmp_path: Path) -> None:
+    leaked = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(leaked, True)
+    output, code = run(["ls", "-1", "/proc/self/fd"], pipe)
+    os.close(leaked)
+    assert (sorted(output.split()), code) == (["0", "1", "2", "3"], 0)  # 3 is the listing of the folder itself
+
+
+def test_signals_are_default_and_unblocked(pipe: tuple[int, int]) -> None:
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        output, _code = run(["cat", "/proc/self/status"], pipe)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    status = dict(line.split(":\t", 1) for line in output.splitlines() if ":\t" in line)
+    assert status["SigBlk"] == "0" * 16
+    assert not int(status["SigIgn"], 16) & 1 << signal.SIGPIPE - 1
+
+
+def test_own_group_and_own_session(pipe: tuple[int, int]) -> None:
+    output, _code = run(["cat", "/proc/self/stat"], pipe)
+    pid, _name, _state, _parent, group, session, *_rest = output.split()
+    assert (group, session) == (pid, str(os.getsid(0)))
+
+
+def test_own_session(pipe: tuple[int, int]) -> None:
+    output, _code = run(["cat", "/proc/self/stat"], pipe, session=1)
+    pid, _name, _state, _parent, group, session, *_rest = output.split()
+    assert group == session == pid
+
+
+@pytest.mark.parametrize(
+    ("options", "step", "number"),
+    [
+        ({"rlimits": [(7, 2, 1)]}, "rlimits", errno.EINVAL),
+        ({"streams": (-1, 1000, -1)}, "streams", errno.EBADF),
+        ({"session": 1, "terminal": 1000}, "session", errno.EBADF),
+    ],
+)
+def test_failing_step_is_named_and_nobody_is_left(options: dict[str, Any], step: str, number: int) -> None:
+    with pytest.raises(OSError, match=step) as caught:
+        _linux.spawn([BUSYBOX], ["true"], [], **options)
+    assert (caught.value.filename, caught.value.errno) == (step, number)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (["/x"], ["a\0b"], []),
+        (["/x"], [1], []),
+        (["/x"], 5, []),
+        (5, ["a"], []),
+    ],
+)
+def test_arguments_are_checked(arguments: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        _linux.spawn(*arguments)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"streams": (0, 1, 2)},
+        {"streams": (3, 4)},
+        {"rlimits": [7]},
+        {"rlimits": [(7, 1)]},
+        {"groups": ["x"]},
+        {"groups": 5},
+        {"capabilities": (1, 2)},
+        {"capabilities": [1, 2, 3, 4, 5]},
+        {"nonsense": 1},
+    ],
+)
+def test_options_are_checked(options: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        _linux.spawn([BUSYBOX], ["true"], [], **options)
+
+
+def test_many_and_long_arguments(pipe: tuple[int, int]) -> None:
+    words = [str(number) for number in range(20_000)]
+    output, _code = run(["sh", "-c", 'echo $# ${#1} "$A"', "sh", "x" * 100_000, *words], pipe, env=[b"A=b"])
+    assert output == "20001 100000 b\n"
+
+
+def test_signalfd_reports_what_is_asked_for_only() -> None:
+    script = (
+        "import sys, os, signal; sys.path[:0] = [sys.argv[1], sys.argv[2]];"
+        "from tests.guest import seam; from pathlib import Path; seam.load(Path(sys.argv[3]));"
+        "from krun_init import _linux, watch; fd = _linux.signalfd(watch.REPORTED);"
+        "[os.kill(os.getpid(), n) for n in (signal.SIGPIPE, signal.SIGHUP, signal.SIGTERM, signal.SIGRTMAX)];"
+        "data = os.read(fd, 4096); print(sorted(data[::128]), os.get_inheritable(fd), os.get_blocking(fd))"
+    )
+    from tests.guest.conftest import LIBRARY
+
+    arguments = [str(SOURCE), str(SOURCE.parent), str(LIBRARY)]
+    result = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=20)
+    assert result.stdout == "[1, 15, 64] False False\n", result.stderr
+
+
+def test_filesystem_type() -> None:
+    fd = os.open("/proc", os.O_RDONLY)
+    assert _linux.filesystem_type(fd) == 0x9FA0  # PROC_SUPER_MAGIC
+    os.close(fd)
+
+
+def test_reported_signals() -> None:
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGWINCH, signal.SIGUSR1):
+        assert watch.REPORTED >> number - 1 & 1
+    for number in (signal.SIGPIPE, signal.SIGKILL, signal.SIGSEGV, signal.SIGTTOU):
+        assert not watch.REPORTED >> number - 1 & 1
+
+
+def test_nobody_left_to_end() -> None:
+    ending.end_processes()
+
+
+# -- the relay's corners, without a machine ------------------------------------------------------------------------
+
+
+def test_pipe_of_the_users_own() -> None:
+    ends = relay.make_pipe(None)
+    assert [os.get_inheritable(end) for end in ends] == [False, False]
+    for end in ends:
+        os.close(end)
+
+
+def test_output_without_splice_and_with_it_is_the_same(pipe: tuple[int, int], tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    for may_splice in (False, True):
+        (tmp_path / "data").write_bytes(data)
+        loop, target = Loop(), os.pipe()
+        os.set_blocking(target[1], False)
+        reader, writer = os.pipe()
+        asked: list[bool] = []
+        output = Output(loop, reader, target[1], _answer(may_splice, asked))
+        child = subprocess.Popen([BUSYBOX, "cat", str(tmp_path / "data")], stdout=writer)
+        os.close(writer)
+        os.set_blocking(target[0], False)
+        received = bytearray()
+        loop.add(target[0], 1, _collect(target[0], received))
+        while len(received) < len(data):
+            loop.turn()
+        while not output.closed:
+            loop.turn()
+        child.wait(10)
+        assert received == data
+        assert output.count == len(data)
+        assert asked == [may_splice]
+        for fd in target:
+            os.close(fd)
+
+
+def _answer(answer: bool, asked: list[bool]) -> Callable[[], bool]:
+    def ask() -> bool:
+        asked.append(answer)
+        return answer
+
+    return ask
+
+
+def _collect(fd: int, into: bytearray) -> Callable[[int], None]:
+    return lambda _events: into.extend(os.read(fd, 1 << 20))
+
+
+def test_drain_takes_what_is_there_and_no_more(pipe: tuple[int, int]) -> None:
+    loop, target = Loop(), os.pipe()
+    reader, writer = os.pipe()
+    output = Output(loop, reader, target[1], lambda: False)
+    os.write(writer, b"x" * 5000)
+    output.close_after_drain()
+    os.write(writer, b"late")
+    while not output.closed:
+        loop.turn()
+    assert output.count == 5000
+    assert os.read(target[0], 10_000) == b"x" * 5000
+    with pytest.raises(BrokenPipeError):
+        os.write(writer, b"nobody")
+    for fd in (writer, *target):
+        os.close(fd)
+
+
+def test_input_ends_after_the_last_byte_only() -> None:
+    loop, port, target = Loop(), os.pipe(), os.pipe()
+    os.set_blocking(port[0], False)
+    closed: list[int] = []
+    stream = Input(loop, port[0], target[1], lambda: closed.append(1))
+    stream.end(6)
+    os.write(port[1], b"abc")
+    loop.turn()
+    os.set_blocking(target[0], False)
+    assert os.read(target[0], 10) == b"abc"
+    with pytest.raises(BlockingIOError):
+        os.read(target[0], 10)
+    os.write(port[1], b"def")
+    loop.turn()
+    assert os.read(target[0], 10) == b"def"
+    assert os.read(target[0], 10) == b""
+    assert closed == []
+    for fd in (*port, target[0]):
+        os.close(fd)
+
+
+def test_input_waits_for_a_slow_workload() -> None:
+    loop, port, target = Loop(), os.pipe(), os.pipe()
+    fcntl.fcntl(port[1], 1031, 1 << 20)
+    os.set_blocking(port[0], False)
+    data = os.urandom(900_000)
+    os.write(port[1], data)
+    stream = Input(loop, port[0], target[1], lambda: None)
+    stream.end(len(data))
+    received = b""
+    os.set_blocking(target[0], False)
+    loop.add(target[0], 1, lambda _events: None)
+    while len(received) < len(data):
+        loop.turn()
+        try:
+            received += os.read(target[0], 10_000)
+        except BlockingIOError:
+            pass
+    assert received == data
+    assert stream.count == len(data)
+    assert os.read(target[0], 1) == b""
+    for fd in (*port, target[0]):
+        os.close(fd)
+
+
+# -- not PID 1 -----------------------------------------------------------------------------------------------------
+
+
+def test_version_is_pykruns() -> None:
+    assert version.VERSION == VERSION
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--version"], 0), ([], 125), (["--version", "x"], 125), (["sh"], 125)])
+def test_anywhere_else_it_refuses(
+    words: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["init.krun", *words])
+    assert main() == code
+    captured = capfd.readouterr()
+    assert captured.out.startswith(f"krun_init {VERSION}" if code == 0 else "")
+    assert ("refused" in captured.err) == (code != 0)
+    assert posix.getpid() != 1
