@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 from benchmarks.harness import Benchmark, Limit, Options, Table, interleave
 from pykrun.virtio import FsDevice
@@ -52,7 +53,8 @@ class Subject:
         for slot in range(BATCH):
             shape(self.driver, slot)
         self.queue = self.driver.queue(event_idx=event_idx)
-        self.queue.call_fd = os.eventfd(0, os.EFD_NONBLOCK)
+        call = os.eventfd(0, os.EFD_NONBLOCK)
+        self.queue.tell = partial(os.write, call, (1).to_bytes(8, "little"))
         self.device = FsDevice(b"bench", lambda readable, writable: 16)
         self.known = known
         self.batch = batch

@@ -136,6 +136,16 @@ def test_wrong_number_of_descriptors(front: FrontEnd, code: int, payload: bytes,
     refused(front)
 
 
+def test_more_descriptors_than_the_kernel_hands_over(front: FrontEnd) -> None:
+    """Nine for eight regions: the ninth is cut off by the kernel, the eight would do."""
+    front.negotiate()
+    table = regions(*[(index * SIZE, 4096, USER + index * SIZE, 0) for index in range(8)])
+    fd = memfd()
+    front.send(wire.SET_MEM_TABLE, table, [fd] * 9)
+    os.close(fd)
+    refused(front, "more than 8")
+
+
 def test_descriptors_along_the_payload_count_too(front: FrontEnd) -> None:
     front.negotiate()
     fd = os.eventfd(0)
@@ -415,10 +425,10 @@ def test_call_descriptor_that_nobody_reads(front: FrontEnd, driver: Driver, echo
     one, other = socket.socketpair()
     front.send(wire.SET_VRING_CALL, u64(0), [one.fileno()])
     front.turn()
-    one.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
-            one.send(bytes(65536))
+            one.send(bytes(65536), socket.MSG_DONTWAIT)
+    one.setblocking(True)  # ours too: it is the same open file
     driver.direct([driver.room(8)])
     for _ in range(3):
         driver.offer(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from functools import partial
 from mmap import mmap
 
 import pytest
@@ -26,6 +27,12 @@ def driver() -> Iterator[Driver]:
 def take(queue: Virtqueue) -> Chain | None:
     queue.refresh()
     return queue.pop()
+
+
+def listen(queue: Virtqueue) -> int:
+    call = os.eventfd(0, os.EFD_NONBLOCK)
+    queue.tell = partial(os.eventfd_write, call, 1)
+    return call
 
 
 def sizes(chain: Chain) -> tuple[list[int], list[int]]:
@@ -116,6 +123,16 @@ def test_an_indirect_table_in_any_order_follows_next(driver: Driver) -> None:
     assert sizes(chain)[1] == [4]
 
 
+def test_a_chain_may_end_before_its_table(driver: Driver) -> None:
+    """Also when the rest is made to look like its continuation."""
+    queue = driver.queue()
+    table = DESCRIPTOR.pack(*driver.place(b"first")[:2], NEXT, 1)
+    table += DESCRIPTOR.pack(*driver.place(b"last")[:2], 0, 0)
+    table += DESCRIPTOR.pack(*driver.place(b"beyond")[:2], NEXT, 2)
+    driver.offer(driver.indirect_table(table))
+    assert [bytes(view) for view in only(queue).readable] == [b"first", b"last"]
+
+
 def test_direct_descriptors_may_end_in_an_indirect_one(driver: Driver) -> None:
     queue = driver.queue()
     driver.indirect([driver.place(b"table"), driver.room(4)], 3)
@@ -134,7 +151,7 @@ def test_write_flag_of_an_indirect_descriptor_is_ignored(driver: Driver) -> None
 
 def test_a_driver_that_wants_no_calls_gets_none(driver: Driver) -> None:
     queue = driver.queue()
-    queue.call_fd = os.eventfd(0, os.EFD_NONBLOCK)
+    call = listen(queue)
     driver.direct([driver.room(8)])
     for flags, calls in ((1, 0), (0, 1), (1, 1)):
         driver.set_avail_flags(flags)
@@ -142,13 +159,13 @@ def test_a_driver_that_wants_no_calls_gets_none(driver: Driver) -> None:
         queue.push(only(queue), 0)
         queue.notify()
         assert queue.calls == calls
-    assert os.eventfd_read(queue.call_fd) == 1
-    os.close(queue.call_fd)
+    assert os.eventfd_read(call) == 1
+    os.close(call)
 
 
 def test_a_batch_is_one_call(driver: Driver) -> None:
     queue = driver.queue()
-    queue.call_fd = os.eventfd(0, os.EFD_NONBLOCK)
+    call = listen(queue)
     for head in range(8):
         driver.direct([driver.room(8)], head)
     driver.offer(*range(8))
@@ -158,13 +175,13 @@ def test_a_batch_is_one_call(driver: Driver) -> None:
     queue.notify()
     assert queue.calls == 1
     assert [head for head, _ in driver.finished()] == list(range(8))
-    os.close(queue.call_fd)
+    os.close(call)
 
 
 def test_event_idx_calls_when_the_asked_index_is_passed(driver: Driver) -> None:
     queue = driver.queue(event_idx=True, position=65533)
     driver.index = 65533
-    queue.call_fd = os.eventfd(0, os.EFD_NONBLOCK)
+    call = listen(queue)
     driver.direct([driver.room(8)])
     calls = []
     driver.set_used_event(2)  # tell me about the third
@@ -174,7 +191,7 @@ def test_event_idx_calls_when_the_asked_index_is_passed(driver: Driver) -> None:
         queue.notify()
         calls.append(queue.calls)
     assert calls == [0, 0, 1, 1, 1]
-    os.close(queue.call_fd)
+    os.close(call)
 
 
 def test_event_idx_asks_for_a_kick_only_when_empty(driver: Driver) -> None:
@@ -338,9 +355,9 @@ def test_stop_unmaps_whatever_a_device_still_holds(driver: Driver) -> None:
 
 # Hostile drivers
 
-HOSTILE_TABLES = {
+HOSTILE_TABLES: dict[str, bytes] = {
     "empty": b"",
-    "not a multiple of 16": bytes(24),
+    "not a multiple of 16": DESCRIPTOR.pack(0x8000, 16, 0, 0) + bytes(8),
     "less than one": b"\1" * 15,
     "nested": DESCRIPTOR.pack(0x1000, 16, INDIRECT, 0),
     "nested later": DESCRIPTOR.pack(0x8000, 16, NEXT, 1) + DESCRIPTOR.pack(0x8000, 16, INDIRECT, 0),
@@ -349,6 +366,7 @@ HOSTILE_TABLES = {
     "loop on itself": DESCRIPTOR.pack(0x8000, 16, NEXT, 0),
     "loop of two": DESCRIPTOR.pack(0x8000, 16, NEXT, 1) + DESCRIPTOR.pack(0x9000, 16, NEXT, 0),
     "zero length": DESCRIPTOR.pack(0x8000, 0, 0, 0),
+    "zero length to write": DESCRIPTOR.pack(0x8000, 0, WRITE, 0),
     "zero length between neighbours": DESCRIPTOR.pack(0x8000, 16, NEXT, 1)
     + DESCRIPTOR.pack(0x8010, 0, NEXT, 2)
     + DESCRIPTOR.pack(0x8010, 16, 0, 0),
@@ -431,6 +449,18 @@ def test_indirect_table_outside_memory_or_too_large(driver: Driver, address: int
         take(queue)
 
 
+def test_odd_table_in_another_region() -> None:
+    driver = Driver(16)
+    memory = GuestMemory([Region(1 << 32, 1 << 21, mmap(-1, 1 << 21)), Region(0, 1 << 20, mmap(driver.fd, 1 << 20))])
+    queue = driver.queue(memory=memory)
+    driver.offer(driver.indirect_table(HOSTILE_TABLES["not a multiple of 16"]))
+    with pytest.raises(VirtqueueError, match="24 bytes"):
+        take(queue)
+    queue.stop()
+    memory.close()
+    driver.close()
+
+
 def test_huge_table_is_not_copied() -> None:
     """A table of 4 GiB inside a guest's memory costs nothing: its length is looked at first."""
     fd = os.memfd_create("huge")
@@ -448,16 +478,24 @@ def test_huge_table_is_not_copied() -> None:
     driver.close()
 
 
-@pytest.mark.parametrize("way", ["direct", "indirect"])
+@pytest.mark.parametrize("way", ["direct", "indirect", "indirect in the other region"])
 def test_sum_of_4_gib(way: str) -> None:
     fd = os.memfd_create("huge")
     os.ftruncate(fd, 3 << 30)
     driver = Driver(16)
-    memory = GuestMemory([Region(1 << 32, 3 << 30, mmap(fd, 3 << 30)), Region(0, 1 << 20, mmap(driver.fd, 1 << 20))])
+    mapping = mmap(fd, 3 << 30)
+    memory = GuestMemory([Region(1 << 32, 3 << 30, mapping), Region(0, 1 << 20, mmap(driver.fd, 1 << 20))])
     os.close(fd)
     queue = driver.queue(memory=memory)
     half = (1 << 32, 1 << 31, True)
-    driver.offer(getattr(driver, way)([half, half]))
+    if way == "direct":
+        driver.offer(driver.direct([half, half]))
+    elif way == "indirect":
+        mapping[:32] = DESCRIPTOR.pack(*half[:2], NEXT | WRITE, 1) + DESCRIPTOR.pack(*half[:2], WRITE, 0)
+        driver.describe(0, 1 << 32, 32, INDIRECT)
+        driver.offer(0)
+    else:
+        driver.offer(driver.indirect([half, half]))
     with pytest.raises(VirtqueueError, match="4 GiB"):
         take(queue)
     queue.stop()
@@ -538,7 +576,7 @@ def test_an_interrupted_call_is_forgiven(driver: Driver) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
     for fd in (full, write_end):
-        queue.call_fd = fd
+        queue.tell = partial(os.write, fd, bytes(7) + b"\1")
         driver.offer(0)
         queue.push(only(queue), 0)
         queue.notify()

@@ -12,7 +12,8 @@ from pykrun.loop import IN, Loop
 from pykrun.vhost_user import messages as wire
 from pykrun.vhost_user.connection import Connection, Request
 from pykrun.vhost_user.memory import SharedMemory
-from pykrun.vhost_user.ring import MAX_RING, Ring, check_notifier
+from pykrun.vhost_user.notifier import Notifier, check_eventfd
+from pykrun.vhost_user.ring import MAX_RING, Ring
 from pykrun.virtio import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, RING_FEATURES, Device
 
 _MESSAGES_AT_ONCE = 64  # then the loop looks at everybody else
@@ -219,9 +220,10 @@ class Backend:
         # No device of ours has a field that the driver may write: ignored, as the device's own registers would do.
 
     def _set_backend_req_fd(self, request: Request) -> None:
-        (fd,) = self._descriptors(request, 1)
+        if len(request.descriptors) != 1:
+            raise VhostUserError(f"{request.name} with {len(request.descriptors)} descriptors")
         self._close_request_fd()
-        self._request_fd = fd  # User Mode Linux insists on giving it; we have nothing to ask
+        (self._request_fd,) = request.take_all()  # User Mode Linux insists on giving it; we have nothing to ask
 
     def _set_status(self, request: Request) -> None:
         (status,) = wire.U64.unpack(request.payload)
@@ -268,19 +270,21 @@ class Backend:
         return wire.RING_STATE.pack(ring.index, ring.base)
 
     def _set_vring_kick(self, request: Request) -> None:
-        ring, fd = self._notifier(request, socket_allowed=False)
-        ring.set_kick(fd)
-        if fd < 0:
+        ring, present = self._notified(request)
+        ring.set_kick(-1)
+        if not present:
             raise VhostUserError("a ring that is polled instead of kicked")
+        check_eventfd(request.descriptors[0])
+        ring.set_kick(request.take_all()[0])
         self._start(ring)
 
     def _set_vring_call(self, request: Request) -> None:
-        ring, fd = self._notifier(request, socket_allowed=True)
-        ring.set_call(fd)
+        ring, present = self._notified(request)
+        ring.set_call(self._notifier(request) if present else None)
 
     def _set_vring_err(self, request: Request) -> None:
-        ring, fd = self._notifier(request, socket_allowed=True)
-        ring.set_error(fd)
+        ring, present = self._notified(request)
+        ring.set_error(self._notifier(request) if present else None)
 
     def _set_vring_enable(self, request: Request) -> None:
         ring, enable = self._ring_state(request)
@@ -326,24 +330,21 @@ class Backend:
         index, number = wire.RING_STATE.unpack(request.payload)
         return self._ring(index), number
 
-    def _notifier(self, request: Request, *, socket_allowed: bool) -> tuple[Ring, int]:
-        """Return the ring and the descriptor, which is the caller's then; -1 when there is to be none."""
+    def _notified(self, request: Request) -> tuple[Ring, bool]:
+        """Return the ring, and whether the message carries a descriptor for it, as it says."""
         (value,) = wire.U64.unpack(request.payload)
         if value & ~(wire.RING_INDEX_MASK | wire.RING_NO_DESCRIPTOR):
             raise VhostUserError(f"{request.name} with {value:#x}")
         ring = self._ring(value & wire.RING_INDEX_MASK)
-        if value & wire.RING_NO_DESCRIPTOR:
-            self._descriptors(request, 0)
-            return ring, -1
-        if len(request.descriptors) == 1:
-            check_notifier(request.descriptors[0], socket_allowed=socket_allowed)
-        (fd,) = self._descriptors(request, 1)
-        return ring, fd
-
-    def _descriptors(self, request: Request, count: int) -> list[int]:
-        if len(request.descriptors) != count:
+        present = not value & wire.RING_NO_DESCRIPTOR
+        if len(request.descriptors) != present:
             raise VhostUserError(f"{request.name} with {len(request.descriptors)} descriptors")
-        return request.take_all()
+        return ring, present
+
+    def _notifier(self, request: Request) -> Notifier:
+        notifier = Notifier(request.descriptors[0])
+        request.take_all()
+        return notifier
 
 
 _HANDLERS: dict[int, Callable[[Backend, Request], bytes | None]] = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 
 from pykrun.errors import VhostUserError, VirtqueueError
 from pykrun.loop import EDGE, IN, Loop, Timer
 from pykrun.vhost_user.memory import SharedMemory
+from pykrun.vhost_user.notifier import Notifier
 from pykrun.virtio import Device, Virtqueue
 
 MAX_RING = 1024
@@ -42,11 +42,15 @@ class Ring:
         self.queue: Virtqueue | None = None
         self.kicks = 0
         """How many times the driver kicked."""
+        self.calls = 0
+        """How many times it was called, before the ring last stopped."""
         self._loop = loop
         self._device = device
         self._on_broken = on_broken
         self._on_failure = on_failure
-        self._kick_fd = self._call_fd = self._error_fd = -1
+        self._kick_fd = -1
+        self._call: Notifier | None = None
+        self._error: Notifier | None = None
         self._again: Timer | None = None
         self._serving = False
         self._wanted = False
@@ -59,23 +63,24 @@ class Ring:
     def set_kick(self, fd: int) -> None:
         """Take the descriptor that says that the driver has added something; -1 stops the ring for good."""
         self.stop()
-        self._kick_fd = _replace(self._kick_fd, fd)
+        self._close_kick()
+        self._kick_fd = fd
 
-    def set_call(self, fd: int) -> None:
-        """Take the descriptor that tells the driver that something is done; -1: it polls."""
-        if fd >= 0:
-            os.set_blocking(fd, False)  # a reader that does not read must not hold us
+    def set_call(self, notifier: Notifier | None) -> None:
+        """Take what tells the driver that something is done; None: it polls."""
         if self.queue is not None:
-            self.queue.call_fd = fd
-        self._call_fd = _replace(self._call_fd, fd)
+            self.queue.tell = None if notifier is None else notifier.tell
+        if self._call is not None:
+            self._call.close()
+        self._call = notifier
         if self.queue is not None:
             self.queue.call()  # one may have gone to the old descriptor
 
-    def set_error(self, fd: int) -> None:
-        """Take the descriptor that tells the front end that the ring is broken."""
-        if fd >= 0:
-            os.set_blocking(fd, False)
-        self._error_fd = _replace(self._error_fd, fd)
+    def set_error(self, notifier: Notifier | None) -> None:
+        """Take what tells the front end that the ring is broken."""
+        if self._error is not None:
+            self._error.close()
+        self._error = notifier
 
     def start(self, memory: SharedMemory, *, event_idx: bool, indirect: bool) -> None:
         """Begin to serve; what the driver has added already is served at once.
@@ -104,7 +109,7 @@ class Ring:
         except OSError as error:
             queue.stop()
             raise VhostUserError(f"kick descriptor of ring {self.index} cannot be waited for: {error}") from None
-        queue.call_fd = self._call_fd
+        queue.tell = None if self._call is None else self._call.tell
         queue.wake = self._wake
         self.queue = queue
         self._device.queue_started(queue)
@@ -127,6 +132,7 @@ class Ring:
             pass
         finally:
             self.base = queue.position
+            self.calls += queue.calls
             queue.stop()
 
     def close(self) -> None:
@@ -134,9 +140,14 @@ class Ring:
         try:
             self.stop()
         finally:
-            self._kick_fd = _replace(self._kick_fd, -1)
-            self._call_fd = _replace(self._call_fd, -1)
-            self._error_fd = _replace(self._error_fd, -1)
+            self._close_kick()
+            self.set_call(None)
+            self.set_error(None)
+
+    def _close_kick(self) -> None:
+        if self._kick_fd >= 0:
+            os.close(self._kick_fd)
+            self._kick_fd = -1
 
     def _kicked(self, _events: int) -> None:
         self.kicks += 1
@@ -189,30 +200,12 @@ class Ring:
         error.__context__ = error.__cause__ = None
         error.with_traceback(None)  # its frames hold views of guest memory
         self.stop()
-        if self._error_fd >= 0:
+        if self._error is not None:
             try:
-                os.write(self._error_fd, (1).to_bytes(8, "little"))
+                self._error.tell()
             except OSError:
                 pass
         self._on_broken(self.index, error)
-
-
-def check_notifier(fd: int, *, socket_allowed: bool) -> None:
-    """Make sure that a kick, call or error descriptor is an eventfd, or the socket that User Mode Linux uses instead.
-
-    Writing to anything else could block for ever (a FIFO, a file on a file system that hangs).
-
-    :raise VhostUserError: it is something else.
-    """
-    kind = stat.S_IFMT(os.fstat(fd).st_mode)  # 0 for anonymous inodes, which eventfds are
-    if kind != 0 and not (socket_allowed and kind == stat.S_IFSOCK):
-        raise VhostUserError("notification descriptor is neither an eventfd nor a socket")
-
-
-def _replace(old: int, new: int) -> int:
-    if old >= 0:
-        os.close(old)
-    return new
 
 
 def _nothing() -> None:

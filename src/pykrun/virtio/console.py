@@ -278,8 +278,6 @@ def _transmit(state: _PortState, queue: Virtqueue) -> None:
                 buffers = _rest(buffers, state.pending_offset)
             size = sum(map(len, buffers))
             taken = sink.write(buffers) if size else 0
-            if state.pending is not chain:  # the sink's owner has stopped the device
-                return
             if taken < size:
                 state.pending_offset += taken
                 return

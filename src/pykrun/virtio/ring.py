@@ -15,7 +15,6 @@ costs per request as benchmarks/virtqueue.py gives them (BENCH):
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from pykrun.errors import VirtqueueError
@@ -30,7 +29,6 @@ BATCH = 64
 """Most chains between two notifications: bounds what a pass costs, and how long the first chain waits for the last."""
 
 _NO_INTERRUPT = 1  # VIRTQ_AVAIL_F_NO_INTERRUPT
-_ONE = (1).to_bytes(8, "little")  # what an eventfd takes
 _CACHED_DESCRIPTORS = 8192  # bound of the cache: about 2 MB when nothing is adjacent
 
 _descriptors = DESCRIPTOR.iter_unpack
@@ -82,8 +80,9 @@ class Virtqueue:
             raise VirtqueueError(f"queue size {size}")
         self.index = index
         self.size = size
-        self.call_fd = -1
-        """Told when the driver wants to know of used buffers; -1: it polls. The transport sets and closes it."""
+        self.tell: Callable[[], object] | None = None
+        """Tells the driver that there are used buffers; None: it polls. Set by the transport. OSError means that it has
+        been told and has not looked yet, or is gone."""
         self.wake: Callable[[], None] = _nothing
         """Have the device serve this queue now: what a device calls when something other than a kick lets it go on."""
         self.calls = 0
@@ -248,11 +247,11 @@ class Virtqueue:
             self._call()
 
     def _call(self) -> None:
-        if self.call_fd >= 0:
+        if self.tell is not None:
             self.calls += 1
             try:
-                os.write(self.call_fd, _ONE)
-            except OSError:  # it has been told and has not looked yet, or it is gone
+                self.tell()
+            except OSError:
                 pass
 
     def _parse(self, table: bytes) -> tuple[Views, Views]:
