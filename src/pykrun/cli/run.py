@@ -87,8 +87,13 @@ def split_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[
     return list(words[:index]), list(words[index:])
 
 
+MANY = 65536
+"""Descriptors that we may have open: each --file holds one, and a usual limit is 1,024."""
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run the VM; return the exit status of the workload, or 124 to 127 of ours."""
+    values.allow_descriptors(MANY)
     plan = _plan(arguments)
     from pykrun.supervisor import run_plan
 
