@@ -60,6 +60,30 @@ def test_timeout(vm: Vm) -> None:
     assert seconds <= took < seconds + 15
 
 
+def test_timeout_while_nobody_reads(vm_once: Vm) -> None:
+    """A full pipe is no excuse: the limit holds."""
+    seconds = 2.0 if vm_once.engine == "uml" else 12.0
+    process = vm_once.start("--timeout", str(seconds), "--", "/tool", "yes")
+    assert process.wait(seconds + 15) == 124
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    finish(process)
+
+
+def test_second_ctrl_c_while_nobody_reads(vm_once: Vm) -> None:
+    process = vm_once.start("--", "/tool", "yes")
+    assert process.stdout is not None
+    assert process.stdout.read(10) == b"y" * 10
+    for _ in range(2):
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 128 + signal.SIGINT
+    process.stdout.close()
+    process.stdout = None
+    finish(process)
+
+
 def test_timeout_during_boot(vm_once: Vm) -> None:
     result = vm_once.tool_run("exit", "0", options=["--timeout", "0.05"])
     assert result.code == 124

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -211,3 +212,42 @@ def test_output_arrives_at_once(vm: Vm) -> None:
     result = finish(process, b"")
     assert result.code == 0
     assert sorted(waits)[10] < 1.0
+
+
+def test_sockets_as_streams(vm_once: Vm) -> None:
+    """A socket cannot be opened anew through /proc, as a pipe can."""
+    data = os.urandom(MIB)
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            process = vm_once.start("--", "/tool", "cat", stdin=theirs, stdout=theirs)
+        ours.settimeout(LIMIT)
+
+        def feed() -> None:
+            ours.sendall(data)
+            ours.shutdown(socket.SHUT_WR)
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        received = b""
+        while chunk := ours.recv(MIB):
+            received += chunk
+        feeder.join(LIMIT)
+    assert finish(process).code == 0
+    assert received == data
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_streams_keep_their_flags(vm_once: Vm, blocking: bool) -> None:
+    """O_NONBLOCK belongs to everybody who shares the pipe: it is neither set nor removed, and works both ways."""
+    size = MIB
+    reader, writer = os.pipe()
+    with open(reader, "rb") as stream:
+        os.set_blocking(writer, blocking)
+        process = vm_once.start("--", "/tool", "gen", str(size), stdout=writer)
+        received = stream.read(10)
+        assert os.get_blocking(writer) is blocking
+        os.close(writer)
+        received += stream.read()
+    assert finish(process).code == 0
+    assert received == counters(size)
