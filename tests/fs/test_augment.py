@@ -6,6 +6,7 @@ import errno
 import stat
 import struct
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -214,6 +215,46 @@ def test_one_shot_has_one_winner_when_many_race() -> None:
         thread.join(60)
     assert [sum(round_) for round_ in zip(*wins, strict=True)] == [1] * rounds
     assert errors == {errno.ENOENT}
+
+
+def test_one_shot_has_one_winner_when_all_wait_for_its_content() -> None:
+    """Every racer has seen that the file is still there before any of them can take it."""
+    together = 4
+    started = threading.Semaphore(0)
+
+    def produce() -> bytes:
+        for _ in range(together):
+            assert started.acquire(timeout=10)
+        time.sleep(0.05)  # the others come to wait for this call
+        return b"late"
+
+    fs = fuse.augmented()
+    fs.add_file(b"/once", produce, one_shot=True)
+    won: list[int] = []
+
+    def race() -> None:
+        started.release()
+        try:
+            won.append(fs.lookup(1, b"once").ino)
+        except FileNotFoundError:
+            pass
+
+    threads = [threading.Thread(target=race) for _ in range(together)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(won) == 1
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_nothing_is_kept_of_a_spent_one_shot(world: World, opened: bool) -> None:
+    before = len(world.fs._nodes)
+    node = world.node(b"/once")
+    if opened:
+        world.guest.release(node, world.guest.open(node))
+    world.guest.forget(node)
+    assert len(world.fs._nodes) == before
 
 
 def test_one_shot_hides_the_inner_name_also_when_spent() -> None:

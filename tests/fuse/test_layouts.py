@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -141,6 +141,29 @@ def test_header_is_read_once() -> None:
     memory = bytearray(message(fuse.LOOKUP, 1, b"good\0"))
     assert guest.server.handle(cut(memory, (40,)), cut(bytearray(200), (16,))) == 144
     assert names == [b"good"]
+
+
+def test_structure_of_a_long_request_is_read_once() -> None:
+    class Changing(list[memoryview]):
+        """The guest writes into the structure between the server's looks at the parts."""
+
+        looks = 0
+
+        def __iter__(self) -> Iterator[memoryview]:
+            self.looks += 1
+            if self.looks == 3:
+                memory[40:48] = b"\xff" * 8
+            return super().__iter__()
+
+    inner = MemoryFs(InodeAllocator())
+    guest = Guest(inner)
+    memory = bytearray(message(fuse.SETXATTR, 1, struct.pack("<II", 5000, 0) + b"user.x\0" + bytes(5000)))
+    readable = Changing(cut(memory, (40,)))
+    space = bytearray(100)
+    assert guest.server.handle(readable, cut(space, (16,))) == 16
+    assert readable.looks == 3
+    assert space[4:8] == bytes(4)
+    assert inner.root.xattrs == {b"user.x": bytes(5000)}
 
 
 @pytest.mark.parametrize("room", range(0, 160, 3))

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -259,6 +260,21 @@ def test_a_mount_that_cannot_be_leaves_no_descriptor(tmp_path: Path) -> None:
         with pytest.raises(OSError):
             Mount(Server(NullFs()), str(path))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_kernel_checks_modes_and_lets_others_in() -> None:
+    fs = augmented()
+    fs.add_file(b"/open", b"for all", mode=0o644)
+    fs.add_file(b"/closed", b"for root", mode=0o600)
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        with mounted(fs, Path(name)):
+            for file, status in (("open", 0), ("closed", 1)):
+                done = subprocess.run(
+                    ["cat", f"{name}/{file}"], user=65534, capture_output=True, timeout=30, check=False
+                )
+                assert done.returncode == status
+            assert (Path(name) / "closed").read_bytes() == b"for root"
 
 
 def test_a_read_only_mount(tmp_path: Path) -> None:

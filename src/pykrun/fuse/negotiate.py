@@ -71,8 +71,6 @@ def negotiate(body: bytes, features: int) -> Agreement:
         if len(body) < 20:
             raise errno_error(EINVAL)
         offered |= unpack_from("<I", body, 16)[0] << 32
-    else:
-        offered &= 0xFFFF_FFFF
     wanted = ALWAYS
     for feature, flags in WANTED:
         if features & feature:

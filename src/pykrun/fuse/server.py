@@ -186,8 +186,6 @@ class Server:
             body, payload = body[: wire.WRITE_IN.size], [memoryview(body)[wire.WRITE_IN.size :]]
         fields = decode(operation, body)
         reply = handler(session, Request(request, nodeid, room, payload or (), request[end:]), *fields)
-        if len(reply) > room:
-            raise errno_error(EINVAL)
         return _reply(writable, unique, reply)
 
     # The hot ones
