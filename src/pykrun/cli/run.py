@@ -202,6 +202,7 @@ def _tell(plan: Plan, outcome: Outcome, *, verbose: bool) -> None:
     """What went wrong, and with -v how long each phase took; on standard error, where it was open."""
     lines = [f"pykrun: {outcome.reason}"] if outcome.reason else []
     lines += [f"  | {line}" for line in outcome.console]
+    lines += [f"pykrun: {text}" for text in outcome.warnings]
     lines += [f"pykrun: guest: {text}" for level, text in outcome.log if level <= WARNING or verbose]
     if verbose:
         lines += _timing(outcome)

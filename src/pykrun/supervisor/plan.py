@@ -50,6 +50,7 @@ class Outcome:
     :param signal: what ended the workload, 0 for an exit.
     :param reason: one line when something other than the workload failed.
     :param console: the kernel's last words, when the guest did not end as it should.
+    :param warnings: what was not to be had as it was asked for.
     :param log: what the guest's init had to say: level (0 error to 3 debug) and text.
     :param phases: name and monotonic time in seconds of each step reached, in order.
     """
@@ -58,6 +59,7 @@ class Outcome:
     signal: int = 0
     reason: str = ""
     console: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     log: list[tuple[int, str]] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
     engine: str = ""

@@ -66,6 +66,7 @@ class VirtualMachine:
         self._counts: tuple[int, int] | None = None
         self._draining: Timer | None = None
         self._interrupts = 0
+        self._warnings: list[str] = []
         self._log_lines: list[tuple[int, str]] = []
         self._engine_ended = False
         self._ended: Ended | None = None
@@ -80,6 +81,10 @@ class VirtualMachine:
         """Start, serve until the end, and say how it was."""
         plan = self._plan
         engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel)
+        if (plan.cpus or 1) > engine.max_cpus:
+            self._warnings.append(
+                f"engine {engine.name} runs one CPU, {plan.cpus} were asked for (--engine qemu has more)"
+            )
         machine = self._machine(engine)
         self._phase("prepared")
         self._running = running = engine.launch(machine, sandbox=plan.sandbox)
@@ -288,6 +293,7 @@ class VirtualMachine:
             signal=self._exit.signal if self._exit else 0,
             reason=printable(reason),
             console=console,
+            warnings=self._warnings,
             log=self._log_lines,
             phases=self._phases,
             engine=engine,
