@@ -10,14 +10,13 @@ import pytest
 
 from tests.support.command import Pykrun
 from tests.support.processes import adopt_orphans, children, describe, end, still_running
-from tests.support.traces import new_traces, traces
 
 ENGINES = {"uml": ("linux.uml", "user-mode-linux"), "qemu": ("qemu-system-x86_64", "qemu-system-x86")}
 """Engine to its program and the package that brings it. The product is not asked: it may be wrong."""
 
 REQUIRE = "PYKRUN_REQUIRE_ENGINES"
 GRACE = 3.0
-"""Seconds that processes and traces have to go away after a test."""
+"""Seconds that processes have to go away after a test."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,9 +69,8 @@ def _no_process_left() -> Iterator[None]:
 @pytest.fixture
 def run_pykrun() -> Iterator[Pykrun]:
     """`run_pykrun(["run", ...], stdin=b"", timeout=60)` runs the command; `.start` does not wait for it."""
-    before = traces()
     pykrun = Pykrun()
     yield pykrun
-    left = [*pykrun.close(), *new_traces(before, GRACE)]
+    left = pykrun.close()
     if left:
         pytest.fail("left behind: " + "; ".join(left), pytrace=False)

@@ -87,7 +87,11 @@ class Pykrun:
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def close(self) -> list[str]:
-        """End what is still running, remove the folders, and tell what was left in them or running."""
+        """End what is still running, remove the folders, and tell what was left in them, mounted or running.
+
+        Only the folders are looked at: other VMs run on the same machine. (Sockets end with their processes; their
+        names are files.)
+        """
         left = []
         for process in self._started:
             if process.poll() is None:
@@ -96,6 +100,8 @@ class Pykrun:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        left += [f"mount: {line}" for line in mounts if f"{self.folder}/" in line]
         left += [f"file: {path}" for name in ("tmp", "home", "run") for path in (self.folder / name).rglob("*")]
         shutil.rmtree(self.folder)
         return left
