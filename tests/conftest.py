@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.support.command import Pykrun
@@ -25,6 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     adopt_orphans()
+    # A busy machine is no bug: tests bound themselves in time, examples need no bound of milliseconds.
+    hypothesis.settings.register_profile("pykrun", deadline=None)
+    hypothesis.settings.load_profile("pykrun")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
