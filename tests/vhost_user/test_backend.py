@@ -287,6 +287,7 @@ def test_a_device_that_fails_ends_its_connection_not_the_loop(front: FrontEnd, d
     front.turn()
     (error,) = front.ends
     assert isinstance(error, RuntimeError)
+    assert "test_backend.py" in error.__notes__[0], "where it came from is still known"
     assert mapped_guests() == 1
 
 

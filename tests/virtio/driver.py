@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from struct import Struct
 
-from pykrun.virtio import GuestMemory, Region, Virtqueue
+from pykrun.virtio import Chain, GuestMemory, Region, Virtqueue
 
 NEXT, WRITE, INDIRECT = 1, 2, 4
 DESCRIPTOR = Struct("<QIHH")
@@ -160,3 +160,18 @@ class Driver:
             found.append(USED.unpack_from(self.bytes, self.used + 4 + 8 * (self._seen % self.size)))
             self._seen = self._seen + 1 & 0xFFFF
         return found
+
+
+def take(queue: Virtqueue) -> Chain | None:
+    queue.refresh()
+    return queue.pop()
+
+
+def sizes(chain: Chain) -> tuple[list[int], list[int]]:
+    return [len(view) for view in chain.readable], [len(view) for view in chain.writable]
+
+
+def only(queue: Virtqueue) -> Chain:
+    chain = take(queue)
+    assert chain is not None
+    return chain

