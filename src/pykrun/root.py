@@ -19,12 +19,17 @@ Content = bytes | bytearray | memoryview | int | Callable[[], bytes]
 
 @dataclass(frozen=True, slots=True)
 class VirtualFile:
-    """A file that exists on the host's side only; `one_shot` files can be looked up once and are never listed."""
+    """A file that exists on the host's side only.
+
+    :param one_shot: it can be looked up once and is never listed.
+    :param wipe: the content is a buffer of our own, to be zeroed when it was used up.
+    """
 
     path: bytes
     content: Content
     mode: int
     one_shot: bool
+    wipe: bool = False
 
 
 def guest_path(path: str | bytes) -> bytes:
@@ -102,7 +107,7 @@ class Root:
                 del content[count:]
             else:
                 content = bytearray(stream.readall() or b"")
-        self.file(path, content, mode=mode, one_shot=True)
+        self._add(VirtualFile(guest_path(path), content, mode & 0o7777, one_shot=True, wipe=True))
 
     def _add(self, file: VirtualFile) -> None:
         shown = os.fsdecode(file.path)

@@ -14,7 +14,7 @@ from pykrun.fuse import Server
 from pykrun.loop import EDGE, IN, Loop
 from pykrun.machine import ROOT_TAG
 from pykrun.ports import NoSink, NoSource, Sink, Source
-from pykrun.root import INIT_PATH, Content, Root
+from pykrun.root import INIT_PATH, Root, VirtualFile
 from pykrun.supervisor.socket_port import SocketPort
 from pykrun.vhost_user import Backend
 from pykrun.virtio import Device, FsDevice
@@ -34,15 +34,16 @@ def compose(
         filesystem.add_file(INIT_PATH, FileSource.of_path(init), mode=0o755, one_shot=True)
     filesystem.add_file(start_data.PATH, start.encode(), mode=0o400, one_shot=True)
     for file in root.files.values():
-        filesystem.add_file(file.path, _source(file.content), mode=file.mode, one_shot=file.one_shot)
+        filesystem.add_file(file.path, _source(file), mode=file.mode, one_shot=file.one_shot)
     return filesystem
 
 
-def _source(content: Content) -> FileSource | MemorySource | Callable[[], bytes]:
+def _source(file: VirtualFile) -> FileSource | MemorySource | Callable[[], bytes]:
+    content = file.content
     if isinstance(content, int):
         return FileSource(content)
     if isinstance(content, bytes | bytearray | memoryview):
-        return MemorySource(content, wipe=isinstance(content, bytearray))
+        return MemorySource(content, wipe=file.wipe)
     return content
 
 
