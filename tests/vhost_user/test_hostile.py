@@ -17,6 +17,7 @@ from pykrun.virtio import F_VERSION_1
 from tests.vhost_user.devices import Echo
 from tests.vhost_user.frontend import USER, FrontEnd, mapped_guests, open_descriptors, regions, state, u64
 from tests.virtio.driver import Driver
+from tests.virtio.fuzzing import time_limit
 
 SIZE = 1 << 20
 
@@ -437,6 +438,21 @@ def test_call_descriptor_that_nobody_reads(front: FrontEnd, driver: Driver, echo
     assert echo.served == 3
     one.close()
     other.close()
+
+
+def test_full_call_counter(front: FrontEnd, driver: Driver, echo: Echo) -> None:
+    """An eventfd that blocks its writers and takes nothing more never holds the device."""
+    kick, _ = front.begin(driver)
+    full = os.eventfd(0)
+    os.eventfd_write(full, 2**64 - 2)
+    front.send(wire.SET_VRING_CALL, u64(0), [full])
+    driver.offer(driver.direct([driver.room(8)]))
+    os.eventfd_write(kick, 1)
+    with time_limit(5):
+        front.turn()
+        front.turn()
+    assert echo.served == 1
+    os.close(full)
 
 
 def test_call_descriptor_whose_reader_is_gone(front: FrontEnd, driver: Driver, echo: Echo) -> None:
