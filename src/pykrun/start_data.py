@@ -87,7 +87,8 @@ class StartData:
 
 
 def _text(value: Text) -> str:
-    return os.fsdecode(value)
+    """The bytes that the text stands for, as UTF-8 with escapes: the host's locale may say something else."""
+    return os.fsencode(value).decode("utf-8", "surrogateescape")
 
 
 def _user(user: User) -> dict[str, object]:

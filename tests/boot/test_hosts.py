@@ -134,3 +134,26 @@ def test_bare_environment(uml: Vm) -> None:
     result = finish(process)
     shutil.rmtree(uml.pykrun.folder / "tmp" / "c")
     assert (result.code, result.out, result.err) == (0, b"hello", b"")
+
+
+@pytest.mark.uml
+def test_words_in_another_encoding(uml: Vm, tmp_path: Path) -> None:
+    """Bytes stay bytes, whatever the host's locale takes them for."""
+    locale = tmp_path / "en_US.ISO-8859-1"
+    try:
+        made = subprocess.run(["localedef", "-c", "-i", "en_US", "-f", "ISO-8859-1", locale], capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no localedef")
+    if not (locale / "LC_CTYPE").exists():
+        pytest.skip(f"localedef cannot make a locale (apt-get install locales): {made.stderr!r}")
+    words = [bytes(range(128, 256)), "é".encode(), b"\xe9", b"plain"]
+    environment = {"LOCPATH": str(tmp_path), "LC_ALL": "en_US.ISO-8859-1"}
+    pipe = subprocess.PIPE
+    options: list[str | bytes] = [b"--env=" + b"K=\xe9", "--", "/tool"]
+    for command, expected in (("argv", words), ("env", [b"K=\xe9"])):
+        process = uml.pykrun.start(
+            uml.options(*options, command, *words), env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
+        )
+        result = finish(process)
+        assert (result.code, result.err) == (0, b"")
+        assert set(result.lines()) >= set(expected)
