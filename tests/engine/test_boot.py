@@ -145,6 +145,10 @@ def test_qemu_is_connected_to_its_devices(tmp_path: Path) -> None:
         assert running.shares[0].connected
         connection = running.shares[0].accept()
         assert connection is not None
+        assert running.control is not None
+        running.control.setblocking(True)
+        running.control.settimeout(30)
+        assert b'"QMP"' in running.control.recv(4096)
         connection.setblocking(True)
         connection.settimeout(30)
         assert int.from_bytes(connection.recv(12)[:4], "little") in (1, 3)

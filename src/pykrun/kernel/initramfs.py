@@ -71,7 +71,9 @@ def _content(modules: Path, blob: Path, extra: tuple[str, ...]) -> list[bytes]:
         cpio.folder("mnt"),
         cpio.folder("stage1"),
     ]
-    entries += [cpio.file(f"stage1/{index:02}-{name}.ko", without_debug(data)) for index, (name, data) in enumerate(order)]
+    entries += [
+        cpio.file(f"stage1/{index:02}-{name}.ko", without_debug(data)) for index, (name, data) in enumerate(order)
+    ]
     entries.append(cpio.file("init", blob.read_bytes(), 0o755))
     return list(cpio.archive(entries))
 

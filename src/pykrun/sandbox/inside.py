@@ -167,13 +167,20 @@ class _Keeper:
             os.mkdir(root + folder, 0o755)
         linux.mount_set_attributes(root, linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID)
         work = root + WORK
-        options = f"size={self.jail.room},nr_inodes=1k,mode=700"
-        linux.mount("tmpfs", work.rstrip("/"), "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
+        self._mount_work(work.rstrip("/"))
         self._furnish(work)
         os.chdir(root)
         linux.pivot_root(".", ".")
         linux.unmount(".", linux.MNT_DETACH)
         os.chdir("/")
+
+    def _mount_work(self, work: str) -> None:
+        """The writable place; in huge pages where the kernel has them: a fifth of User Mode Linux' boot, for 6 MiB."""
+        options = f"size={self.jail.room},nr_inodes=1k,mode=700"
+        try:
+            linux.mount("tmpfs", work, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options + ",huge=within_size")
+        except OSError:
+            linux.mount("tmpfs", work, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
 
     def _device(self, source: str, target: str, made: set[str]) -> None:
         """A device that the program may open under the id it will have: a node of its own where that can be made."""

@@ -1,0 +1,63 @@
+"""`pykrun doctor` on this machine, and on one that has nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import Pykrun
+
+
+def findings(output: bytes) -> dict[str, dict[str, object]]:
+    report = json.loads(output)
+    return {row["name"]: row for row in (*report["engines"], report["init"])} | {"report": report}
+
+
+def test_says_what_can_run(run_pykrun: Pykrun) -> None:
+    result = run_pykrun(["doctor"])
+    text = result.stdout.decode()
+    for word in ("uml", "qemu", "kvm", "isolation", "init"):
+        assert word in text
+    assert ("works here, by" in text) == (result.returncode == 0)
+    assert result.stderr == b""
+
+
+def test_json_agrees_with_the_exit_status(run_pykrun: Pykrun) -> None:
+    result = run_pykrun(["doctor", "--json"])
+    report = json.loads(result.stdout)
+    assert report["ready"] == (result.returncode == 0)
+    assert report["isolation"]["level"] in ("namespaces", "user-namespace", "reduced")
+    works = {row["name"]: row["works"] for row in report["engines"]}
+    if report["engine"]:
+        assert works[report["engine"].split()[0]]
+
+
+def test_without_anything_it_says_how_to_get_it(run_pykrun: Pykrun, tmp_path: Path) -> None:
+    """A PATH with the package manager and nothing else, an empty cache."""
+    manager = Path("/usr/bin/apt-get")
+    if not manager.exists():
+        pytest.skip("the packages' names are apt's here")
+    (tmp_path / "apt-get").symlink_to(manager)
+    env = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    result = run_pykrun(["doctor", "--json"], env={**env, "KRUN_INIT_BINARY_PATH": str(tmp_path / "none")})
+    found = findings(result.stdout)
+    assert result.returncode == 1
+    assert not found["uml"]["works"]
+    assert found["uml"]["install"] == "apt-get install user-mode-linux"
+    assert found["qemu"]["install"] == "apt-get install qemu-system-x86"
+    assert not found["kvm"]["works"]
+    assert not found["init"]["works"]
+    assert str(found["init"]["install"]).endswith("python3 -m pykrun.blob")
+
+
+@pytest.mark.qemu
+def test_without_a_kernel_it_says_how_to_get_one(run_pykrun: Pykrun, tmp_path: Path) -> None:
+    if os.path.exists(f"/boot/vmlinuz-{os.uname().release}"):
+        pytest.skip("the host's own kernel serves")
+    result = run_pykrun(["doctor", "--json"], env={"XDG_CACHE_HOME": str(tmp_path)})
+    qemu = findings(result.stdout)["qemu"]
+    assert not qemu["works"]
+    assert qemu["install"] == "python3 -m pykrun.kernel"
