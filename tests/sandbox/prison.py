@@ -1,7 +1,7 @@
 """Run a busybox script in a jail, from this process or from one with fewer rights, and tell what it said.
 
-`python -m tests.sandbox.prison SCRIPT [WISH] [deny]` prints one JSON object; with `deny` no namespaces can be made, as
-in an ordinary container.
+`python -m tests.sandbox.prison SCRIPT WISH [deny|old|vast]...` prints one JSON object; with `deny` no namespaces can be
+made, as in an ordinary container, with `old` there is no mount_setattr, with `vast` it wants more room than there is.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pykrun.host import linux
+from pykrun.host.numbers import number
 from pykrun.sandbox import Inmate, Jail, Wish, start
 from pykrun.sandbox.filter import assemble
 
@@ -90,9 +92,9 @@ def run(script: str, wish: Wish = "auto", **more: object) -> Report:
     return Report(output.decode(), ended.status, isolation.level, isolation.note, ended.error)
 
 
-def run_as_user(script: str, wish: Wish = "auto", *, deny: bool = False, root: bool = False) -> Report:
-    """Run a script in a jail that an ordinary user (or root) made, where `deny` without any namespaces to be had."""
-    words = [PYTHON or sys.executable, "-s", "-m", "tests.sandbox.prison", script, wish, *(["deny"] if deny else [])]
+def run_as_user(script: str, wish: Wish = "auto", *host: str, root: bool = False) -> Report:
+    """Run a script in a jail that an ordinary user (or root) made, on a host with the peculiarities of `main`."""
+    words = [PYTHON or sys.executable, "-s", "-m", "tests.sandbox.prison", script, wish, *host]
     identity = {} if root or os.geteuid() != 0 else {"user": USER, "group": USER, "extra_groups": []}
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "XDG_CACHE_HOME": "/nonexistent"}
     answer = subprocess.run(
@@ -127,12 +129,22 @@ def wait_until_gone(pid: int) -> None:
         time.sleep(0.01)
 
 
+def without(name: str) -> bytes:
+    """A filter that makes a kernel one that does not know a call yet: ld nr; jeq; ret ENOSYS; ret ALLOW."""
+    steps = ((0x20, 0, 0, 0), (0x15, 0, 1, number(name) or 0), (0x06, 0, 0, 0x0005_0026), (0x06, 0, 0, 0x7FFF_0000))
+    return b"".join(struct.pack("<HBBI", *step) for step in steps)
+
+
 def main() -> None:
     """Run the words of the command line."""
     if "deny" in sys.argv[3:]:
         linux.set_no_new_privileges()
         linux.install_filter(assemble())
-    report = run(sys.argv[1], "require" if sys.argv[2] == "require" else "auto")
+    if "old" in sys.argv[3:]:
+        linux.set_no_new_privileges()
+        linux.install_filter(without("mount_setattr"))
+    wish: Wish = "require" if sys.argv[2] == "require" else "auto"
+    report = run(sys.argv[1], wish, room=1 << (60 if "vast" in sys.argv[3:] else 20))
     print(json.dumps(report.__dict__))
 
 

@@ -167,7 +167,7 @@ def test_files_and_listeners_are_where_its_arguments_say(tmp_path: Path) -> None
 
 @as_user
 def test_without_namespaces_it_says_so_and_goes_on() -> None:
-    report = run_as_user("echo $PPID; ulimit -c; pwd", deny=True)
+    report = run_as_user("echo $PPID; ulimit -c; pwd", "auto", "deny")
     assert report.level == REDUCED
     assert report.note
     assert report.status == 0
@@ -177,7 +177,7 @@ def test_without_namespaces_it_says_so_and_goes_on() -> None:
 
 @root
 def test_root_without_namespaces_is_not_root_any_more() -> None:
-    report = run_as_user("/bin/busybox id -u; cat /etc/shadow", deny=True, root=True)
+    report = run_as_user("/bin/busybox id -u; cat /etc/shadow", "auto", "deny", root=True)
     assert report.level == REDUCED
     assert int(report.output.split()[0]) > 65535
     assert "root:" not in report.output
@@ -186,7 +186,7 @@ def test_root_without_namespaces_is_not_root_any_more() -> None:
 @as_user
 def test_reduced_level_leaves_no_folder_behind(tmp_path: Path) -> None:
     before = set(os.listdir("/dev/shm")) | set(os.listdir(tempfile.gettempdir()))
-    report = run_as_user("echo $TMPDIR; echo x > $TMPDIR/file; mkdir $TMPDIR/folder", deny=True)
+    report = run_as_user("echo $TMPDIR; echo x > $TMPDIR/file; busybox mkdir $TMPDIR/folder", "auto", "deny")
     folder = report.output.strip()
     assert "pykrun" in folder
     assert not Path(folder).exists()
@@ -195,9 +195,27 @@ def test_reduced_level_leaves_no_folder_behind(tmp_path: Path) -> None:
 
 
 @as_user
+def test_room_that_is_not_there_is_an_error_not_a_crash_later() -> None:
+    with pytest.raises(AssertionError, match=r"no folder with .* MiB of room"):
+        run_as_user("true", "auto", "deny", "vast")
+
+
+@pytest.mark.parametrize("root", [pytest.param(True, marks=pytest.mark.root), pytest.param(False, marks=as_user)])
+def test_read_only_on_older_kernels_too(root: bool) -> None:
+    report = run_as_user(
+        "echo x > /bin/busybox; echo x > /new; echo x > /dev/null && echo null; echo x > /work/x && echo work",
+        "require",
+        "old",
+        root=root,
+    )
+    assert report.output.count("Read-only file system") == 2
+    assert report.output.split()[-2:] == ["null", "work"]
+
+
+@as_user
 def test_required_isolation_is_refused_where_it_is_not_to_be_had() -> None:
     with pytest.raises(AssertionError, match="SandboxError: this host allows no namespaces"):
-        run_as_user("true", "require", deny=True)
+        run_as_user("true", "require", "deny")
 
 
 def test_exit_status_arrives() -> None:

@@ -23,11 +23,11 @@ CLONE_NEWNET = 0x4000_0000
 MS_RDONLY = 0x0001
 MS_NOSUID = 0x0002
 MS_NODEV = 0x0004
-MS_NOEXEC = 0x0008
 MS_REMOUNT = 0x0020
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x4_0000
+MS_RELATIME = 0x20_0000
 
 MNT_DETACH = 2
 MOUNT_ATTR_RDONLY = 0x1
@@ -122,6 +122,18 @@ def mount_set_attributes(path: str, attributes: int) -> None:
     """Add MOUNT_ATTR_... to the mount at `path` and to all below it, and keep what they have (Linux 5.12)."""
     record = b"".join(word.to_bytes(8, "little") for word in (attributes, 0, 0, 0))
     system_call("mount_setattr", AT_FDCWD, os.fsencode(path), AT_RECURSIVE, record, len(record))
+
+
+def make_read_only(path: str) -> None:
+    """Make one mount read-only and nosuid by remounting it with the flags it has: the way before `mount_setattr`.
+
+    Leaving out a flag that a mount of another user namespace has would be EPERM.
+    """
+    kept = os.statvfs(path).f_flag
+    flags = kept & (os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME)  # the same bits in both
+    if kept & os.ST_RELATIME:
+        flags |= MS_RELATIME
+    mount("none", path, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | flags)
 
 
 def pivot_root(new: str, old: str) -> None:

@@ -14,6 +14,7 @@ executed, `E<text>` it will not be, `X<status>` its wait status.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -102,6 +103,7 @@ class _Keeper:
         self.caller = caller
         self.folder = ""  # the temporary folder of the reduced level
         self.names: list[tuple[str, str]] = []  # what to write in the arguments in place of FILES and WORK names
+        self.bound: list[str] = []  # mount points below the new root
         self.is_program = False  # in the second process, from its fork to its execve
         self.passed: list[int] = []  # further descriptors the program needs, after the jail's own
 
@@ -156,16 +158,16 @@ class _Keeper:
         linux.mount("tmpfs", root, "tmpfs", linux.MS_NOSUID | nodev, "size=1m,nr_inodes=4k,mode=755")
         made: set[str] = {root}
         for path in (str(self.jail.program), *self.jail.libraries):
-            _bind(path, root + path, made)
+            self._bind(path, root + path, made)
         for name in ("null", "zero", "urandom"):
-            _bind(f"/dev/{name}", f"{root}/dev/{name}", made)
+            self._bind(f"/dev/{name}", f"{root}/dev/{name}", made)
         for name in self.jail.devices:
             self._device(f"/dev/{name}", f"{root}/dev/{name}", made)
         for name, file in self.jail.files.items():
-            _bind(str(file), root + FILES + name, made)
+            self._bind(str(file), root + FILES + name, made)
         for folder in ("/tmp", WORK.rstrip("/")):
             os.mkdir(root + folder, 0o755)
-        linux.mount_set_attributes(root, linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID)
+        _make_read_only(root, self.bound)
         work = root + WORK
         self._mount_work(work.rstrip("/"))
         self._furnish(work)
@@ -173,6 +175,18 @@ class _Keeper:
         linux.pivot_root(".", ".")
         linux.unmount(".", linux.MNT_DETACH)
         os.chdir("/")
+
+    def _bind(self, source: str, target: str, made: set[str]) -> None:
+        """Make `source` appear at `target`, which is created as what `source` is; `made` are folders that exist."""
+        is_folder = stat.S_ISDIR(os.stat(source).st_mode)
+        parent = target if is_folder else os.path.dirname(target)
+        if parent not in made:
+            os.makedirs(parent, 0o755, exist_ok=True)
+            made.add(parent)
+        if not is_folder:
+            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        linux.mount(source, target, None, linux.MS_BIND)
+        self.bound.append(target)
 
     def _mount_work(self, work: str) -> None:
         """The writable place; in huge pages where the kernel has them: a fifth of User Mode Linux' boot, for 6 MiB."""
@@ -193,7 +207,7 @@ class _Keeper:
             else:
                 os.chown(target, self.identity, self.identity)
                 return
-        _bind(source, target, made)
+        self._bind(source, target, made)
 
     def _temporary_folder(self) -> None:
         """A private folder on the host in place of a root of one's own; files are passed as descriptors."""
@@ -363,16 +377,15 @@ def _host_pid() -> int:
     return int(os.readlink("/proc/self"))
 
 
-def _bind(source: str, target: str, made: set[str]) -> None:
-    """Make `source` appear at `target`, which is created as what `source` is."""
-    is_folder = stat.S_ISDIR(os.stat(source).st_mode)
-    parent = target if is_folder else os.path.dirname(target)
-    if parent not in made:
-        os.makedirs(parent, 0o755, exist_ok=True)
-        made.add(parent)
-    if not is_folder:
-        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
-    linux.mount(source, target, None, linux.MS_BIND)
+def _make_read_only(root: str, bound: list[str]) -> None:
+    """Make a mount and those below it read-only and nosuid, and keep what else they are."""
+    try:
+        linux.mount_set_attributes(root, linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # before Linux 5.12
+            raise
+        for target in (*bound, root):
+            linux.make_read_only(target)
 
 
 def _has_room(folder: str, room: int) -> bool:
