@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal itself would import enum first
 import sys
 
 from pykrun.cli.streams import keep_standard_streams
@@ -20,6 +21,17 @@ def main(argv: list[str] | None = None) -> int:
     """
     keep_standard_streams()
     words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["run"]:
+        _die_of_interrupts()
     from pykrun.cli.dispatch import dispatch
 
     return dispatch(words)
+
+
+def _die_of_interrupts() -> None:
+    """Until the supervisor listens, Ctrl-C ends us as SIGTERM does: the kernel ends what we started, whatever we do.
+
+    A KeyboardInterrupt could come out of any import, or out of the middle of starting an engine.
+    """
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)

@@ -93,10 +93,15 @@ class BootLog:
         panic = next((index for index, line in enumerate(lines) if PANIC in line), None)
         return lines[-count:] if panic is None else lines[max(0, panic - BEFORE_PANIC) :][:count]
 
-    def close(self) -> None:
-        """Leave the loop and close the file."""
+    def detach(self) -> None:
+        """Leave the loop; to be called before the engine's `Running` closes the descriptor."""
         if self._loop is not None:
             self._loop.remove(self._fd)
+            self._loop = None
+
+    def close(self) -> None:
+        """Leave the loop and close the file."""
+        self.detach()
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

@@ -91,6 +91,7 @@ class VirtualMachine:
         self._stack.callback(running.close)
         self._phase("launched")
         self._log.attach(self._loop, running.console)
+        self._stack.callback(self._log.detach)
         self._loop.add(running.pidfd, IN, lambda events: self._on_engine_end())
         self._serve(running, machine)
         self._phase("served")
