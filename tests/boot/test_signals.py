@@ -90,15 +90,19 @@ def test_timeout_during_boot(vm_once: Vm) -> None:
     assert b"Traceback" not in result.err
 
 
-def test_signal_during_boot(vm: Vm) -> None:
-    """A Ctrl-C before the workload runs is not lost."""
-    process = vm.start("--", "/tool", "sleep", "100")
-    time.sleep(0.12)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    result = finish(process, limit=60)
-    assert result.code == 128 + signal.SIGINT
-    assert b"Traceback" not in result.err
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_at_any_moment_of_the_start(vm_once: Vm, number: signal.Signals) -> None:
+    """Before the workload runs, a signal ends the run without a word, and what was begun goes away."""
+    for delay in (0.03, 0.06, 0.09, 0.12, 0.15, 0.2, 0.3):
+        process = vm_once.start("--", "/tool", "sleep", "100")
+        time.sleep(delay)
+        assert process.poll() is None
+        process.send_signal(number)
+        result = finish(process, limit=60)
+        if number == signal.SIGINT and b"KeyboardInterrupt" in result.err and b"pykrun" not in result.err:
+            continue  # the interpreter itself was still starting
+        assert result.code in (128 + number, -number)
+        assert (result.out, result.err) == (b"", b"")
 
 
 def ignore_hang_up() -> None:
