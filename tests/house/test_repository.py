@@ -17,7 +17,7 @@ FRONT_DOOR = ("setup", "pykrun", "demo", "test", "bench", ".ci/run")
 
 # Put together at run time, or this file would be the first to break its rule.
 MACHINE_PATHS = (
-    re.escape(str(ROOT)),
+    r'(?<!here")' + re.escape(str(ROOT)),
     re.escape(str(Path.home() / ".")) + "[a-z]",
     "/wo" + "rk/(main|shared)",
     "/tmp/" + "lab",

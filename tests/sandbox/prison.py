@@ -37,6 +37,7 @@ def _python_for_all() -> str | None:
     if not _open_to_all(__file__):
         return None
     for python in (sys.executable, "/usr/bin/python3"):
+        python = str(Path(python).resolve())  # the virtual environment may be where only root gets
         probe = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         if _open_to_all(python) and subprocess.run(probe, timeout=60).returncode == 0:
             return python
