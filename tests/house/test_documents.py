@@ -42,3 +42,9 @@ def test_every_variable_is_used() -> None:
         name for name in re.findall(r"^\| `(\w+)`", table, re.MULTILINE) if not any(name in text for text in sources)
     ]
     assert set(unused) <= {"TMPDIR"}  # which Python's tempfile reads
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert {name for name in pages if f"({name})" not in index} == set()
