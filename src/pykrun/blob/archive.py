@@ -120,14 +120,20 @@ def _build(work: Path, musl: Musl, log: Path, progress: Progress) -> Path:
     build.mkdir()
     compiler = write_compiler(work, musl)
     environment = {
-        "PATH": tool_path(),
+        "PATH": f"{compiler.parent}:{tool_path()}",  # by name only: make splits a path at white space
         "SOURCE_DATE_EPOCH": recipe.SOURCE_DATE_EPOCH,
         **BUILD_ENVIRONMENT,
     }
     progress("configuring CPython (about half a minute)")
     flags = " ".join(recipe.COMPILE)
     # paths are relative, so that none of this machine ends up in the archive
-    configure = ["../src/configure", f"CC={compiler}", f"CFLAGS={flags}", "LDFLAGS=-static -no-pie", *recipe.CONFIGURE]
+    configure = [
+        "../src/configure",
+        f"CC={compiler.name}",
+        f"CFLAGS={flags}",
+        "LDFLAGS=-static -no-pie",
+        *recipe.CONFIGURE,
+    ]
     run(configure, cwd=build, log=log, environment=environment)
     (build / "Modules" / "Setup.local").write_text(recipe.setup_local())
     progress("compiling CPython's core (about a minute)")
