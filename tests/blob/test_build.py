@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pykrun import blob
-from pykrun.blob import archive, image, lookup, recipe
+from pykrun.blob import archive, hot, image, lookup, recipe
 from pykrun.blob.toolchain import Musl
 from pykrun.errors import BlobError
 from tests.blob.conftest import Maker, write_package
@@ -112,6 +112,13 @@ def test_it_tells_its_version(real_blob: blob.Blob) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"krun_init ")
     assert done.stdout.count(b"\n") == 1
+
+
+def test_the_functions_of_its_start_lie_together(real_blob: blob.Blob) -> None:
+    if real_blob.recipe != "snapshot":
+        pytest.skip("only a snapshot has its functions sorted")
+    pages = {address >> 12 for address in hot.trace(real_blob.path, "--version") if address < 1 << 32}
+    assert 10 < len(pages) < 50, "85 when they are not sorted: make hot.txt anew"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["/bin/sh"], ["--version", "x"]])

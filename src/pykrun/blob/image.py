@@ -24,10 +24,13 @@ frozen_end:
 """An assembly file that puts the frozen modules into the native program."""
 
 
-def make_snapshot(guest: Path, archive: Archive, musl: Musl, work: Path, log: Path) -> Path:
+def make_snapshot(
+    guest: Path, archive: Archive, musl: Musl, work: Path, log: Path, *, link: Sequence[str] = recipe.LINK
+) -> Path:
     """Compile, link, start once and save. Twice: a blob that is not the same twice is not handed out.
 
     :param guest: the folder of the package `krun_init`.
+    :param link: options for the linker.
     :param work: an empty folder to work in.
     :raise BlobError: it does not build; the message says what the compiler or freeze.py said.
     """
@@ -41,8 +44,9 @@ def make_snapshot(guest: Path, archive: Archive, musl: Musl, work: Path, log: Pa
         *(f"-I{folder}" for folder in archive.includes),
     ]
     objects = _compile(compiler, [*sources, *sorted(guest.glob("*.c"))], flags, work, log)
-    link = [*recipe.LINK, *(f"-Wl,--wrap={name}" for name in recipe.WRAPPED)]
-    run([compiler, *link, "-o", "stem", *objects, str(archive.library), "-lm"], cwd=work, log=log)
+    wraps = [f"-Wl,--wrap={name}" for name in recipe.WRAPPED]
+    library = _sort_functions(archive.library, work, log)
+    run([compiler, *link, *wraps, "-o", "stem", *objects, library, "-lm"], cwd=work, log=log)
     # same length of path and arguments: they have no part in the snapshot, and this keeps it so
     for name in ("init", "twin"):
         run(
@@ -72,6 +76,15 @@ def make_native(guest: Path, native: Native, work: Path, log: Path) -> Path:
     objects = _compile("gcc", sources, flags, work, log)
     run(["gcc", *recipe.LINK, "-o", "init", *objects, str(native.archive), "-lm", "-ldl"], cwd=work, log=log)
     return work / "init"
+
+
+def _sort_functions(library: Path, work: Path, log: Path) -> str:
+    """A copy of the archive in which the functions of hot.txt have sections that the linker puts side by side."""
+    names = (OWN / "hot.txt").read_text(encoding="ascii").split()
+    renames = "".join(f"--rename-section .text.{name}=.text.hot.{name}\n" for name in names)
+    (work / "renames").write_text(renames)
+    run(["objcopy", "@renames", str(library), library.name], cwd=work, log=log)
+    return library.name
 
 
 def _include(folders: Iterable[Path | str]) -> list[str]:
