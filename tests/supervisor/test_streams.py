@@ -32,7 +32,7 @@ class Watch:
     def source(self, fd: int | None) -> FdSource:
         return FdSource(self.loop, fd, on_end=self.ends.append)
 
-    def run_until(self, condition, seconds: float = 10) -> None:  # type: ignore[no-untyped-def]
+    def run_until(self, condition, seconds: float = 60) -> None:  # type: ignore[no-untyped-def]
         def check() -> None:
             if condition():
                 self.loop.stop()
@@ -88,7 +88,7 @@ def test_a_megabyte_arrives_as_it_was_through_a_slow_reader(watch: Watch, kind: 
             got.extend(piece)
             select.select([], [], [], 0.0002)
 
-    reader = threading.Thread(target=read_slowly)
+    reader = threading.Thread(daemon=True, target=read_slowly)
     reader.start()
     sink = watch.sink(ends[1])
     flags = os.get_blocking(ends[1])
@@ -183,7 +183,7 @@ def test_sources_of_every_kind(watch: Watch, kind: str, tmp_path: Path) -> None:
         fd = os.open(tmp_path, os.O_RDONLY)
     elif kind != "closed":
         fd, other = os.pipe() if kind == "pipe" else tuple(end.detach() for end in socket.socketpair())
-        writer = threading.Thread(target=lambda: (_write_all(other, data), os.close(other)))
+        writer = threading.Thread(daemon=True, target=lambda: (_write_all(other, data), os.close(other)))
         writer.start()
     expected = data if kind in ("pipe", "socket", "file") else b""
     assert read_all(watch, watch.source(fd)) == expected
@@ -234,10 +234,10 @@ def test_a_socket_port_moves_both_ways_and_ends(watch: Watch) -> None:
             target.extend(os.read(fd, 3001))
 
     threads = [
-        threading.Thread(target=_write_all, args=(in_write, data)),
-        threading.Thread(target=lambda: engine.sendall(answer)),
-        threading.Thread(target=reader, args=(engine.fileno(), got, len(data))),
-        threading.Thread(target=reader, args=(out_read, back, len(answer))),
+        threading.Thread(daemon=True, target=_write_all, args=(in_write, data)),
+        threading.Thread(daemon=True, target=lambda: engine.sendall(answer)),
+        threading.Thread(daemon=True, target=reader, args=(engine.fileno(), got, len(data))),
+        threading.Thread(daemon=True, target=reader, args=(out_read, back, len(answer))),
     ]
     for thread in threads:
         thread.start()

@@ -18,7 +18,7 @@ from pykrun.root import INIT_PATH
 from pykrun.supervisor.console import BootLog, printable
 from pykrun.supervisor.control import Control, Events, Exit
 from pykrun.supervisor.plan import Outcome, Plan
-from pykrun.supervisor.signals import Signals
+from pykrun.supervisor.signals import HeldUp, Signals
 from pykrun.supervisor.streams import FdSink, FdSource
 from pykrun.supervisor.terminal import Terminal
 
@@ -99,11 +99,15 @@ class VirtualMachine:
             reason = f"the VM was ended after {plan.timeout:g} seconds (--timeout)"
             self._loop.call_later(plan.timeout, partial(self._end, TIMED_OUT, reason))
         handled = (*FORWARDED, signal.SIGWINCH) if self._window else FORWARDED
-        self._stack.callback(Signals(self._loop, handled, self._on_signal).close)
+        self._stack.callback(Signals(self._loop, handled, self._on_signal, deadline=plan.timeout).close)
         if self._window:
             self._stack.callback(self._window.restore)
             self._window.raw()
-        self._loop.run()
+        try:
+            self._loop.run()
+        except HeldUp as held:
+            code = TIMED_OUT if held.number == signal.SIGALRM else 128 + held.number
+            self._verdict = (code, "the engine held its supervisor up, and was ended")
         self._phase("ended")
         return self._outcome(engine.name, running)
 
