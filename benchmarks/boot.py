@@ -17,7 +17,7 @@ from benchmarks.programs import available, run_vm, static
 from pykrun.engine import choose
 from pykrun.errors import MissingError
 from pykrun.host.cache import cache_directory, write_atomic
-from pykrun.kernel import cpio
+from pykrun.kernel import console, cpio
 from pykrun.machine import Machine
 
 ROUNDS = {"uml": 30, "qemu": 20}
@@ -70,12 +70,7 @@ def bare_machine(name: str, program: Path) -> Machine:
     except MissingError as error:
         raise Unavailable(str(error)) from None
     path = cache_directory() / "bench" / f"{program.name}.cpio"
-    entries = [
-        cpio.folder("dev"),
-        cpio.character_device("dev/console", 5, 1),
-        cpio.file("init", program.read_bytes(), 0o755),
-    ]
-    write_atomic(path, cpio.archive(entries))
+    write_atomic(path, cpio.archive([*console(), cpio.file("init", program.read_bytes(), 0o755)]))
     return Machine(kernel=kernel, initramfs=path, shares=())
 
 

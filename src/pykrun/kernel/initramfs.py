@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pykrun.errors import MissingError
 from pykrun.host.cache import cache_directory, stamp, write_atomic
 from pykrun.machine import Kernel
+
+if TYPE_CHECKING:
+    from pykrun.kernel.cpio import Entry
 
 _VERSION = 3  # of the layout; part of the cache key
 _KEEP = 8
@@ -65,9 +69,7 @@ def _content(modules: Path, blob: Path, extra: tuple[str, ...]) -> list[bytes]:
     if not order:
         return []
     entries = [
-        cpio.folder("dev"),
-        cpio.file("dev/console", b""),  # takes the place of the kernel's own node, which is of the next one's type
-        cpio.character_device("dev/console", *KMSG),
+        *console(),
         cpio.folder("mnt"),
         cpio.folder("stage1"),
     ]
@@ -76,6 +78,20 @@ def _content(modules: Path, blob: Path, extra: tuple[str, ...]) -> list[bytes]:
     ]
     entries.append(cpio.file("init", blob.read_bytes(), 0o755))
     return list(cpio.archive(entries))
+
+
+def console() -> list[Entry]:
+    """Return the entries that make the kernel's log init's console.
+
+    The empty file takes the place of the node that the kernel brings itself; a node would not replace a node.
+    """
+    from pykrun.kernel import cpio
+
+    return [
+        cpio.folder("dev"),
+        cpio.file("dev/console", b""),
+        cpio.character_device("dev/console", *KMSG),
+    ]
 
 
 def _prune(folder: Path) -> None:
