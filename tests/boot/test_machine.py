@@ -12,7 +12,10 @@ def test_memory_and_cpus(vm: Vm) -> None:
     """User Mode Linux has one CPU, whatever was asked for."""
     script = Script()
     memory, cpus = script.read("/proc/meminfo"), script.read("/sys/devices/system/cpu/online")
-    vm.script(script, "--memory", "384", "--cpus", "2")
+    result = vm.tool_run("ops", *script.words, options=["--memory", "384", "--cpus", "2"])
+    script.fill(result.out)
+    assert result.code == 0
+    assert (b"one CPU" in result.err) is (vm.engine == "uml")
     total = int(memory.data.split()[1])
     assert 300 << 10 < total <= 384 << 10
     assert cpus.data == (b"0\n" if vm.engine == "uml" else b"0-1\n")
