@@ -251,6 +251,38 @@ def test_missing_file_is_an_error_when_isolation_is_required(tmp_path: Path) -> 
         os.close(nothing)
 
 
+@pytest.mark.root
+def test_a_program_in_a_folder_that_the_jail_has_too_is_as_isolated_as_any(tmp_path: Path) -> None:
+    assert tmp_path.is_relative_to("/tmp") or tmp_path.parts[1] in ("dev", "work")
+    program = tmp_path / "busybox"
+    program.write_bytes(Path("/bin/busybox").read_bytes())
+    program.chmod(0o755)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    jail = Jail(program=program, arguments=("sh", "-c", "exit 9"), libraries=(), descriptors=(nothing,) * 3)
+    inmate = start(jail)
+    try:
+        assert inmate.isolation.level == NAMESPACES
+        prison.await_end(inmate)
+        ended = inmate.reap()
+        assert ended is not None
+        assert os.waitstatus_to_exitcode(ended.status or 0) == 9
+    finally:
+        inmate.close()
+        os.close(nothing)
+
+
+@pytest.mark.root
+def test_a_failure_that_is_no_limit_of_the_host_is_no_reason_for_less_isolation(tmp_path: Path) -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    inmate = start(prison.jail("true", nothing, files={"gone": tmp_path / "gone"}))
+    try:
+        with pytest.raises((SandboxError, EngineError), match="No such file"):
+            _ = inmate.isolation
+    finally:
+        inmate.close()
+        os.close(nothing)
+
+
 def test_kill_ends_everything_at_once() -> None:
     ours, theirs = socket.socketpair()
     with ours:

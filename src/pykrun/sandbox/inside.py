@@ -29,6 +29,9 @@ from pykrun.sandbox.jail import FILES, REDUCED, USER_NAMESPACE, WORK, Jail
 from pykrun.sandbox.libraries import search_path
 
 _MOUNT_POINT = "/proc"  # hides nothing that the jail may need: no file to bind is below it
+_RESERVED = ("dev", "files", "proc", "tmp", "work")  # names that mean something else in the jail than outside
+_NOT_ALLOWED = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOSPC, errno.EUSERS)
+"""How a kernel says that it does not allow or know a namespace or mount; anything else is a failure, not a limit."""
 _INNER_ID = 1000
 _UNALLOCATED_IDS = 0x7000_0000  # above every range that distributions or systemd hand out
 _NOBODY = 65534
@@ -101,6 +104,7 @@ class _Keeper:
         self.leash = leash
         self.report = report
         self.caller = caller
+        self.program = str(jail.program)  # where the program is, in the root that it gets
         self.folder = ""  # the temporary folder of the reduced level
         self.names: list[tuple[str, str]] = []  # what to write in the arguments in place of FILES and WORK names
         self.bound: list[str] = []  # mount points below the new root
@@ -114,7 +118,7 @@ class _Keeper:
             try:
                 self._private_root()
             except OSError as error:
-                if self.required:
+                if self.required or error.errno not in _NOT_ALLOWED:
                     raise _Refused(f"{error.filename or 'mount'}: {error.strerror}") from None
                 self.level, self.note = REDUCED, f"{error.filename or 'mount'}: {error.strerror}"
                 linux.set_parent_death_signal(0)
@@ -157,7 +161,10 @@ class _Keeper:
         nodev = 0 if self.jail.devices else linux.MS_NODEV
         linux.mount("tmpfs", root, "tmpfs", linux.MS_NOSUID | nodev, "size=1m,nr_inodes=4k,mode=755")
         made: set[str] = {root}
-        for path in (str(self.jail.program), *self.jail.libraries):
+        if self.program.split("/")[1] in _RESERVED:
+            self.program = f"{FILES}program"
+        self._bind(str(self.jail.program), root + self.program, made)
+        for path in self.jail.libraries:
             self._bind(path, root + path, made)
         for name in ("null", "zero", "urandom"):
             self._bind(f"/dev/{name}", f"{root}/dev/{name}", made)
@@ -166,7 +173,7 @@ class _Keeper:
         for name, file in self.jail.files.items():
             self._bind(str(file), root + FILES + name, made)
         for folder in ("/tmp", WORK.rstrip("/")):
-            os.mkdir(root + folder, 0o755)
+            os.makedirs(root + folder, 0o755, exist_ok=True)
         _make_read_only(root, self.bound)
         work = root + WORK
         self._mount_work(work.rstrip("/"))
@@ -271,7 +278,7 @@ class _Keeper:
         if self.level == REDUCED:
             linux.set_child_subreaper()
         keeper = os.pidfd_open(os.getpid())
-        self.program_pid, self.program = linux.clone(0)
+        self.program_pid, self.program_end = linux.clone(0)
         if self.program_pid == 0:
             self._execute(keeper)
         os.close(keeper)
@@ -287,7 +294,6 @@ class _Keeper:
         environment = {"PATH": "/usr/bin:/bin", "HOME": work, "TMPDIR": work, "LC_ALL": "C"}
         if self.level != REDUCED and self.jail.libraries:  # a jail has no ld.so.cache
             environment["LD_LIBRARY_PATH"] = search_path(self.jail.libraries)
-        program = str(self.jail.program)
         report = self._take_places()
         if not self.jail.randomize:
             linux.no_address_randomization()
@@ -297,7 +303,7 @@ class _Keeper:
                 signal.signal(number, signal.SIG_DFL)
         linux.install_filter(system_call_filter.assemble(self.jail.denied))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execve(program, arguments, environment)
+        os.execve(self.program, arguments, environment)
 
     def _argument(self, text: str) -> str:
         for name, place in self.names:
@@ -320,17 +326,17 @@ class _Keeper:
 
     def _keep(self) -> NoReturn:
         pid = self.program_pid
-        mine = sorted({self.supervisor, self.leash, self.report, self.program})
+        mine = sorted({self.supervisor, self.leash, self.report, self.program_end})
         low = 0
         for descriptor in mine:
             os.closerange(low, descriptor)
             low = descriptor + 1
         os.closerange(low, 1 << 30)
-        _ready((self.supervisor, self.leash, self.program), None)
+        _ready((self.supervisor, self.leash, self.program_end), None)
         if self.level == REDUCED:
             status = self._end_family(pid)
         else:
-            status = os.waitpid(pid, 0)[1] if _ready((self.program,)) else signal.SIGKILL
+            status = os.waitpid(pid, 0)[1] if _ready((self.program_end,)) else signal.SIGKILL
         _say(self.report, f"X{status}")
         os._exit(0)
 
@@ -338,7 +344,7 @@ class _Keeper:
         """Kill the program's process group and every descendant that shows up, then remove the folder."""
         status = None
         while True:
-            if not _ready((self.program,)):
+            if not _ready((self.program_end,)):
                 _kill(pid)
             _kill(-pid)
             try:
