@@ -24,6 +24,7 @@ ROUNDS = {"uml": 30, "qemu": 20}
 LINE = b"first line"
 SECONDS = 60.0
 PEER = "bare kernel"
+PHASES = ("launched", "served", "init", "started", "output")
 OURS = "pykrun"
 
 LIMITS = {"uml": 2.0, "qemu": 1.15}
@@ -44,12 +45,12 @@ def measure(name: str, options: Options) -> Table:
     def ours() -> float:
         reached = run_vm(arguments).reached
         start = reached["prepared"]
-        steps.append({phase: at - start for phase, at in reached.items() if start < at <= reached["output"]})
+        steps.append({phase: reached[phase] - start for phase in PHASES})
         return reached["output"] - start
 
     series = interleave(options.rounds_or(ROUNDS.get(name, 20)), {PEER: lambda: boot_bare(name, machine), OURS: ours})
     del steps[0]  # the warm-up
-    phases = [Series(f"to {phase}", [step[phase] for step in steps], part=True) for phase in steps[0]]
+    phases = [Series(f"to {phase}", [step[phase] for step in steps], part=True) for phase in PHASES]
     table = Table(title=f"{name}: engine start to the workload's first line", series=[*series, *phases], peer=PEER)
     return Table(title=table.title, series=table.series, peer=PEER, limits=limits(name, table))
 
