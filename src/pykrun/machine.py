@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from pykrun.record import record
 
 ROOT_TAG = "/dev/root"
 """The virtio-fs tag of the root file system, literally (as libkrun has it)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Kernel:
     """A guest kernel and what belongs to it.
 
@@ -22,7 +23,7 @@ class Kernel:
     release: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Machine:
     """Everything an engine must know to start a VM; nothing about what the VM is to do (that is the start data).
 

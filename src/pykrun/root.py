@@ -6,9 +6,9 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pykrun.errors import UsageError
+from pykrun.record import record
 
 INIT_PATH = b"/init.krun"
 STANDARD_DIRECTORIES = (b"/dev", b"/proc", b"/sys")
@@ -17,7 +17,7 @@ Content = bytes | bytearray | memoryview | int | Callable[[], bytes]
 """What a virtual file holds: bytes, an open descriptor of a regular file, or a callable that is asked once."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class VirtualFile:
     """A file that exists on the host's side only.
 

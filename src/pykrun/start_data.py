@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from pykrun.record import field, record
 
 PATH = b"/.krun_start.json"
 VERSION = 1
@@ -13,7 +14,7 @@ RLIM_INFINITY = (1 << 64) - 1
 Text = str | bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class User:
     """Whom the workload runs as (OCI runtime spec, `process.user`)."""
 
@@ -23,7 +24,7 @@ class User:
     umask: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class StartData:
     """One workload and its surroundings in the guest. Text may be any bytes that a process may have.
 

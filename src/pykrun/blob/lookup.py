@@ -6,13 +6,13 @@ import json
 import os
 import stat
 import time
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pykrun.errors import BlobError, MissingError, UsageError
 from pykrun.host.cache import cache_directory, write_atomic
+from pykrun.record import record
 
 OVERRIDE = "KRUN_INIT_BINARY_PATH"
 """Environment variable: a file to take instead of the blob, whatever it holds."""
@@ -27,7 +27,7 @@ SETTLED_NS = 2_000_000_000
 """A file changed this short a time ago could change again without its times telling."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Blob:
     """The bytes of init as a file.
 

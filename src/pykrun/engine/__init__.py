@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pykrun import kernel as kernels
@@ -16,10 +15,11 @@ from pykrun.engine.running import Endpoint, Running
 from pykrun.engine.words import panic_exit_code
 from pykrun.errors import MissingError, UsageError
 from pykrun.machine import Kernel, Machine
+from pykrun.record import record, replace
 from pykrun.sandbox import Ended, Isolation, Wish
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Engine:
     """One way to run a machine here.
 
@@ -73,7 +73,7 @@ class Engine:
         return TABLE[self.name].launch(self, machine, "require" if sandbox == "require" else "auto")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EngineType:
     """A row of the table of engines.
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 import os
 import select
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from pykrun.errors import PykrunError
 from pykrun.host.cache import cache_directory, stamp, write_atomic
 from pykrun.machine import Kernel, Machine
+from pykrun.record import record
 
 _DEVICE = "/dev/kvm"
 _SECONDS = 10.0
 _ALIVE = b"Kernel panic"  # it came to the end of its boot: there is no root to go on with
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Verdict:
     """Whether guests run under KVM, and why not."""
 

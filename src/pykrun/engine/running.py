@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
 
+from pykrun.record import record
 from pykrun.sandbox import Ended, Inmate, Isolation
 
 
@@ -52,7 +52,7 @@ class Endpoint:
         self.socket.close()
 
 
-@dataclass(slots=True, kw_only=True)
+@record(slots=True, kw_only=True)
 class Running:
     """A started engine and our ends of everything that leads into it.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
+
+from pykrun.record import field, record
 
 FILES = "/files/"
 """Where the jail's read-only files are, as the program's arguments name them."""
@@ -13,7 +14,7 @@ WORK = "/work/"
 """The only place that the program can write: a tmpfs of its own, or a private temporary folder."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Jail:
     """A program and everything it may touch.
 
@@ -53,7 +54,7 @@ LEVELS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Isolation:
     """How isolated a program is.
 

@@ -6,11 +6,11 @@ import os
 import select
 import signal
 import time
-from dataclasses import dataclass
 from typing import Literal
 
 from pykrun.errors import EngineError, SandboxError
 from pykrun.host import linux
+from pykrun.record import record
 from pykrun.sandbox import inside
 from pykrun.sandbox.jail import NAMESPACES, REDUCED, USER_NAMESPACE, Isolation, Jail
 
@@ -20,7 +20,7 @@ _ATTEMPTS = ((NAMESPACES, linux.CLONE_NEWPID), (USER_NAMESPACE, linux.CLONE_NEWU
 _SETUP_SECONDS = 20.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Ended:
     """How a jailed program ended.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from struct import Struct
 
 from pykrun.errors import ControlError
+from pykrun.record import record
 
 VERSION = 1
 HEADER = Struct("<IHHI")
@@ -29,7 +29,7 @@ _EXIT = Struct("<ii")
 _WINDOW = Struct("<HHHH")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Exit:
     """How the workload ended, as init tells it."""
 
@@ -38,7 +38,7 @@ class Exit:
     reason: str
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Events:
     """What the owner of the port wants to hear; each is called from within `Control.write`."""
 

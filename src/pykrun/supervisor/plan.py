@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from pykrun.record import field, record
 from pykrun.root import Root
 from pykrun.start_data import StartData
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One VM and its one workload.
 
@@ -42,7 +41,7 @@ class Plan:
     stderr: int | None = 2
 
 
-@dataclass(slots=True, kw_only=True)
+@record(slots=True, kw_only=True)
 class Outcome:
     """How a run ended.
 

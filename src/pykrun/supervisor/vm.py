@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from pykrun import engine as engines
 from pykrun.errors import PeerError
 from pykrun.loop import IN, Loop, Timer
 from pykrun.machine import Machine
+from pykrun.record import replace
 from pykrun.root import INIT_PATH
 from pykrun.supervisor.console import BootLog, printable
 from pykrun.supervisor.control import Control, Events, Exit
