@@ -19,8 +19,8 @@ SET_UP_FAILED = 125
 """`pykrun run` uses the statuses 125 to 127 as env, docker and chroot do; everything below is the workload's."""
 
 EPILOG = """examples:
-  pykrun run --root / --read-only -- uname -a
-  pykrun run --file /hello=./hello -- /hello
+  pykrun run --file /hello=./hello-static -- /hello world
+  pykrun run --file /bin/sh=/bin/busybox -- /bin/sh
   pykrun doctor
 
 `pykrun COMMAND --help` tells more."""

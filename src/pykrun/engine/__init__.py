@@ -27,12 +27,14 @@ class Engine:
     :ivar accel: `kvm`, `tcg`, or empty for User Mode Linux.
     :ivar program: the engine's executable.
     :ivar max_cpus: what it can give a guest; asked for more it runs so many.
+    :ivar min_memory_mib: with less its guests do not boot.
     """
 
     name: str
     accel: str
     program: Path
     max_cpus: int
+    min_memory_mib: int
 
     def kernel(
         self, image: str | os.PathLike[str] | None = None, modules: str | os.PathLike[str] | None = None
@@ -85,6 +87,7 @@ class EngineType:
     launch: Callable[[Engine, Machine, Wish], Running]
     install: dict[str, str]
     max_cpus: int
+    min_memory_mib: int
 
 
 def _launch_uml(engine: Engine, machine: Machine, wish: Wish) -> Running:
@@ -96,8 +99,8 @@ def _launch_qemu(engine: Engine, machine: Machine, wish: Wish) -> Running:
 
 
 TABLE: dict[str, EngineType] = {
-    "uml": EngineType(uml.find, _launch_uml, uml.INSTALL, 1),
-    "qemu": EngineType(qemu.find, _launch_qemu, qemu.INSTALL, 255),
+    "uml": EngineType(uml.find, _launch_uml, uml.INSTALL, 1, 48),
+    "qemu": EngineType(qemu.find, _launch_qemu, qemu.INSTALL, 255, 96),
 }
 
 
@@ -144,11 +147,16 @@ def choose(
 def _uml(program: Path | None) -> Engine:
     if program is None:
         raise MissingError("no engine is installed", "`pykrun doctor` names the command that installs one")
-    return Engine("uml", "", program, TABLE["uml"].max_cpus)
+    return _engine("uml", "", program)
 
 
 def _qemu(program: Path, accel: str) -> Engine:
-    return Engine("qemu", accel, program, TABLE["qemu"].max_cpus)
+    return _engine("qemu", accel, program)
+
+
+def _engine(name: str, accel: str, program: Path) -> Engine:
+    row = TABLE[name]
+    return Engine(name, accel, program, row.max_cpus, row.min_memory_mib)
 
 
 __all__ = [

@@ -58,7 +58,7 @@ def release_of(image: Path) -> str:
             pass
         data = image.read_bytes()
     except OSError as error:
-        raise MissingError(f"{error.filename}: {error.strerror}") from None
+        raise MissingError(f"cannot read the kernel {image}: {error.strerror}") from None
     if data[0x202:0x206] == b"HdrS":  # boot.rst, "kernel_version"
         start = 0x200 + int.from_bytes(data[0x20E:0x210], "little")
         release = data[start : data.index(b"\0", start)].split()[0].decode("ascii", "replace")

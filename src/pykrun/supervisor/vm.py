@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pykrun import engine as engines
-from pykrun.errors import PeerError
+from pykrun.errors import PeerError, UsageError
 from pykrun.loop import IN, Loop, Timer
 from pykrun.machine import Machine
 from pykrun.record import replace
@@ -51,6 +51,18 @@ def run_plan(plan: Plan) -> Outcome:
         return VirtualMachine(plan, stack).run()
 
 
+def _check_memory(mib: int, engine: engines.Engine) -> None:
+    """Refuse what could only end in a guest that does not boot, or in a host that swaps.
+
+    :raise UsageError: too little for the guest, or more than the host has.
+    """
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    if mib < engine.min_memory_mib:
+        raise UsageError(f"--memory {mib}: a guest on engine {engine.name} needs at least {engine.min_memory_mib} MiB")
+    if mib > host:
+        raise UsageError(f"--memory {mib}: this host has {host} MiB")
+
+
 class VirtualMachine:
     """The supervisor's state: everything that was started hangs on one ExitStack."""
 
@@ -85,6 +97,7 @@ class VirtualMachine:
             self._warnings.append(
                 f"engine {engine.name} runs one CPU, {plan.cpus} were asked for (--engine qemu has more)"
             )
+        _check_memory(plan.memory_mib, engine)
         machine = self._machine(engine)
         self._phase("prepared")
         self._running = running = engine.launch(machine, sandbox=plan.sandbox)
