@@ -200,6 +200,16 @@ def _write_all(fd: int, data: bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
+def test_an_end_may_have_a_mark(watch: Watch) -> None:
+    read, write = os.pipe()
+    os.write(write, b"line")
+    os.close(write)
+    source = FdSource(watch.loop, read, on_end=watch.ends.append, end_mark=b"\x04")
+    assert read_all(watch, source) == b"line\x04"
+    assert watch.ends == [5]
+    os.close(read)
+
+
 def test_a_source_waits_without_spinning(watch: Watch) -> None:
     read, write = os.pipe()
     source = watch.source(read)

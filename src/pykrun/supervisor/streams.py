@@ -156,15 +156,17 @@ class FdSource:
 
     :param fd: descriptor to read from, None when it was closed before we started: it ends at once.
     :param on_end: called once, with the number of bytes given, when the descriptor ended or failed.
+    :param end_mark: bytes to give after the last one: a terminal's end of file is a character.
     """
 
-    def __init__(self, loop: Loop, fd: int | None, *, on_end: Callable[[int], None]) -> None:
+    def __init__(self, loop: Loop, fd: int | None, *, on_end: Callable[[int], None], end_mark: bytes = b"") -> None:
         self.on_ready: Callable[[], None] | None = None
         self.count = 0
         self.ended = False
         self._loop = loop
         self._fd = -1 if fd is None else fd
         self._on_end = on_end
+        self._end_mark = end_mark
         self._waiting = False
         self._always_ready = fd is None or not _can_poll(loop, fd)
 
@@ -182,7 +184,13 @@ class FdSource:
             return 0
         except OSError:  # the terminal hung up (EIO), a directory was given (EISDIR): nothing more will come
             count = 0
-        if count == 0:
+        if count == 0 and self._end_mark and buffers:
+            count = min(len(buffers[0]), len(self._end_mark))
+            buffers[0][:count] = self._end_mark[:count]
+            self._end_mark = self._end_mark[count:]
+            self._fd = -1
+            self._always_ready = True
+        elif count == 0:
             self.end()
             return 0
         self.count += count

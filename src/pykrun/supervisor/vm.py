@@ -34,6 +34,8 @@ TIMED_OUT = 124
 SET_UP_FAILED = 125
 LOG_LINES = 1000
 """More than init ever has to say; a guest that floods the control port is cut off."""
+END_OF_FILE = b"\x04"
+"""What a terminal in its usual mode takes for the end of its input (VEOF)."""
 ALIVE = 1.0
 """Seconds between two DRAINING frames; the guest gives up after five of silence."""
 
@@ -138,7 +140,9 @@ class VirtualMachine:
             ),
             self._on_peer_error,
         )
-        self._stdin = FdSource(loop, plan.stdin, on_end=self._control.stdin_end)
+        self._stdin = FdSource(
+            loop, plan.stdin, on_end=self._control.stdin_end, end_mark=END_OF_FILE if self._window else b""
+        )
         sinks = [
             FdSink(
                 loop,
