@@ -45,13 +45,14 @@ def test_features_on_offer(front: FrontEnd) -> None:
 
 
 def test_handshake_of_user_mode_linux(echo: Echo, driver: Driver) -> None:
-    front = FrontEnd(echo, protocol_features=UML_FEATURES)
+    features = UML_FEATURES | wire.PROTOCOL_REPLY_ACK
+    front = FrontEnd(echo, protocol_features=features)
     front.send(wire.SET_OWNER)
     front.ask_u64(wire.GET_FEATURES)
-    assert front.ask_u64(wire.GET_PROTOCOL_FEATURES) == UML_FEATURES
+    assert front.ask_u64(wire.GET_PROTOCOL_FEATURES) == features
     # It wants its first acknowledgement from the message that negotiates them.
     need = wire.VERSION | wire.FLAG_NEED_REPLY
-    front.send(wire.SET_PROTOCOL_FEATURES, u64(UML_FEATURES), flags=need)
+    front.send(wire.SET_PROTOCOL_FEATURES, u64(features), flags=need)
     assert front.receive() == (wire.SET_PROTOCOL_FEATURES, 5, u64(0))
     requests, ours = socket.socketpair()
     front.send(wire.SET_BACKEND_REQ_FD, b"", [requests.fileno()], flags=need)

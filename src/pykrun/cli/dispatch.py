@@ -75,18 +75,18 @@ def dispatch(words: Sequence[str]) -> int:
         status = module.run(arguments)
         return int(status)
     except PykrunError as error:
-        if debug:
-            raise
-        _complain(str(error))
+        _complain(str(error), traceback=debug)
         return failed if failed == SET_UP_FAILED or not isinstance(error, UsageError) else USAGE
     except BrokenPipeError:
         return _broken_pipe()
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        if debug:
-            raise
-        _complain(f"{error.strerror or error}{f': {error.filename!r}' if error.filename else ''} (--debug tells more)")
+        name = f": {error.filename!r}" if error.filename else ""
+        _complain(f"{error.strerror or error}{name} (--debug tells more)", traceback=debug)
+        return failed
+    except Exception as error:
+        _complain(f"internal error: {error!r} (--debug tells more; please report it)", traceback=debug)
         return failed
 
 
@@ -99,7 +99,11 @@ def _overview(words: Sequence[str]) -> None:
     print(f"{head}\n\ncommands:\n{lines}\n\n{EPILOG}", flush=True)
 
 
-def _complain(message: str) -> None:
+def _complain(message: str, *, traceback: bool) -> None:
+    if traceback:
+        from traceback import format_exc
+
+        message = f"{message}\n{format_exc()}"
     try:
         os.write(2, f"pykrun: {message}\n".encode(errors="surrogateescape"))
     except OSError:

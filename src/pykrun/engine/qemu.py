@@ -22,9 +22,6 @@ from pykrun.sandbox import FILES, Jail, Wish, shared_libraries, start
 PROGRAM = f"qemu-system-{ARCHITECTURE}"
 INSTALL = {"apt": "qemu-system-x86", "dnf": "qemu-system-x86-core", "pacman": "qemu-system-x86"}
 
-PROTOCOL_FEATURES = 1 << 0 | 1 << 3
-"""MQ (QEMU asks for the number of queues) and REPLY_ACK. CONFIG must not be offered: QEMU owns the config space."""
-
 _QUEUE_SIZE = 1024  # the default of 128 limits a request to 124 pages
 _SLOW_STARTS = "load_system_certificate_list,init_kprobe_trace,crypto_kdf108_init,init_encrypted"
 
@@ -73,7 +70,6 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
         ports={name: wires.outside[f"port{i}"] for i, name in enumerate(machine.ports)},
         terminal=wires.outside.get("terminal"),
         control=wires.outside["qmp"],
-        protocol_features=PROTOCOL_FEATURES,
         inmate=inmate,
     )
 

@@ -66,7 +66,6 @@ class Running:
     :ivar ports: connected stream sockets by port name, where the engine has a console device of its own.
     :ivar terminal: the same for hvc0.
     :ivar control: QMP, for `pykrun.engine.qmp`; None where there is none.
-    :ivar protocol_features: vhost-user protocol feature bits that this front end needs or may have, and no others.
     """
 
     engine: str
@@ -77,7 +76,6 @@ class Running:
     ports: dict[str, socket.socket]
     terminal: socket.socket | None
     control: socket.socket | None
-    protocol_features: int
     inmate: Inmate
 
     @property

@@ -23,9 +23,6 @@ PROGRAMS = ("linux.uml", "linux-uml", "linux")
 INSTALL = {"apt": "user-mode-linux", "pacman": "user-mode-linux"}
 """Package that brings the engine, by package manager; other distributions have none."""
 
-PROTOCOL_FEATURES = 1 << 5 | 1 << 9
-"""BACKEND_REQ and CONFIG: without either virtio_uml's probe fails. No INBAND_NOTIFICATIONS: a round trip a kick."""
-
 _VIRTIO_FS = 26
 _VIRTIO_CONSOLE = 3
 _MIB = 1 << 20
@@ -116,7 +113,6 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
         ports={},
         terminal=None,
         control=None,
-        protocol_features=PROTOCOL_FEATURES,
         inmate=inmate,
     )
 

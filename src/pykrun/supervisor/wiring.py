@@ -16,7 +16,7 @@ from pykrun.machine import ROOT_TAG
 from pykrun.ports import NoSink, NoSource, Sink, Source
 from pykrun.root import INIT_PATH, Root, VirtualFile
 from pykrun.supervisor.socket_port import SocketPort
-from pykrun.vhost_user import Backend
+from pykrun.vhost_user import FRONT_ENDS, Backend
 from pykrun.virtio import Device, FsDevice
 from pykrun.virtio.console import ConsoleDevice, ConsolePort
 
@@ -111,7 +111,7 @@ class Wiring:
             self._loop,
             device,
             endpoint.socket,
-            protocol_features=self._running.protocol_features,
+            protocol_features=FRONT_ENDS[self._running.engine],
             on_close=self._closed,
             on_broken=lambda index, error: self._on_error(error),
         )

@@ -30,12 +30,15 @@ PROTOCOL_BACKEND_REQ = 1 << 5
 PROTOCOL_CONFIG = 1 << 9
 PROTOCOL_STATUS = 1 << 16
 
-UML_FEATURES = PROTOCOL_REPLY_ACK | PROTOCOL_BACKEND_REQ | PROTOCOL_CONFIG
-"""For User Mode Linux: it does not probe a device without CONFIG and BACKEND_REQ. INBAND_NOTIFICATIONS (1 << 14) must
-stay off: each kick would wait for its acknowledgement."""
+UML_FEATURES = PROTOCOL_BACKEND_REQ | PROTOCOL_CONFIG
+"""For User Mode Linux: it does not probe a device without these two. REPLY_ACK would add a round trip to each message
+(sixty for a console with four ports), INBAND_NOTIFICATIONS (1 << 14) one to each kick."""
 
 QEMU_FEATURES = PROTOCOL_REPLY_ACK | PROTOCOL_MQ
 """For QEMU's vhost-user-fs-pci: it takes one queue only without MQ, and owns the configuration space itself."""
+
+FRONT_ENDS = {"uml": UML_FEATURES, "qemu": QEMU_FEATURES}
+"""What to offer, by engine."""
 
 ALL_FEATURES = UML_FEATURES | QEMU_FEATURES | PROTOCOL_STATUS
 """What this back end can speak."""
