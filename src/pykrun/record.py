@@ -32,10 +32,10 @@ else:
         names = tuple(getattr(cls, "__annotations__", ()))  # no record inherits from another
         namespace = dict(cls.__dict__)
         defaults = {name: namespace.pop(name) for name in names if name in namespace}
+        for old in ("__dict__", "__weakref__"):  # they belong to the class that this one replaces
+            namespace.pop(old, None)
         if slots:
             namespace["__slots__"] = names
-            for leftover in ("__dict__", "__weakref__"):
-                namespace.pop(leftover, None)
         namespace["__init__"] = _make_init(cls.__qualname__, names, defaults, kw_only)
         namespace["__eq__"] = _equal
         namespace["__repr__"] = _show

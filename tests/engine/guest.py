@@ -7,7 +7,6 @@ import re
 import select
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pykrun.engine as engines
 from pykrun.engine import Ended, Engine, Running
 from pykrun.kernel import cpio
 from pykrun.machine import Machine
+from pykrun.record import replace
 
 BUSYBOX = Path("/bin/busybox")
 SECONDS = {"uml": 30.0, "qemu": 90.0}

@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pykrun.engine as engines
 from pykrun.engine import lpj, panic_exit_code
 from pykrun.errors import MissingError, UsageError
 from pykrun.machine import Machine
+from pykrun.record import replace
 from tests.engine import guest
 from tests.engine.guest import Watch
 

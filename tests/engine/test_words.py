@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pykrun.engine.words import LIMIT, check_line, check_word, panic_exit_code, root_words
+from pykrun.engine.words import LIMIT, check_line, check_word, common_words, panic_exit_code
 from pykrun.errors import UsageError
 from pykrun.machine import Kernel, Machine
 
+LOG = "printk.devkmsg=on"
 KERNEL = Kernel(image=Path("/k"), modules=None, release="6")
 
 
@@ -50,21 +51,21 @@ def test_exit_code_of_a_panic(text: bytes, code: int | None) -> None:
 
 
 def test_root_without_initramfs_is_virtiofs() -> None:
-    words = root_words(Machine(kernel=KERNEL, initramfs=None, init="/init.krun"))
-    assert words == ["rootfstype=virtiofs", "root=/dev/root", "rw", "init=/init.krun"]
+    words = common_words(Machine(kernel=KERNEL, initramfs=None, init="/init.krun"))
+    assert words == [LOG, "rootfstype=virtiofs", "root=/dev/root", "rw", "init=/init.krun"]
 
 
 @pytest.mark.parametrize("given", ["init=/own", "rdinit=/own"])
 def test_callers_init_wins(given: str) -> None:
     machine = Machine(kernel=KERNEL, initramfs=None, init="/init.krun", kernel_args=(given,))
-    assert not [word for word in root_words(machine) if word.startswith("init=")]
+    assert not [word for word in common_words(machine) if word.startswith("init=")]
 
 
 def test_stage_one_is_told_to_execute() -> None:
-    assert root_words(Machine(kernel=KERNEL, initramfs=Path("/i"), execute_init=True)) == ["KRUN_STAGE1=exec"]
-    assert root_words(Machine(kernel=KERNEL, initramfs=Path("/i"))) == []
+    assert common_words(Machine(kernel=KERNEL, initramfs=Path("/i"), execute_init=True)) == [LOG, "KRUN_STAGE1=exec"]
+    assert common_words(Machine(kernel=KERNEL, initramfs=Path("/i"))) == [LOG]
 
 
 def test_init_cannot_inject_a_parameter() -> None:
     with pytest.raises(UsageError):
-        root_words(Machine(kernel=KERNEL, initramfs=None, init="/x quiet"))
+        common_words(Machine(kernel=KERNEL, initramfs=None, init="/x quiet"))

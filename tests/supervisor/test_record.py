@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,15 @@ def shapes(make: Any, field: Any) -> list[Any]:
         def size(self) -> int:
             return len(self.items)
 
-    return [Point, Bag]
+    @make(frozen=True)
+    class Open:
+        value: int
+
+        @functools.cached_property
+        def twice(self) -> int:
+            return self.value * 2
+
+    return [Point, Bag, Open]
 
 
 @pytest.fixture(params=["ours", "theirs"])
@@ -42,7 +51,7 @@ def classes(request: pytest.FixtureRequest) -> list[Any]:
 
 
 def test_making_and_comparing(classes: list[Any]) -> None:
-    point, bag = classes
+    point, bag, _ = classes
     assert point(1).sum() == 3
     assert point(1, y=3) == point(x=1, y=3) != point(1)
     assert hash(point(1)) == hash(point(1, 2))
@@ -70,17 +79,24 @@ def test_making_and_comparing(classes: list[Any]) -> None:
 )
 def test_what_is_refused(classes: list[Any], wrong: Callable[[Any, Any], object]) -> None:
     with pytest.raises(TypeError):
-        wrong(*classes)
+        wrong(*classes[:2])
 
 
 def test_frozen_and_slots(classes: list[Any]) -> None:
-    point, bag = classes
+    point, bag, _ = classes
     with pytest.raises(AttributeError):
         point(1).x = 2
     with pytest.raises(AttributeError):
         del point(1).x
     with pytest.raises(AttributeError):
         bag(name="a").other = 1
+
+
+def test_without_slots(classes: list[Any]) -> None:
+    made = classes[2](4)
+    assert (made.twice, made.twice) == (8, 8)
+    with pytest.raises(AttributeError):
+        made.value = 1
 
 
 def test_replace() -> None:

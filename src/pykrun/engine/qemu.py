@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 from pykrun.engine.running import Endpoint, Running
-from pykrun.engine.words import check_line, check_word, root_words
+from pykrun.engine.words import check_line, check_word, common_words
 from pykrun.errors import MissingError
 from pykrun.host.numbers import MACHINE as ARCHITECTURE
 from pykrun.host.programs import find_program
@@ -134,7 +134,8 @@ def _devices(machine: Machine, wires: _Wires) -> list[str]:
         words += chardev(f"fs{index}")
         words += ["-device", f"vhost-user-fs-pci,chardev=fs{index},tag={tag},queue-size={_QUEUE_SIZE}"]
     if machine.ports or machine.console:
-        words += ["-device", "virtio-serial-pci"]
+        # Port 0 is for a console. Each port is two queues that the guest's driver sets up, used or not; 31 by default.
+        words += ["-device", f"virtio-serial-pci,max_ports={len(machine.ports) + 1}"]
     if machine.console:
         words += [*chardev("terminal"), "-device", "virtconsole,chardev=terminal,nr=0"]
     for index, name in enumerate(machine.ports):
@@ -165,7 +166,7 @@ def _kernel(machine: Machine, accel: str) -> list[str]:
         words += ["nokaslr", "mitigations=off"]
     if not machine.verbose:
         words.append("quiet")
-    words += root_words(machine)
+    words += common_words(machine)
     words += [check_word(word) for word in machine.kernel_args]
     initrd = [] if machine.initramfs is None else ["-initrd", FILES + "initramfs"]
     return ["-kernel", FILES + "kernel", *initrd, "-append", check_line(words)]

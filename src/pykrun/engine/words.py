@@ -27,13 +27,13 @@ def check_word(word: str) -> str:
     return word
 
 
-def root_words(machine: Machine) -> list[str]:
-    """The parameters that say where to boot from.
+def common_words(machine: Machine) -> list[str]:
+    """The parameters that every engine gives: where to boot from, and what init may say.
 
     With an initramfs the kernel runs its /init and looks no further; without one it mounts the virtio-fs root itself.
     `init=` is given only if the caller gave neither `init=` nor `rdinit=`.
     """
-    words = []
+    words = ["printk.devkmsg=on"]  # the kernel's log is init's console: the kernel would ration what is written there
     if machine.initramfs is None:
         words += ["rootfstype=virtiofs", f"root={ROOT_TAG}", "rw"]
     elif machine.execute_init:
