@@ -12,7 +12,7 @@ from pathlib import Path
 from pykrun import kernel as kernels
 from pykrun.engine import probe, qemu, uml
 from pykrun.engine.running import Endpoint, Running
-from pykrun.engine.words import panic_exit_code
+from pykrun.engine.words import PANIC, panic_exit_code
 from pykrun.errors import MissingError, UsageError
 from pykrun.machine import Kernel, Machine
 from pykrun.record import record, replace
@@ -160,6 +160,7 @@ def _engine(name: str, accel: str, program: Path) -> Engine:
 
 
 __all__ = [
+    "PANIC",
     "TABLE",
     "Ended",
     "Endpoint",

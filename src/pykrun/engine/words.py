@@ -10,6 +10,12 @@ from pykrun.machine import ROOT_TAG, Machine
 LIMIT = 2048
 """Bytes of a kernel command line, its final NUL included (COMMAND_LINE_SIZE on x86); the kernel cuts silently."""
 
+PANIC = b"Kernel panic"
+"""What a kernel that gives up prints first."""
+
+PANIC = b"Kernel panic"
+"""What a kernel's last words begin with (kernel/panic.c: "Kernel panic - not syncing: ...")."""
+
 _PANIC_CODE = b"exitcode=0x"
 
 
