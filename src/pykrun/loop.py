@@ -17,6 +17,9 @@ OUT = select.EPOLLOUT
 EDGE = select.EPOLLET
 HANGUP = select.EPOLLHUP | select.EPOLLERR
 
+LONGEST_WAIT = 86400.0
+"""Seconds; epoll takes at most 2^31 ms at once."""
+
 Handler = Callable[[int], None]
 
 
@@ -91,7 +94,9 @@ class Loop:
     def _timeout(self) -> float | None:
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        if not self._timers:
+            return None
+        return min(max(0.0, self._timers[0][0] - time.monotonic()), LONGEST_WAIT)
 
     def _run_timers(self) -> None:
         now = time.monotonic()

@@ -7,14 +7,15 @@ import pty
 import select
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from pykrun.loop import Loop
 from pykrun.ports import NoSink, NoSource
-from pykrun.supervisor.socket_port import SocketPort
-from pykrun.supervisor.streams import FdSink, FdSource
+from pykrun.supervisor.socket_port import BufferedSink, SocketPort
+from pykrun.supervisor.streams import FdSink, FdSource, write_bounded
 
 
 class Watch:
@@ -272,3 +273,42 @@ def test_a_socket_port_with_nothing_to_say(watch: Watch) -> None:
     engine.sendall(b"dropped")
     engine.close()
     watch.run_until(lambda: port.ended)
+
+
+def test_last_words_do_not_wait_for_a_reader_that_never_reads() -> None:
+    read, write = os.pipe()
+    began = time.monotonic()
+    write_bounded(write, b"x" * 1_000_000, 0.2)
+    assert time.monotonic() - began < 5
+    assert len(os.read(read, 1 << 20)) >= 4096
+    os.close(read)
+    write_bounded(write, b"nobody", 0.2)
+    os.close(write)
+
+
+def test_last_words_are_appended_to_a_file(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT)
+    os.write(fd, b"before ")
+    write_bounded(fd, b"after", 1)
+    assert os.pread(fd, 100, 0) == b"before after"
+    os.close(fd)
+
+
+def test_what_cannot_wait_is_kept_for_a_slow_sink(watch: Watch) -> None:
+    read, write = os.pipe()
+    sink, emptied = watch.sink(write), []
+    kept = BufferedSink(sink, 1 << 20, lambda: emptied.append(1))
+    data = os.urandom(600_000)
+    assert kept.write(views(data[:1000], data[1000:])) == len(data)
+    assert not kept.empty
+    assert kept.write(views(bytes(1 << 20))) == (1 << 20) - (len(data) - sink.count)
+    got = bytearray()
+    thread = threading.Thread(daemon=True, target=lambda: [got.extend(os.read(read, 65536)) for _ in range(200)])
+    thread.start()
+    watch.run_until(lambda: bool(emptied))
+    sink.close()
+    os.close(write)
+    watch.run_until(lambda: len(got) > len(data))
+    assert got[: len(data)] == data
+    thread.join()
+    os.close(read)

@@ -182,6 +182,8 @@ def _kernel_word(word: str) -> str:
     return word
 
 
+LAST_WORDS = 1.0
+"""Seconds that the reader of standard error has for our own lines at the end."""
 WARNING = 1
 """Levels of the guest's log up to this one are shown without -v."""
 
@@ -207,10 +209,10 @@ def _tell(plan: Plan, outcome: Outcome, *, verbose: bool) -> None:
     if verbose:
         lines += _timing(outcome)
     if lines and plan.stderr is not None:
-        try:
-            os.write(plan.stderr, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
-        except OSError:
-            pass
+        from pykrun.supervisor.streams import write_bounded
+
+        text = "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
+        write_bounded(plan.stderr, text, LAST_WORDS)
 
 
 def _timing(outcome: Outcome) -> list[str]:

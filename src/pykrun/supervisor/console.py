@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from pykrun.engine import PANIC
 from pykrun.errors import UsageError
 from pykrun.loop import IN, Loop
 
@@ -11,7 +12,8 @@ KEPT = 32768
 """Bytes of the end that are kept for messages."""
 SHOWN = 12
 """Lines of it that a message shows."""
-PANIC = "Kernel panic"
+LEFT_BEHIND = 16
+"""Reads at the end; a pipe holds one."""
 BEFORE_PANIC = 4
 """Lines that are shown from before a panic: what led to it (an oops, a process that ended)."""
 
@@ -57,8 +59,8 @@ class BootLog:
             self._loop.remove(self._fd)
 
     def drain(self) -> None:
-        """Read what the engine left behind; never waits."""
-        while self._fd >= 0:
+        """Read what the engine left behind; never waits, and not for ever when the engine still prints."""
+        for _ in range(LEFT_BEHIND):
             try:
                 data = os.read(self._fd, 65536)
             except OSError:
@@ -90,7 +92,7 @@ class BootLog:
         text = self.text.replace(b"\r", b"\n").decode(errors="replace")
         lines = [printable(line).strip() for line in text.split("\n")]
         lines = [line for line in lines if line]
-        panic = next((index for index, line in enumerate(lines) if PANIC in line), None)
+        panic = next((index for index, line in enumerate(lines) if PANIC.decode() in line), None)
         return lines[-count:] if panic is None else lines[max(0, panic - BEFORE_PANIC) :][:count]
 
     def detach(self) -> None:

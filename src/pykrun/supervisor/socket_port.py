@@ -3,12 +3,54 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from pykrun.fs.buffers import skip
 from pykrun.loop import HANGUP, IN, OUT, Loop
 from pykrun.ports import Sink, Source
 
 CHUNK = 65536
+
+
+class BufferedSink:
+    """Takes for a slow sink what cannot wait: QEMU drops what a console's socket does not take at once.
+
+    :param limit: bytes that are kept; what comes beyond is left to the device.
+    :param on_empty: called when everything that was kept has been handed on.
+    """
+
+    def __init__(self, sink: Sink, limit: int, on_empty: Callable[[], None]) -> None:
+        self.on_ready: Callable[[], None] | None = None
+        self._sink = sink
+        self._limit = limit
+        self._on_empty = on_empty
+        self._kept = bytearray()
+        sink.on_ready = self._flush
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is kept."""
+        return not self._kept
+
+    def write(self, buffers: Sequence[memoryview]) -> int:
+        """Hand on what goes, keep the rest as long as there is room (`Sink`)."""
+        taken = 0 if self._kept else self._sink.write(buffers)
+        for buffer in skip(buffers, taken):
+            part = buffer[: self._limit - len(self._kept)]
+            self._kept += part
+            taken += len(part)
+        return taken
+
+    def _flush(self) -> None:
+        while self._kept:
+            with memoryview(self._kept) as view:
+                count = self._sink.write([view])
+            if not count:
+                return
+            del self._kept[:count]
+        if self.on_ready is not None:
+            self.on_ready()
+        self._on_empty()
 
 
 class SocketPort:

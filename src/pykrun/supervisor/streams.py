@@ -12,6 +12,9 @@ PIPE_BUF = 4096
 """A pipe that poll calls writable takes this many bytes without blocking (Linux: at least one free page)."""
 
 
+OnData = Callable[[Sequence[memoryview], int], None]
+
+
 def _own_description(fd: int, flags: int) -> int | None:
     """Open what `fd` refers to once more, so that O_NONBLOCK stays ours; None when the kernel does not let us."""
     try:
@@ -37,7 +40,7 @@ class FdSink:
         loop: Loop,
         fd: int | None,
         *,
-        on_broken: Callable[[OSError | None], None],
+        on_broken: Callable[[OSError], None],
         on_count: Callable[[int], None],
     ) -> None:
         self.on_ready: Callable[[], None] | None = None
@@ -156,10 +159,19 @@ class FdSource:
 
     :param fd: descriptor to read from, None when it was closed before we started: it ends at once.
     :param on_end: called once, with the number of bytes given, when the descriptor ended or failed.
+    :param on_data: called with the buffers and the number of bytes after each read.
     :param end_mark: bytes to give after the last one: a terminal's end of file is a character.
     """
 
-    def __init__(self, loop: Loop, fd: int | None, *, on_end: Callable[[int], None], end_mark: bytes = b"") -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        fd: int | None,
+        *,
+        on_end: Callable[[int], None],
+        end_mark: bytes = b"",
+        on_data: OnData | None = None,
+    ) -> None:
         self.on_ready: Callable[[], None] | None = None
         self.count = 0
         self.ended = False
@@ -167,6 +179,7 @@ class FdSource:
         self._fd = -1 if fd is None else fd
         self._on_end = on_end
         self._end_mark = end_mark
+        self._on_data = on_data
         self._waiting = False
         self._always_ready = fd is None or not _can_poll(loop, fd)
 
@@ -193,6 +206,8 @@ class FdSource:
         elif count == 0:
             self.end()
             return 0
+        elif self._on_data is not None:
+            self._on_data(buffers, count)
         self.count += count
         return count
 
@@ -235,3 +250,24 @@ def _can_poll(loop: Loop, fd: int) -> bool:
         return False
     loop.remove(fd)
     return True
+
+
+def write_bounded(fd: int, data: bytes, seconds: float) -> None:
+    """Write what goes within `seconds` and drop the rest: whoever does not read may not keep us from ending."""
+    import select
+    import time
+
+    # A file of its own position would be written from its start.
+    waits = stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd)
+    own = _own_description(fd, os.O_WRONLY) if waits else None
+    poll = select.poll()
+    poll.register(fd if own is None else own, select.POLLOUT)
+    deadline = time.monotonic() + seconds
+    try:
+        while data and poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            data = data[os.write(fd if own is None else own, data[:PIPE_BUF]) :]
+    except OSError:
+        pass
+    finally:
+        if own is not None:
+            os.close(own)

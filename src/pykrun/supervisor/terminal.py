@@ -4,6 +4,37 @@ from __future__ import annotations
 
 import os
 import termios
+import time
+from collections.abc import Callable, Sequence
+
+ESCAPE = 0x1D
+"""Ctrl-]. Three of them within a second end the VM, whatever the guest does (systemd-nspawn has it so)."""
+
+
+class Escape:
+    """Counts the escape key in what goes to the guest.
+
+    :param on_escape: called when it was pressed three times within a second.
+    """
+
+    def __init__(self, on_escape: Callable[[], None]) -> None:
+        self._on_escape = on_escape
+        self._pressed: list[float] = []
+
+    def __call__(self, buffers: Sequence[memoryview], count: int) -> None:
+        """Look at the first `count` bytes of the buffers."""
+        for buffer in buffers:
+            for byte in buffer[:count]:
+                if byte == ESCAPE:
+                    self._press(time.monotonic())
+            count -= len(buffer)
+            if count <= 0:
+                return
+
+    def _press(self, now: float) -> None:
+        self._pressed = [*(before for before in self._pressed if now - before < 1.0), now]
+        if len(self._pressed) >= 3:
+            self._on_escape()
 
 
 class Terminal:
@@ -33,7 +64,7 @@ class Terminal:
         mode[1] &= ~termios.OPOST
         mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
         mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
-        termios.tcsetattr(self._input, termios.TCSAFLUSH, mode)
+        termios.tcsetattr(self._input, termios.TCSADRAIN, mode)
 
     def restore(self) -> None:
         """Put the terminal back as it was; harmless when it never was raw, or hung up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -17,10 +18,12 @@ from pykrun.record import replace
 from pykrun.root import INIT_PATH
 from pykrun.supervisor.console import BootLog, printable
 from pykrun.supervisor.control import Control, Events, Exit
+from pykrun.supervisor.needs import missing_interpreter
 from pykrun.supervisor.plan import Outcome, Plan
 from pykrun.supervisor.signals import HeldUp, Signals
 from pykrun.supervisor.streams import FdSink, FdSource
-from pykrun.supervisor.terminal import Terminal
+from pykrun.supervisor.terminal import Escape, Terminal
+from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
 
 if TYPE_CHECKING:
     from pykrun.engine import Running
@@ -30,10 +33,14 @@ if TYPE_CHECKING:
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-TIMED_OUT = 124
-SET_UP_FAILED = 125
-LOG_LINES = 1000
-"""More than init ever has to say; a guest that floods the control port is cut off."""
+NOT_FOUND = 127
+LOG_LINE, LOG_TEXT = 1024, 65536
+"""Characters of one line and of all lines of the guest's log that are kept: more than init ever has to say."""
+GRACE = 10.0
+"""Seconds that the workload has between TERM and KILL, when the plan does not say."""
+SLACK = 2.0
+"""Seconds beyond the grace in which the guest may sync and end by itself."""
+ESCAPED = 130
 END_OF_FILE = b"\x04"
 """What a terminal in its usual mode takes for the end of its input (VEOF)."""
 ALIVE = 1.0
@@ -79,8 +86,11 @@ class VirtualMachine:
         self._verdict: tuple[int, str] | None = None
         self._counts: tuple[int, int] | None = None
         self._draining: Timer | None = None
-        self._interrupts = 0
+        self._heard: set[int] = set()
+        self._has_ended = False
         self._warnings: list[str] = []
+        self._log_room = LOG_TEXT
+        self._lost = ""
         self._log_lines: list[tuple[int, str]] = []
         self._engine_ended = False
         self._ended: Ended | None = None
@@ -117,12 +127,12 @@ class VirtualMachine:
         self._stack.callback(Signals(self._loop, handled, self._on_signal, deadline=plan.timeout).close)
         if self._window:
             self._stack.callback(self._window.restore)
-            self._window.raw()
         try:
             self._loop.run()
         except HeldUp as held:
             code = TIMED_OUT if held.number == signal.SIGALRM else 128 + held.number
             self._verdict = (code, "the engine held its supervisor up, and was ended")
+            running.kill()
         self._phase("ended")
         return self._outcome(engine.name, running)
 
@@ -140,14 +150,19 @@ class VirtualMachine:
             ),
             self._on_peer_error,
         )
+        escape = Escape(partial(self._end, ESCAPED, "ended by ^] ^] ^]")) if self._window else None
         self._stdin = FdSource(
-            loop, plan.stdin, on_end=self._control.stdin_end, end_mark=END_OF_FILE if self._window else b""
+            loop,
+            plan.stdin,
+            on_end=self._control.stdin_end,
+            end_mark=END_OF_FILE if self._window else b"",
+            on_data=escape,
         )
         sinks = [
             FdSink(
                 loop,
                 fd,
-                on_broken=lambda error, stream=stream: self._control.close_output(stream),  # type: ignore[misc]
+                on_broken=partial(self._on_broken, stream),
                 on_count=self._on_output,
             )
             for stream, fd in ((1, plan.stdout), (2, plan.stderr))
@@ -220,6 +235,8 @@ class VirtualMachine:
 
     def _on_started(self, _pid: int) -> None:
         self._phase("started")
+        if self._window:
+            self._window.raw()  # not before: until then Ctrl-C is ours
         if self._window and (size := self._window.size()):
             self._control.resize(*size)  # it may have changed since the start data was written
 
@@ -230,6 +247,7 @@ class VirtualMachine:
 
     def _on_counts(self, stdout: int, stderr: int) -> None:
         self._phase("exited")
+        self._has_ended = True
         self._counts = (stdout, stderr)
         self._stdin.close()
         self._acknowledge()
@@ -248,8 +266,14 @@ class VirtualMachine:
             self._draining = self._loop.call_later(ALIVE, self._acknowledge)
 
     def _on_log(self, level: int, text: str) -> None:
-        if len(self._log_lines) < LOG_LINES:
-            self._log_lines.append((level, printable(text)))
+        self._log_room -= len(text[:LOG_LINE]) + 1
+        if self._log_room >= 0:
+            self._log_lines.append((level, printable(text[:LOG_LINE])))
+
+    def _on_broken(self, stream: int, error: OSError) -> None:
+        if error.errno != errno.EPIPE and not self._lost:
+            self._lost = f"standard {'output' if stream == 1 else 'error'}: {error.strerror}"
+        self._control.close_output(stream)
 
     def _on_close(self, stream: int) -> None:
         if stream == 0:
@@ -264,7 +288,7 @@ class VirtualMachine:
         self._running.kill()
 
     def _on_peer_error(self, error: PeerError) -> None:
-        if self._reported is not None and self._counts is None:
+        if self._exit is not None or (self._reported is not None and not self._control.greeted):
             self._running.kill()  # a guest that reboots tears its rings down under us: it has said all it had to say
             return
         self._end(SET_UP_FAILED, f"the guest broke a protocol: {error}")
@@ -272,14 +296,20 @@ class VirtualMachine:
     # -- what the host says ------------------------------------------------------------------------------------
 
     def _on_signal(self, number: int) -> None:
+        """Hand it on; SIGTERM asks for an orderly end, and a second one or a second SIGINT ends the VM."""
         if number == signal.SIGWINCH:
             if self._window and (size := self._window.size()):
                 self._control.resize(*size)
             return
-        if number == signal.SIGINT:
-            self._interrupts += 1
-        if self._interrupts > 1 or (not self._control.greeted and number in (signal.SIGINT, signal.SIGTERM)):
+        deadly = number in (signal.SIGINT, signal.SIGTERM)
+        again = deadly and number in self._heard
+        self._heard.add(number)
+        if again or (deadly and (not self._control.greeted or self._has_ended)):
             self._end(128 + number, "")
+        elif number == signal.SIGTERM:
+            grace = GRACE if self._plan.start.grace is None else self._plan.start.grace
+            self._control.stop(grace)
+            self._loop.call_later(grace + SLACK, partial(self._end, 128 + number, ""))
         else:
             self._control.signal(number)
 
@@ -309,38 +339,28 @@ class VirtualMachine:
 
     def _outcome(self, engine: str, running: Running) -> Outcome:
         self._log.drain()
-        code, reason, console = self._judge()
+        code, reason, console = judge(
+            Evidence(
+                decided=self._verdict,
+                exit=self._exit,
+                reported=self._reported,
+                greeted=self._control.greeted,
+                pid1=self._is_pid1,
+                console=self._log.text,
+                ended=self._ended,
+                lost=self._lost,
+            )
+        )
+        if code == NOT_FOUND and (needed := missing_interpreter(self._plan.root, self._plan.start.program)):
+            reason += f": it is there, but needs {needed}, which the root does not have (use a static program)"
         return Outcome(
             exit_code=code,
             signal=self._exit.signal if self._exit else 0,
             reason=printable(reason),
-            console=console,
+            console=self._log.last_lines() if console else [],
             warnings=self._warnings,
             log=self._log_lines,
             phases=self._phases,
             engine=engine,
             isolation=running.isolation.description,
         )
-
-    def _judge(self) -> tuple[int, str, list[str]]:
-        """Exit code, reason, console lines."""
-        if self._verdict is not None:
-            return (*self._verdict, self._log.last_lines() if self._verdict[0] == SET_UP_FAILED else [])
-        code = self._reported if self._reported is not None else (self._exit.code if self._exit else None)
-        if code is not None:
-            reason = self._exit.reason if self._exit else ""
-            unexplained = code == SET_UP_FAILED and self._exit is None
-            return code, reason, self._log.last_lines() if unexplained else []
-        if self._is_pid1 and (code := engines.panic_exit_code(self._log.text)) is not None:
-            return code, "", []
-        if self._ended is not None and self._ended.error:
-            return SET_UP_FAILED, f"the engine did not start: {self._ended.error}", self._log.last_lines()
-        what = "the guest's kernel panicked" if b"Kernel panic" in self._log.text else "the VM ended"
-        reason = f"{what} before it reported an exit code ({self._engine_status()})"
-        return SET_UP_FAILED, reason, self._log.last_lines()
-
-    def _engine_status(self) -> str:
-        if self._ended is None or self._ended.status is None:
-            return "its engine was killed"
-        code = os.waitstatus_to_exitcode(self._ended.status)
-        return f"its engine exited with {code}" if code >= 0 else f"its engine died of signal {-code}"

@@ -15,10 +15,13 @@ from pykrun.loop import EDGE, IN, Loop
 from pykrun.machine import ROOT_TAG
 from pykrun.ports import NoSink, NoSource, Sink, Source
 from pykrun.root import INIT_PATH, Root, VirtualFile
-from pykrun.supervisor.socket_port import SocketPort
+from pykrun.supervisor.socket_port import BufferedSink, SocketPort
 from pykrun.vhost_user import FRONT_ENDS, Backend
 from pykrun.virtio import Device, FsDevice
 from pykrun.virtio.console import ConsoleDevice, ConsolePort
+
+CONSOLE_KEPT = 64 << 20
+"""Bytes of a terminal's output that wait for a slow reader, where the engine would drop them."""
 
 Ends = tuple[Sink | None, Source | None]
 
@@ -59,6 +62,7 @@ class Wiring:
         self._on_error = on_error
         self._stack = ExitStack()
         self._sockets: list[SocketPort] = []
+        self._kept: BufferedSink | None = None
 
     def root(
         self,
@@ -83,7 +87,8 @@ class Wiring:
             return
         sockets = [(running.ports[name], pair) for name, pair in ends.items()]
         if console is not None and running.terminal is not None:
-            sockets.append((running.terminal, console))
+            self._kept = BufferedSink(console[0] or NoSink(), CONSOLE_KEPT, on_end)
+            sockets.append((running.terminal, (self._kept, console[1])))
         for connection, (sink, source) in sockets:
             port = SocketPort(self._loop, connection, sink or NoSink(), source or NoSource(), on_end=on_end)
             self._stack.callback(port.close)
@@ -129,7 +134,7 @@ class Wiring:
     @property
     def drained(self) -> bool:
         """Whether everything that the engine had sent was handed on."""
-        return all(port.ended for port in self._sockets)
+        return all(port.ended for port in self._sockets) and (self._kept is None or self._kept.empty)
 
     def close(self) -> None:
         """Close connections, devices and the guest's memory."""
