@@ -24,8 +24,8 @@ from errno import (
 )
 from os import O_EXCL, O_TRUNC, SEEK_DATA
 
+from pykrun.buffers import scatter
 from pykrun.fs import FileSystem, InodeAllocator
-from pykrun.fs.buffers import scatter
 from pykrun.fs.interface import ROOT
 from pykrun.fs.types import (
     Attributes,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pykrun.fs import FileSource, LazySource, MemorySource, Source, read_secret
+from pykrun.fs import FileSource, LazySource, MemorySource, Source
 from pykrun.fs.sources import as_source
 
 DATA = bytes(range(256)) * 40
@@ -95,18 +95,6 @@ def test_not_wiped_unless_ours() -> None:
         MemorySource(b"secret", wipe=True)
 
 
-def test_secret_from_a_file_is_wiped(tmp_path: Path) -> None:
-    path = tmp_path / "secret"
-    path.write_bytes(DATA)
-    with path.open("rb") as stream:
-        source = read_secret(stream.fileno())
-    assert read(source, 0, len(DATA)) == DATA
-    space = source._view
-    assert space is not None
-    source.drop()
-    assert bytes(space) == bytes(len(DATA))
-
-
 def test_file_that_shrinks_ends_early_and_one_that_grows_does_not(tmp_path: Path) -> None:
     source = file_source(tmp_path)
     os.truncate(tmp_path / "file", 100)
@@ -132,10 +120,24 @@ def test_only_regular_files(tmp_path: Path) -> None:
         with pytest.raises(OSError) as caught:
             FileSource.of_path(path)
         assert caught.value.errno == errno.EINVAL
-    descriptor = os.open("/dev/zero", os.O_RDONLY)
+
+
+def test_a_descriptor_is_duplicated_or_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(DATA)
+    descriptor = os.open(tmp_path / "file", os.O_RDONLY)
+    before = os.listdir("/proc/self/fd")
+    FileSource(descriptor).drop()
+    os.fstat(descriptor)
+    source = FileSource(descriptor, own=True)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert read(source, 0, 5) == DATA[:5]
+    source.drop()
+    folder = os.open(tmp_path, os.O_RDONLY)
+    assert folder == descriptor, "not closed, or not the one"
     with pytest.raises(OSError):
-        read_secret(descriptor)
-    os.close(descriptor)
+        FileSource(folder, own=True)
+    with pytest.raises(OSError):
+        os.fstat(folder)
 
 
 def test_callable_runs_once_and_late() -> None:

@@ -283,6 +283,9 @@ def test_getattr_with_a_foreign_handle(world: World) -> None:
     body = struct.pack("<IIQ", 1, 0, fh)
     assert world.guest.call(fuse.GETATTR, one, body).error == 0
     assert world.guest.call(fuse.GETATTR, two, body).error == errno.EBADF
+    world.guest.release(one, fh)
+    for number in (fh, 1 << 40, (1 << 64) - 1):  # released, never given
+        assert world.guest.call(fuse.GETATTR, one, struct.pack("<IIQ", 1, 0, number)).error == errno.EBADF
 
 
 @pytest.mark.parametrize("ino", [0, 2, 99, (1 << 64) - 1])

@@ -229,6 +229,8 @@ def test_opendir_where_the_guest_must_open() -> None:
     fh = guest.opendir(1)
     assert fh > 0
     assert guest.names(1) == [b".", b".."]
+    assert guest.call(fuse.GETATTR, 1, struct.pack("<IIQ", 1, 0, fh)).error == 0
+    assert guest.call(fuse.GETATTR, 1, struct.pack("<IIQ", 1, 0, 0)).error == errno.EBADF
     assert guest.releasedir(1, fh) == 0
     assert guest.releasedir(1, fh) == errno.EBADF
 
@@ -237,6 +239,8 @@ def test_opendir_where_it_need_not() -> None:
     guest = Guest(NullFs())
     assert guest.call(fuse.OPENDIR, 1, bytes(8)).error == errno.ENOSYS
     assert guest.names(1) == [b".", b".."]
+    assert guest.call(fuse.GETATTR, 1, struct.pack("<IIQ", 1, 0, 0)).error == 0  # fstat of a directory without handle
+    assert guest.call(fuse.GETATTR, 1, struct.pack("<IIQ", 1, 0, 7)).error == errno.EBADF
 
 
 def test_interrupts_are_not_wanted() -> None:

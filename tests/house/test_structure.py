@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("virtio",),
     ("fuse",),
     ("fs",),
-    ("loop", "ports", "host", "machine", "record", "errors", "version"),
+    ("loop", "ports", "host", "machine", "buffers", "secret", "record", "errors", "version"),
 )
 """Imports go to later lines only. The last line is the ground: imported by all, importing only itself."""
 

@@ -123,15 +123,10 @@ def source() -> Giver:
 
 
 @pytest.fixture
-def opened() -> list[bool]:
-    return []
-
-
-@pytest.fixture
-def guest(sink: Taker, source: Giver, opened: list[bool]) -> Iterator[Guest]:
+def guest(sink: Taker, source: Giver) -> Iterator[Guest]:
     """Port 0 is the console, port 1 ours, port 2 has nothing at its end."""
-    ports = [ConsolePort("krun-test", sink, source, opened.append), ConsolePort("dead")]
-    guest = Guest(ConsoleDevice(ports, ConsolePort("", Taker(), Giver()), size=(24, 80)))
+    ports = [ConsolePort("krun-test", sink, source), ConsolePort("dead")]
+    guest = Guest(ConsoleDevice(ports, ConsolePort("", Taker(), Giver())))
     yield guest
     guest.close()
 
@@ -141,8 +136,8 @@ DEAD_TRANSMIT = 7
 
 
 def test_config_and_features(guest: Guest) -> None:
-    assert guest.device.config() == b"\x50\0\x18\0" + b"\3\0\0\0" + bytes(4)
-    assert guest.device.features == wire.F_SIZE | wire.F_MULTIPORT
+    assert guest.device.config() == bytes(4) + b"\3\0\0\0" + bytes(4)
+    assert guest.device.features == wire.F_MULTIPORT
     assert guest.device.queue_count == 8
     assert ConsoleDevice([ConsolePort("only")]).features == wire.F_MULTIPORT
 
@@ -166,15 +161,12 @@ def test_owed_messages_wait_for_buffers(guest: Guest) -> None:
     assert [event for _, event, _, _ in guest.messages()] == [wire.PORT_OPEN]
 
 
-def test_open_and_close_are_told(guest: Guest, opened: list[bool]) -> None:
-    guest.control(1, wire.PORT_OPEN, 1)
-    guest.control(1, wire.PORT_OPEN, 1)
-    assert opened == [True]
-    guest.control(1, wire.PORT_OPEN, 0)
-    assert opened == [True, False]
+def test_a_reset_closes_the_ports(guest: Guest, source: Giver) -> None:
     guest.control(1, wire.PORT_OPEN, 1)
     guest.device.reset()
-    assert opened == [True, False, True, False]
+    guest.give_rooms(TEST_RECEIVE)
+    source.give(b"for the next driver")
+    assert guest.heard(TEST_RECEIVE) == []
 
 
 def test_bytes_to_the_sink(guest: Guest, sink: Taker) -> None:
@@ -204,16 +196,6 @@ def test_a_slow_sink_holds_the_guest_back_and_loses_nothing(guest: Guest, sink: 
     assert (bytes(sink.taken), ring.finished()) == (b"abcdefghijklm", [(0, 0)])
     sink.allow(100)
     assert (bytes(sink.taken), ring.finished()) == (b"abcdefghijklmnop", [(1, 0)])
-
-
-def test_what_was_written_before_a_close_comes_first(guest: Guest, sink: Taker) -> None:
-    order: list[object] = []
-    guest.device._ports[1].port.on_open = lambda value: order.append((value, bytes(sink.taken)))
-    guest.control(1, wire.PORT_OPEN, 1)
-    ring = guest.rings[TEST_TRANSMIT]
-    ring.offer(ring.direct([ring.place(b"last words")]))  # its kick has not been seen yet
-    guest.control(1, wire.PORT_OPEN, 0)
-    assert order == [(True, b""), (False, b"last words")]
 
 
 def test_bytes_from_the_source_wait_for_the_port_to_be_open(guest: Guest, source: Giver) -> None:
@@ -247,33 +229,6 @@ def test_closing_stops_the_source(guest: Guest, source: Giver) -> None:
     assert guest.heard(TEST_RECEIVE) == []
     guest.control(1, wire.PORT_OPEN, 1)
     assert guest.heard(TEST_RECEIVE) == [b"for the next one"]
-
-
-def test_window_size(guest: Guest) -> None:
-    guest.give_rooms(CONTROL_RECEIVE)
-    guest.device.resize(30, 100)  # before it is open: told when it opens
-    assert guest.messages() == []
-    guest.control(0, wire.PORT_OPEN, 1)
-    assert guest.messages() == [(0, wire.RESIZE, 0, b"\x64\0\x1e\0")]
-    guest.device.resize(50, 132)
-    assert guest.messages() == [(0, wire.RESIZE, 0, b"\x84\0\x32\0")]
-    assert guest.device.config()[:4] == b"\x84\0\x32\0"
-
-
-def test_only_the_last_window_size_is_owed(guest: Guest) -> None:
-    guest.control(0, wire.PORT_OPEN, 1)
-    for rows in range(1, 1000):
-        guest.device.resize(rows, 80)
-    guest.give_rooms(CONTROL_RECEIVE)
-    assert guest.messages() == [(0, wire.RESIZE, 0, b"\x50\0\xe7\x03")]
-
-
-def test_rows_first_for_older_kernels() -> None:
-    guest = Guest(ConsoleDevice([], ConsolePort("", Taker()), size=(24, 80), rows_first=True))
-    guest.give_rooms(CONTROL_RECEIVE)
-    guest.control(0, wire.PORT_OPEN, 1)
-    assert guest.messages() == [(0, wire.RESIZE, 0, b"\x18\0\x50\0")]
-    guest.close()
 
 
 def test_a_flood_of_control_messages_is_held_back(guest: Guest) -> None:
@@ -316,20 +271,22 @@ def test_a_flood_of_control_messages_is_held_back(guest: Guest) -> None:
         (0, wire.DEVICE_READY, 0),
     ],
 )
-def test_messages_about_nothing_are_ignored(
-    guest: Guest, opened: list[bool], port: int, event: int, value: int
-) -> None:
+def test_messages_about_nothing_are_ignored(guest: Guest, source: Giver, port: int, event: int, value: int) -> None:
     guest.give_rooms(CONTROL_RECEIVE)
+    guest.give_rooms(TEST_RECEIVE)
     guest.control(port, event, value)
-    assert (guest.messages(), opened) == ([], [])
+    source.give(b"to nobody")
+    assert (guest.messages(), guest.heard(TEST_RECEIVE)) == ([], [])
 
 
-def test_a_control_message_may_be_scattered_and_longer(guest: Guest, opened: list[bool]) -> None:
+def test_a_control_message_may_be_scattered_and_longer(guest: Guest, source: Giver) -> None:
+    guest.give_rooms(TEST_RECEIVE)
     ring = guest.rings[CONTROL_TRANSMIT]
     message = CONTROL.pack(1, wire.PORT_OPEN, 1) + b"more"
     ring.offer(ring.direct([ring.place(message[:3]), ring.place(message[3:7]), ring.place(message[7:])]))
     guest.serve(guest.queues[CONTROL_TRANSMIT])
-    assert opened == [True]
+    source.give(b"open")
+    assert guest.heard(TEST_RECEIVE) == [b"open"]
 
 
 def test_a_short_control_message_breaks_the_queue(guest: Guest) -> None:

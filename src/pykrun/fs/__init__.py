@@ -4,7 +4,7 @@ from pykrun.fs.augment import EXIT_CODE_IOCTL, AugmentFs
 from pykrun.fs.inodes import InodeAllocator
 from pykrun.fs.interface import FileSystem
 from pykrun.fs.null import NullFs
-from pykrun.fs.sources import Content, FileSource, LazySource, MemorySource, Source, read_secret
+from pykrun.fs.sources import Content, FileSource, LazySource, MemorySource, Source
 
 __all__ = [
     "EXIT_CODE_IOCTL",
@@ -17,5 +17,4 @@ __all__ = [
     "MemorySource",
     "NullFs",
     "Source",
-    "read_secret",
 ]

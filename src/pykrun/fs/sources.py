@@ -13,7 +13,7 @@ from stat import S_ISREG
 from threading import Lock
 from typing import Protocol, runtime_checkable
 
-from pykrun.fs.buffers import clip, scatter, skip
+from pykrun.buffers import clip, scatter, skip, wipe
 from pykrun.fs.types import errno_error
 
 BytesLike = bytes | bytearray | memoryview | mmap
@@ -83,10 +83,7 @@ class MemorySource:
         if view is None:
             return
         if self._wipe:
-            zeros = bytes(min(len(view), 1 << 16))
-            for start in range(0, len(view), len(zeros) or 1):
-                part = view[start : start + len(zeros)]
-                part[:] = zeros[: len(part)]
+            wipe(view)
         # A view that some reader still holds keeps the buffer; what it sees is gone or wiped.
         del view
 
@@ -97,15 +94,18 @@ class FileSource:
     If the file shrinks, reads end early.
 
     :param descriptor: open for reading; duplicated, so the caller may close theirs.
+    :param own: take the caller's descriptor instead, and close it when this object is dropped or cannot be made.
     :raise OSError: EINVAL when it is no regular file (a FIFO would hang the server).
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, own: bool = False) -> None:
         status = os.fstat(descriptor)
         if not S_ISREG(status.st_mode):
+            if own:
+                os.close(descriptor)
             raise OSError(EINVAL, "only a regular file can lie behind a virtual one")
         self._size = status.st_size
-        self._descriptor = os.dup(descriptor)
+        self._descriptor = descriptor if own else os.dup(descriptor)
 
     @classmethod
     def of_path(cls, path: str | bytes | os.PathLike[str]) -> FileSource:
@@ -113,11 +113,7 @@ class FileSource:
 
         :raise OSError: as open(2), and EINVAL when it is no regular file.
         """
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            return cls(descriptor)
-        finally:
-            os.close(descriptor)
+        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), own=True)
 
     def open(self) -> int:
         """Tell the size."""
@@ -214,18 +210,3 @@ def as_source(content: Content) -> Source:
     if callable(content):
         return LazySource(content)
     raise TypeError(f"the content of a virtual file cannot be {type(content).__name__}")
-
-
-def read_secret(descriptor: int) -> MemorySource:
-    """Read a whole file of the host into memory that is overwritten when the file is dropped.
-
-    :raise OSError: EINVAL when it is no regular file, EIO when it changed its size meanwhile.
-    """
-    status = os.fstat(descriptor)
-    if not S_ISREG(status.st_mode):
-        raise OSError(EINVAL, "a secret must come from a regular file")
-    buffer = bytearray(status.st_size)
-    if _preadv(descriptor, [memoryview(buffer)], 0) != len(buffer):
-        buffer[:] = bytes(len(buffer))
-        raise OSError(EIO, "the file shrank while it was read")
-    return MemorySource(buffer, wipe=True)

@@ -13,7 +13,7 @@ from errno import E2BIG, EBADF, EINVAL, EIO, ENAMETOOLONG, ENOSYS, EOPNOTSUPP, E
 from functools import partial
 from struct import Struct
 
-from pykrun.fs.buffers import clip, scatter, skip
+from pykrun.buffers import clip, scatter, skip
 from pykrun.fs.interface import FileSystem
 from pykrun.fs.types import errno_error
 from pykrun.fuse import encode, wire
@@ -221,10 +221,9 @@ class Server:
         handle = None
         if request[40] & wire.GETATTR_FH:
             number = int.from_bytes(request[48:56], "little")
-            # fstat of a directory comes with its handle too, and without opendir with 0
-            handle = session.files.get(number) or session.directories.get(number)
-            if handle is not None:
-                owner, handle = handle
+            if number or not session.stateless_directories:  # a directory that was not opened has handle 0
+                # fstat of a directory may come with its handle too
+                owner, handle = session.files.get(number) or session.directories.get(number) or (0, None)
                 if owner != nodeid:
                     raise errno_error(EBADF)
         attributes = self.filesystem.getattr(nodeid, handle)

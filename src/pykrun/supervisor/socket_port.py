@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 
-from pykrun.fs.buffers import skip
+from pykrun.buffers import skip
 from pykrun.loop import HANGUP, IN, OUT, Loop
 from pykrun.ports import Sink, Source
 

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 
+from pykrun.buffers import skip
 from pykrun.loop import IN, OUT, Loop
 
 PIPE_BUF = 4096
@@ -81,7 +82,7 @@ class FdSink:
         while written < total:
             try:
                 if self._limit is None:
-                    count = self._write(self._fd, _rest(buffers, written)[:512])
+                    count = self._write(self._fd, skip(buffers, written)[:512])
                 else:
                     count = self._write_limited(buffers, written)
             except BlockingIOError:
@@ -104,7 +105,7 @@ class FdSink:
         poll.register(self._fd, select.POLLOUT)
         if not poll.poll(0):
             return 0
-        return os.write(self._fd, _rest(buffers, written)[0][: self._limit])
+        return os.write(self._fd, skip(buffers, written)[0][: self._limit])
 
     def _add(self, count: int) -> None:
         self.count += count
@@ -133,18 +134,6 @@ class FdSink:
             os.close(self._own)
             self._own = None
         self.broken = True
-
-
-def _rest(buffers: Sequence[memoryview], start: int) -> list[memoryview]:
-    """The buffers without their first `start` bytes."""
-    rest = []
-    for buffer in buffers:
-        if start >= len(buffer):
-            start -= len(buffer)
-        else:
-            rest.append(buffer[start:] if start else buffer)
-            start = 0
-    return rest
 
 
 def _send_dontwait(fd: int, buffers: Sequence[memoryview]) -> int:

@@ -1,21 +1,22 @@
 """The virtio-console device with multiple ports (virtio 1.2, section 5.3), for engines that have none of their own.
 
 Queues: 0 and 1 are port 0's receive and transmit queue, 2 and 3 the control queues, then two for each further port.
-What the driver does with them is Linux's drivers/char/virtio_console.c.
+What the driver does with them is Linux's drivers/char/virtio_console.c. The console's window has no size here: the
+guest's init sets it, and learns of changes by the control port (docs/control-port.md).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from struct import Struct
 
+from pykrun.buffers import scatter, skip
 from pykrun.errors import VirtqueueError
 from pykrun.ports import Sink, Source
 from pykrun.virtio.device import Device
 from pykrun.virtio.ring import Chain, Virtqueue
 
-F_SIZE = 1 << 0
 F_MULTIPORT = 1 << 1
 
 # Control events (struct virtio_console_control)
@@ -23,7 +24,6 @@ DEVICE_READY = 0
 PORT_ADD = 1
 PORT_READY = 3
 CONSOLE_PORT = 4
-RESIZE = 5
 PORT_OPEN = 6
 PORT_NAME = 7
 
@@ -34,7 +34,6 @@ MAX_PORTS = 31
 MAX_NAME = 64
 
 _CONFIG = Struct("<HHII")  # struct virtio_console_config: cols, rows, max_nr_ports, emerg_wr
-_SIZE = Struct("<HH")
 _CONTROL_RECEIVE = 2
 _CONTROL_TRANSMIT = 3
 _RECEIVE_BATCH = 16  # buffers filled by one read from the source; Linux's have 4 KiB each
@@ -47,21 +46,12 @@ class ConsolePort:
     :param name: what the guest finds in /sys/class/virtio-ports/*/name.
     :param sink: None drops everything.
     :param source: None never has anything.
-    :param on_open: called with True when a program in the guest has opened the port, with False when it has closed it
-        or the driver is gone.
     """
 
-    def __init__(
-        self,
-        name: str,
-        sink: Sink | None = None,
-        source: Source | None = None,
-        on_open: Callable[[bool], None] | None = None,
-    ) -> None:
+    def __init__(self, name: str, sink: Sink | None = None, source: Source | None = None) -> None:
         self.name = name
         self.sink = sink
         self.source = source
-        self.on_open = on_open
         self.opened = False
         """Whether the guest has it open."""
 
@@ -93,34 +83,22 @@ class ConsoleDevice(Device):
 
     :param ports: the named ports, in order.
     :param console: becomes port 0; its name is not told to the guest.
-    :param size: rows and columns of the console's window.
-    :param rows_first: the guest's kernel reads a RESIZE the old way. Linux took the rows first until commit
-        5326ab737a47 (6.15, and stable kernels since then), now the columns as the specification has it; there is no
-        way to ask.
     :raise ValueError: too many ports, or a name that is empty or too long.
     """
 
     device_id = 3
 
-    def __init__(
-        self,
-        ports: Sequence[ConsolePort],
-        console: ConsolePort | None = None,
-        *,
-        size: tuple[int, int] = (0, 0),
-        rows_first: bool = False,
-    ) -> None:
+    features = F_MULTIPORT
+
+    def __init__(self, ports: Sequence[ConsolePort], console: ConsolePort | None = None) -> None:
         everything = list(ports) if console is None else [console, *ports]
         if not 0 < len(everything) <= MAX_PORTS:
             raise ValueError(f"{len(everything)} console ports, of at most {MAX_PORTS}")
         for port in ports:
             if not 0 < len(port.name.encode()) <= MAX_NAME or "\0" in port.name:
                 raise ValueError(f"port name {port.name!r}")
-        self.features = F_MULTIPORT | (F_SIZE if console is not None else 0)
         self.queue_count = 2 * (len(everything) + 1)
         self._console = console
-        self._rows, self._columns = size
-        self._rows_first = rows_first
         self._ports = [_PortState(number, port) for number, port in enumerate(everything)]
         self._control_receive: Virtqueue | None = None
         self._control_transmit: Virtqueue | None = None
@@ -133,15 +111,7 @@ class ConsoleDevice(Device):
 
     def config(self) -> bytes:
         """Return struct virtio_console_config."""
-        return _CONFIG.pack(self._columns, self._rows, len(self._ports), 0)
-
-    def resize(self, rows: int, columns: int) -> None:
-        """Tell the guest that the console's window has changed."""
-        self._rows, self._columns = rows, columns
-        if self._console is not None and self._console.opened:
-            self._drop_owed_resize()
-            self._tell(0, RESIZE, 0, self._packed_size())
-            self._wake_control()
+        return _CONFIG.pack(0, 0, len(self._ports), 0)
 
     # Hooks of Device
 
@@ -175,7 +145,7 @@ class ConsoleDevice(Device):
         """The driver is gone: every port is closed."""
         self._owed.clear()
         for state in self._ports:
-            self._set_open(state, opened=False)
+            state.port.opened = False
 
     def _set_queue(self, index: int, queue: Virtqueue | None) -> None:
         if index == _CONTROL_RECEIVE:
@@ -214,11 +184,7 @@ class ConsoleDevice(Device):
         if event == PORT_READY and value:
             self._introduce(state)
         elif event == PORT_OPEN:
-            if not value:
-                state.wake_transmit()  # what was written before it was closed comes before the news
-            self._set_open(state, opened=bool(value))
-            if value and state.port is self._console and self._rows:
-                self._tell(number, RESIZE, 0, self._packed_size())
+            state.port.opened = bool(value)
             state.wake_receive()
 
     def _introduce(self, state: _PortState) -> None:
@@ -227,20 +193,6 @@ class ConsoleDevice(Device):
         else:
             self._tell(state.number, PORT_NAME, 1, state.port.name.encode() + b"\0")
         self._tell(state.number, PORT_OPEN, 1)  # our end is always open
-
-    def _set_open(self, state: _PortState, *, opened: bool) -> None:
-        if state.port.opened != opened:
-            state.port.opened = opened
-            if state.port.on_open is not None:
-                state.port.on_open(opened)
-
-    def _packed_size(self) -> bytes:
-        if self._rows_first:
-            return _SIZE.pack(self._rows, self._columns)
-        return _SIZE.pack(self._columns, self._rows)
-
-    def _drop_owed_resize(self) -> None:
-        self._owed = deque(message for message in self._owed if CONTROL.unpack_from(message)[1] != RESIZE)
 
     def _tell(self, number: int, event: int, value: int, extra: bytes = b"") -> None:
         self._owed.append(CONTROL.pack(number, event, value) + extra)
@@ -252,7 +204,7 @@ class ConsoleDevice(Device):
     def _pay_owed(self, queue: Virtqueue) -> None:
         was_full = len(self._owed) >= _MAX_OWED
         while self._owed and (chain := queue.pop()) is not None:
-            queue.push(chain, _fill(chain.writable, self._owed.popleft()))
+            queue.push(chain, scatter(self._owed.popleft(), chain.writable))
         if was_full and len(self._owed) < _MAX_OWED and self._control_transmit is not None:
             self._control_transmit.wake()
 
@@ -275,7 +227,7 @@ def _transmit(state: _PortState, queue: Virtqueue) -> None:
         if sink is not None:
             buffers: Sequence[memoryview] = chain.readable
             if state.pending_offset:
-                buffers = _rest(buffers, state.pending_offset)
+                buffers = skip(buffers, state.pending_offset)
             size = sum(map(len, buffers))
             taken = sink.write(buffers) if size else 0
             if taken < size:
@@ -314,27 +266,3 @@ def _deliver(queue: Virtqueue, chains: list[Chain], count: int) -> None:
         filled += 1
     for chain in reversed(chains[filled:]):
         queue.unpop(chain)
-
-
-def _rest(buffers: Sequence[memoryview], offset: int) -> list[memoryview]:
-    """Return the buffers without their first `offset` bytes."""
-    rest = []
-    for view in buffers:
-        if offset >= len(view):
-            offset -= len(view)
-        else:
-            rest.append(view[offset:] if offset else view)
-            offset = 0
-    return rest
-
-
-def _fill(buffers: Sequence[memoryview], content: bytes) -> int:
-    """Copy content into buffers; return how much had room."""
-    written = 0
-    for view in buffers:
-        part = content[written : written + len(view)]
-        view[: len(part)] = part
-        written += len(part)
-        if written == len(content):
-            break
-    return written

@@ -1,4 +1,4 @@
-"""Moving bytes between memory and lists of buffers."""
+"""Moving bytes between memory and lists of buffers, and making memory forget them."""
 
 from __future__ import annotations
 
@@ -29,6 +29,14 @@ def skip(buffers: Sequence[memoryview], count: int) -> list[memoryview]:
             return [buffer[count:], *buffers[index + 1 :]] if count else list(buffers[index:])
         count -= len(buffer)
     return []
+
+
+def wipe(view: memoryview) -> None:
+    """Overwrite with zeros, in pieces: a second buffer as large as the first would be a waste."""
+    zeros = bytes(min(len(view), 1 << 16))
+    for start in range(0, len(view), len(zeros) or 1):
+        part = view[start : start + len(zeros)]
+        part[:] = zeros[: len(part)]
 
 
 def clip(buffers: Sequence[memoryview], size: int) -> list[memoryview]:
