@@ -7,8 +7,10 @@ import os
 import stat
 from collections.abc import Callable
 
+from pykrun.buffers import wipe
 from pykrun.errors import UsageError
 from pykrun.record import record
+from pykrun.start_data import PATH as START_PATH
 
 INIT_PATH = b"/init.krun"
 STANDARD_DIRECTORIES = (b"/dev", b"/proc", b"/sys")
@@ -58,7 +60,7 @@ class Root:
     def __init__(self) -> None:
         self.files: dict[bytes, VirtualFile] = {}
         self.directories: dict[bytes, int] = {}
-        self._owned: list[int] = []
+        self._owned: set[int] = set()
 
     def file(self, path: str | bytes, content: Content, *, mode: int = 0o644, one_shot: bool = False) -> None:
         """Add a virtual file.
@@ -73,6 +75,9 @@ class Root:
         :raise UsageError: the path cannot be, or is a file.
         """
         name = guest_path(path)
+        if name == INIT_PATH:
+            raise UsageError(f"{os.fsdecode(name)} is pykrun's init, and cannot be a directory")
+        _check_free(name)
         if name in self.files:
             raise UsageError(f"{os.fsdecode(name)} is a file and a directory at once")
         self.directories[name] = mode & 0o7777
@@ -86,7 +91,7 @@ class Root:
         fd, status = _open_source(source)
         bits = stat.S_IMODE(status.st_mode) if mode is None else mode
         if stat.S_ISREG(status.st_mode):
-            self._owned.append(fd)
+            self._owned.add(fd)
             self.file(path, fd, mode=bits)
         else:  # a pipe or device has no size: read it now
             with open(fd, "rb") as stream:
@@ -95,21 +100,21 @@ class Root:
     def secret(self, path: str | bytes, source: str, *, mode: int = 0o400) -> None:
         """Add a one-shot file with the bytes of a file of the host; they are read now and zeroed once they were used.
 
-        :raise UsageError: the source cannot be opened, or is a directory.
+        :raise UsageError: the source cannot be read, or is a directory.
         """
-        fd, status = _open_source(source)
-        with open(fd, "rb", buffering=0) as stream:
-            if stat.S_ISREG(status.st_mode):
-                content = bytearray(status.st_size)
-                count = 0
-                while count < len(content) and (step := stream.readinto(memoryview(content)[count:])):
-                    count += step
-                del content[count:]
-            else:
-                content = bytearray(stream.readall() or b"")
+        from pykrun.secret import read_secret  # mmap is a library of its own, and most roots have no secret
+
+        fd, _ = _open_source(source)
+        try:
+            content = read_secret(fd)
+        except OSError as error:
+            raise UsageError(f"cannot read {source!r}: {error.strerror}") from None
+        finally:
+            os.close(fd)
         self._add(VirtualFile(guest_path(path), content, mode & 0o7777, one_shot=True, wipe=True))
 
     def _add(self, file: VirtualFile) -> None:
+        _check_free(file.path)
         shown = os.fsdecode(file.path)
         if file.path in self.files:
             raise UsageError(f"{shown} is given twice")
@@ -132,11 +137,32 @@ class Root:
                 raise UsageError(f"{os.fsdecode(path)} is a file, but must be a directory for what lies below it")
         return dict(sorted(wanted.items(), key=lambda item: item[0].count(b"/")))
 
+    def hand_over(self, fd: int) -> bool:
+        """Give up a descriptor: whoever gets True closes it. False: it is not ours, but that of who called `file`."""
+        owned = fd in self._owned
+        self._owned.discard(fd)
+        return owned
+
     def close(self) -> None:
-        """Close the descriptors that were opened here."""
+        """Close the descriptors that were opened here and not handed over, wipe the secrets."""
         for fd in self._owned:
             os.close(fd)
         self._owned.clear()
+        for file in self.files.values():
+            if file.wipe and isinstance(file.content, memoryview):
+                wipe(file.content)
+
+
+def _check_free(path: bytes) -> None:
+    """Refuse what pykrun itself puts into every root.
+
+    :raise UsageError: it is the start data's path, or below it or init.
+    """
+    if path == START_PATH:
+        raise UsageError(f"{os.fsdecode(path)} is where pykrun tells the guest what to run; it cannot be given")
+    for parent in _parents(path):
+        if parent in (START_PATH, INIT_PATH):
+            raise UsageError(f"{os.fsdecode(path)} cannot be: {os.fsdecode(parent)} is a file of pykrun's own")
 
 
 def _parents(path: bytes) -> list[bytes]:

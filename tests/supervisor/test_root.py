@@ -9,6 +9,8 @@ import pytest
 
 from pykrun.errors import UsageError
 from pykrun.root import Root, guest_path
+from pykrun.start_data import StartData
+from pykrun.supervisor.wiring import compose
 
 
 @pytest.mark.parametrize(("given", "path"), [("/a", b"/a"), ("/a/b/", b"/a/b"), ("/\udcff", b"/\xff"), (b"/x", b"/x")])
@@ -78,8 +80,63 @@ def test_secrets_are_read_into_a_buffer_of_ours(tmp_path: Path) -> None:
     root = Root()
     root.secret("/key", os.fspath(tmp_path / "key"))
     secret = root.files[b"/key"]
-    assert isinstance(secret.content, bytearray)
+    assert isinstance(secret.content, memoryview)
     assert (bytes(secret.content), secret.mode, secret.one_shot) == (b"k" * 100_000, 0o400, True)
+    root.close()
+    assert bytes(secret.content) == bytes(100_000)
+
+
+@pytest.mark.parametrize("path", ["/.krun_start.json", "/.krun_start.json/x", "/init.krun/x", "/init.krun/x/y"])
+def test_what_pykrun_puts_there_itself_cannot_be_given(path: str) -> None:
+    for add in (lambda root: root.file(path, b""), lambda root: root.directory(path)):
+        root = Root()
+        with pytest.raises(UsageError, match=r"pykrun"):
+            add(root)
+        assert not root.files
+        assert not root.directories
+
+
+def test_init_may_be_given_as_a_file_only() -> None:
+    root = Root()
+    root.file("/init.krun", b"")
+    with pytest.raises(UsageError, match="cannot be a directory"):
+        Root().directory("/init.krun")
+
+
+def test_a_composed_root_has_one_descriptor_for_each_file(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"content")
+    theirs = os.open(tmp_path / "f", os.O_RDONLY)
+    before = len(os.listdir("/proc/self/fd"))
+    root = Root()
+    for number in range(10):
+        root.host_file(f"/{number}", os.fspath(tmp_path / "f"))
+    root.file("/init.krun", b"")
+    filesystem = compose(root, StartData(), "", lambda code: None)
+    assert len(os.listdir("/proc/self/fd")) == before + 10
+    root.close()
+    assert len(os.listdir("/proc/self/fd")) == before + 10, "the file system needs them"
+    filesystem.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+    other = Root()
+    other.file("/init.krun", theirs)
+    compose(other, StartData(), "", lambda code: None).close()
+    other.close()
+    os.close(theirs)  # a caller's own stays the caller's
+
+
+def test_a_root_that_cannot_be_composed_leaves_nothing_open(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"content")
+    read, write = os.pipe()
+    before = len(os.listdir("/proc/self/fd"))
+    root = Root()
+    root.host_file("/f", os.fspath(tmp_path / "f"))
+    root.file("/init.krun", read)  # no regular file
+    with pytest.raises(OSError, match="regular"):
+        compose(root, StartData(), "", lambda code: None)
+    root.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(read)
+    os.close(write)
 
 
 @pytest.mark.parametrize("source", ["/does/not/exist", "/tmp"])

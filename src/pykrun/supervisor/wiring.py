@@ -29,22 +29,29 @@ Ends = tuple[Sink | None, Source | None]
 def compose(
     root: Root, start: start_data.StartData, init: str | os.PathLike[str], on_exit_code: Callable[[int], None]
 ) -> AugmentFs:
-    """Make the file system of a root without a host directory: what was added, init, the start data."""
+    """Make the file system of a root without a host directory: what was added, init, the start data.
+
+    It takes over the descriptors that the root has opened.
+    """
     filesystem = AugmentFs(NullFs(), InodeAllocator(), on_exit_code=on_exit_code)
-    for path, mode in root.missing_directories().items():
-        filesystem.add_directory(path, mode=mode)
-    if INIT_PATH not in root.files:
-        filesystem.add_file(INIT_PATH, FileSource.of_path(init), mode=0o755, one_shot=True)
-    filesystem.add_file(start_data.PATH, start.encode(), mode=0o400, one_shot=True)
-    for file in root.files.values():
-        filesystem.add_file(file.path, _source(file), mode=file.mode, one_shot=file.one_shot)
+    try:
+        for path, mode in root.missing_directories().items():
+            filesystem.add_directory(path, mode=mode)
+        if INIT_PATH not in root.files:
+            filesystem.add_file(INIT_PATH, FileSource.of_path(init), mode=0o755, one_shot=True)
+        filesystem.add_file(start_data.PATH, start.encode(), mode=0o400, one_shot=True)
+        for file in root.files.values():
+            filesystem.add_file(file.path, _source(root, file), mode=file.mode, one_shot=file.one_shot)
+    except BaseException:
+        filesystem.close()
+        raise
     return filesystem
 
 
-def _source(file: VirtualFile) -> FileSource | MemorySource | Callable[[], bytes]:
+def _source(root: Root, file: VirtualFile) -> FileSource | MemorySource | Callable[[], bytes]:
     content = file.content
     if isinstance(content, int):
-        return FileSource(content)
+        return FileSource(content, own=root.hand_over(content))
     if isinstance(content, bytes | bytearray | memoryview):
         return MemorySource(content, wipe=file.wipe)
     return content
