@@ -56,17 +56,18 @@ def write_package(folder: Path, modules: dict[str, str]) -> Path:
 
 @pytest.fixture(scope="session")
 def make(core: archive.Archive, musl: Musl, made_folder: Path) -> Maker:
-    """`make(main="source", other="source")` builds a snapshot; the same sources are built once."""
-    built: dict[tuple[tuple[str, str], ...], Path] = {}
+    """`make(main="source", other="source")` builds a snapshot; the same sources are built once. Words in front of them
+    are a start that is to be quick."""
+    built: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], Path] = {}
 
-    def make_one(**modules: str) -> Path:
-        key = tuple(sorted(modules.items()))
+    def make_one(*start: str, **modules: str) -> Path:
+        key = (start, tuple(sorted(modules.items())))
         if key not in built:
             folder = made_folder / str(len(list(made_folder.iterdir())))
             package = write_package(folder, modules)
             stage = folder / "stage"
             stage.mkdir()
-            built[key] = image.make_snapshot(package, core, musl, stage, folder / "log")
+            built[key] = image.make_snapshot(package, core, musl, stage, folder / "log", start=start)
         return built[key]
 
     return make_one

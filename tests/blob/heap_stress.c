@@ -1,5 +1,6 @@
 /* Random calls of malloc and friends; every block's content, alignment and neighbours are checked. Prints the number of
- * calls, or what is wrong. argv[1]: the seed. */
+ * calls, or what is wrong. The last argument is the seed;
+ * with one before it, the front of the heap is tried first. */
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -84,7 +85,26 @@ static void step(void) {
     fill(i, size);
 }
 
+/* Wanted allocations lie at the front, in order; what comes after heap_seal() lies right behind them. */
+static void try_front(void) {
+    static const struct heap_chunk list[] = {{2, 64}, {3, 48}, {5, 4096}, {0, 0}}; /* 3 is of another size */
+    heap_want(list);
+    char *at[7];
+    for (int i = 1; i < 6; i++)
+        at[i] = malloc(i == 5 ? 3600 : 50);
+    heap_seal();
+    at[6] = malloc(50);
+    if (at[2] != heap_base() + 16 || at[5] != at[2] + 64 || at[6] != at[5] + 4096)
+        die("what is wanted is not at the front");
+    if (at[3] != at[1] + 64 || at[4] != at[3] + 64 || at[1] < at[6] + 1024)
+        die("what is not wanted is at the front");
+    for (int i = 1; i < 7; i++)
+        free(at[i]);
+}
+
 int main(int argc, char **argv) {
+    if (argc > 2)
+        try_front();
     state = strtoull(argv[argc - 1], NULL, 10) * 2 + 1;
     for (int round = 0; round < ROUNDS; round++) {
         step();

@@ -25,3 +25,8 @@ def stress(tmp_path_factory: pytest.TempPathFactory, musl: Musl) -> Path:
 def test_blocks_keep_their_content(stress: Path, seed: int) -> None:
     done = subprocess.run([stress, str(seed)], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("200000\n", 0)
+
+
+def test_what_is_wanted_lies_at_the_front(stress: Path) -> None:
+    done = subprocess.run([stress, "front", "5"], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("200000\n", 0)

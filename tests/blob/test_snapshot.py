@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pykrun.errors import BlobError
 from tests.blob.conftest import Maker
 
 TIMEOUT = 60
@@ -40,16 +41,27 @@ TELL = """
 """
 
 
-def test_arguments_and_environment_are_those_of_the_run(make: Maker) -> None:
+STARTS = pytest.mark.parametrize("start", [(), ("init", "--version")], ids=["plain", "rehearsed"])
+
+
+@STARTS
+def test_arguments_and_environment_are_those_of_the_run(make: Maker, start: tuple[str, ...]) -> None:
     words = [b"", b" ", b"--", b"a\nb", b"\xff\xfe", "é☃".encode(), b"\xed\xa0\x80", bytes(range(1, 256))]
     env = {b"A": b"1", b"EMPTY": b"", b"BYTES": b"\xff=\n", b"\xfe": b"x"}
-    argv, environ = said(run(make(main=TELL), *words, env=env))  # type: ignore[misc]
+    argv, environ = said(run(make(*start, main=TELL), *words, env=env))  # type: ignore[misc]
     assert [os.fsencode(word) for word in argv[1:]] == words
     assert environ == env
 
 
-def test_nothing_of_the_builders_environment(make: Maker) -> None:
-    assert said(run(make(main=TELL)))[1] == {}  # type: ignore[index]
+@STARTS
+def test_nothing_of_the_builders_environment(make: Maker, start: tuple[str, ...]) -> None:
+    assert said(run(make(*start, main=TELL)))[1] == {}  # type: ignore[index]
+
+
+@pytest.mark.parametrize("body", ["return 3", "raise KeyError", "posix.kill(posix.getpid(), 9)"])
+def test_a_start_that_fails_ends_the_build(make: Maker, body: str) -> None:
+    with pytest.raises(BlobError, match="stem failed"):
+        make("init", main=f"import posix\ndef main():\n    {body}\n")
 
 
 def test_of_two_variables_of_one_name_the_first_counts(make: Maker) -> None:

@@ -94,7 +94,7 @@ def _snapshot(musl: Musl, stage: Path, log: Path, report: Progress) -> tuple[Pat
     except BlobError as error:
         return _native(f"CPython's static core could not be built: {error.message}", error, stage, log, report)
     report("linking the init blob and saving it after its initialisation")
-    image = make_snapshot(lookup.GUEST_FOLDER, archive, musl, stage, log)
+    image = make_snapshot(lookup.GUEST_FOLDER, archive, musl, stage, log, start=recipe.START)
     return image, {"recipe": "snapshot", "builder": f"{musl.version}, CPython {archive.version}"}
 
 

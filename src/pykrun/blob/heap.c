@@ -11,7 +11,6 @@
 #include "heap.h"
 
 #include <errno.h>
-#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -21,6 +20,7 @@
 #define SMALL ((size_t)1024)       /* chunks up to this size: a class every 16 bytes */
 #define LARGE ((size_t)128 << 10)  /* chunks up to this size: four classes per power of two */
 #define SLAB ((size_t)1 << 20)     /* asked of the kernel at a time once the reserve is used up */
+#define ROOM ((size_t)1536)        /* at least, behind the chunks at the front, for what the resumed program allocates */
 #define CLASSES (SMALL / 16 + 4 * 7 + 1)
 #define MAPPED ((size_t)1)
 
@@ -31,14 +31,23 @@ struct freed {
 extern char end[]; /* set by the linker: the end of .bss */
 
 static char *fresh, *fresh_end;
+static char *later, *later_end; /* taken when that is used up; NULL when it is */
 static char *reserve; /* NULL before the first allocation */
 static struct freed *lists[CLASSES];
 
+/* At build time: every allocation has a number, and those that are wanted side by side get the front of the heap. */
+static uint32_t allocations;
+static const struct heap_chunk *wanted; /* the next of them; NULL when there are no more */
+static char *front, *front_end;         /* where the next of them goes; NULL when none was ever wanted */
+static int spread;                      /* every chunk on pages of its own: heap_spread() */
+
 static size_t *header_of(void *payload) { return (size_t *)((char *)payload - HEADER); }
 
-char *heap_base(void) { return (char *)(((uintptr_t)end + PAGE - 1) & ~(PAGE - 1)); }
+static size_t page_up(size_t size) { return (size + PAGE - 1) & ~(PAGE - 1); }
 
-char *heap_top(void) { return fresh; }
+char *heap_base(void) { return (char *)page_up((uintptr_t)end); }
+
+char *heap_top(void) { return later ? later : fresh; }
 
 static void *map(void *where, size_t size, int flags) {
     void *area = mmap(where, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
@@ -58,14 +67,43 @@ static size_t class_of(size_t want, size_t *size) {
     return SMALL / 16 + 4 * (size_t)(top - 10) + quarters;
 }
 
+static void reserve_at_first(void) {
+    size_t room = spread ? HEAP_SPREAD : HEAP_RESERVE;
+    reserve = map(heap_base(), room, MAP_FIXED_NOREPLACE | MAP_NORESERVE);
+    if (reserve != heap_base())
+        _exit(125); /* only at build time: somebody else's mapping behind .bss */
+    fresh = reserve + HEADER; /* headers sit 8 before a multiple of 16 */
+    fresh_end = reserve + room;
+    if (!wanted)
+        return;
+    size_t together = HEADER + ROOM;
+    for (const struct heap_chunk *one = wanted; one->size; one++)
+        together += one->size;
+    front = fresh;
+    fresh += page_up(together);
+    front_end = fresh - HEADER;
+}
+
+/* A chunk that begins 8 bytes into a page, where allocate() leaves its number. */
+static char *cut_spread(size_t size) {
+    size_t pages = page_up(HEADER + size);
+    if ((size_t)(fresh_end - fresh) < pages)
+        _exit(125);
+    char *chunk = fresh;
+    fresh += pages;
+    return chunk;
+}
+
 /* Room for one chunk that was never used, zeroed by the kernel. NULL: there is no memory. */
 static char *cut(size_t size) {
-    if (!reserve) {
-        reserve = map(heap_base(), HEAP_RESERVE, MAP_FIXED_NOREPLACE);
-        if (reserve != heap_base())
-            _exit(125); /* only at build time: somebody else's mapping behind .bss */
-        fresh = reserve + HEADER; /* headers sit 8 before a multiple of 16 */
-        fresh_end = reserve + HEAP_RESERVE;
+    if (!reserve)
+        reserve_at_first();
+    if (spread)
+        return cut_spread(size);
+    if ((size_t)(fresh_end - fresh) < size && later) {
+        fresh = later;
+        fresh_end = later_end;
+        later = NULL;
     }
     if ((size_t)(fresh_end - fresh) < size) {
         char *slab = map(NULL, SLAB, 0);
@@ -79,8 +117,23 @@ static char *cut(size_t size) {
     return chunk;
 }
 
+/* The same for an allocation that is wanted at the front. NULL: it is not, or not of that size. */
+static char *cut_front(size_t size) {
+    if (!wanted || wanted->number != allocations)
+        return NULL;
+    const struct heap_chunk *want = wanted;
+    wanted = want[1].size ? want + 1 : NULL;
+    if (want->size != size)
+        return NULL;
+    if (!reserve)
+        reserve_at_first();
+    char *chunk = front;
+    front += size;
+    return chunk;
+}
+
 static void *allocate_mapped(size_t n) {
-    size_t size = (n + 16 + PAGE - 1) & ~(PAGE - 1);
+    size_t size = page_up(n + 16);
     char *area = map(NULL, size, 0);
     if (!area) {
         errno = ENOMEM;
@@ -101,18 +154,23 @@ static void *allocate(size_t n, int *zeroed) {
         return allocate_mapped(n);
     size_t size;
     size_t class = class_of(n + HEADER, &size);
+    allocations++;
+    char *chunk = cut_front(size);
     struct freed *old = lists[class];
-    if (old) {
+    if (!chunk && old) {
         lists[class] = old->next;
         *zeroed = 0;
-        return old;
+        chunk = (char *)header_of(old);
+    } else if (!chunk) {
+        chunk = cut(size);
     }
-    char *chunk = cut(size);
     if (!chunk) {
         errno = ENOMEM;
         return NULL;
     }
     *(size_t *)chunk = size;
+    if (spread)
+        *(size_t *)(chunk - HEADER) = allocations;
     return chunk + HEADER;
 }
 
@@ -183,4 +241,23 @@ void heap_seal(void) {
         }
         lists[class] = NULL;
     }
+    wanted = NULL;
+    allocations = 0;
+    if (!front)
+        return;
+    later = fresh;
+    later_end = fresh_end;
+    fresh = front;
+    fresh_end = front_end;
+    front = NULL;
+}
+
+void heap_spread(void) { spread = 1; }
+
+void heap_want(const struct heap_chunk *list) { wanted = list->size ? list : NULL; }
+
+char *heap_next(char *at, struct heap_chunk *chunk) {
+    size_t size = *header_of(at + 2 * HEADER);
+    *chunk = (struct heap_chunk){(uint32_t)*(size_t *)at, (uint32_t)size};
+    return at + page_up(HEADER + size);
 }

@@ -27,7 +27,7 @@ _RIP = 16 * 8  # sys/user.h: its place in struct user_regs_struct
 
 
 def trace(program: Path, *arguments: str) -> set[int]:
-    """Addresses of all instructions that the program executes. It gets no environment and no output."""
+    """Addresses of all instructions that the program executes. It gets one variable and no output."""
     ptrace = ctypes.CDLL(None, use_errno=True).ptrace
     ptrace.restype = ctypes.c_long
     ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -35,7 +35,7 @@ def trace(program: Path, *arguments: str) -> set[int]:
     if pid == 0:
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
         ptrace(_TRACEME, 0, None, None)
-        os.execve(program, [str(program), *arguments], {})
+        os.execve(program, [str(program), *arguments], {"TERM": "linux"})
     seen = set()
     status = os.waitpid(pid, 0)[1]
     while os.WIFSTOPPED(status):
@@ -64,7 +64,7 @@ def main() -> int:
         work.mkdir()
         link = tuple(word for word in recipe.LINK if word != "-Wl,-s")
         core = provide(musl, log, lambda line: None)
-        image = make_snapshot(lookup.GUEST_FOLDER, core, musl, work, log, link=link)
+        image = make_snapshot(lookup.GUEST_FOLDER, core, musl, work, log, link=link, start=recipe.START)
         symbols = subprocess.run(["nm", "-n", work / "stem"], capture_output=True, text=True, check=True).stdout
         print("\n".join(sorted(functions(symbols, trace(image, "--version")))))
     return 0

@@ -24,13 +24,53 @@ frozen_end:
 """An assembly file that puts the frozen modules into the native program."""
 
 
+ORDER = """\
+SECTIONS {{
+.hot.text : {{
+{code}
+}}
+}}
+INSERT BEFORE .text;
+SECTIONS {{
+.hot.data : {{
+__init_array_start = .;
+KEEP(*(.init_array .init_array.*))
+__init_array_end = .;
+*(.PyRuntime)
+{variables}
+}}
+}}
+INSERT AFTER .bss;
+"""
+"""Additions to the linker's own script: these sections are taken first. .PyRuntime holds all of CPython's state."""
+
+CODE = (
+    ".text.{}",
+    ".text.__{}",
+    ".text.hot.{}",
+    ".text.startup.{}",
+    ".rodata.{}",
+    ".rodata.{}.str*",
+    ".rodata.{}.cst*",
+)
+"""Sections of a function: weak names of the C library have two underscores more, compilers sort by heat."""
+
+
 def make_snapshot(
-    guest: Path, archive: Archive, musl: Musl, work: Path, log: Path, *, link: Sequence[str] = recipe.LINK
+    guest: Path,
+    archive: Archive,
+    musl: Musl,
+    work: Path,
+    log: Path,
+    *,
+    link: Sequence[str] = recipe.LINK,
+    start: Sequence[str] = (),
 ) -> Path:
     """Compile, link, start once and save. Twice: a blob that is not the same twice is not handed out.
 
     :param guest: the folder of the package `krun_init`.
     :param link: options for the linker.
+    :param start: the words of a start that is to be quick: it runs once, and the objects it needs lie side by side.
     :param work: an empty folder to work in.
     :raise BlobError: it does not build; the message says what the compiler or freeze.py said.
     """
@@ -45,20 +85,26 @@ def make_snapshot(
     ]
     objects = _compile(compiler, [*sources, *sorted(guest.glob("*.c"))], flags, work, log)
     wraps = [f"-Wl,--wrap={name}" for name in recipe.WRAPPED]
-    library = _sort_functions(archive.library, work, log)
-    run([compiler, *link, *wraps, "-o", "stem", *objects, library, "-lm"], cwd=work, log=log)
+    run([compiler, *link, *wraps, _sort(work), "-o", "stem", *objects, str(archive.library), "-lm"], cwd=work, log=log)
+    wanted = _survey(start, work, log)
     # same length of path and arguments: they have no part in the snapshot, and this keeps it so
     for name in ("init", "twin"):
-        run(
-            ["./stem", "--snapshot", "frozen", name],
-            cwd=work,
-            log=log,
-            environment=recipe.SNAPSHOT_ENVIRONMENT,
-            timeout=60,
-        )
+        _stem("--snapshot", "frozen", name, *wanted, work=work, log=log)
     if (work / "init").read_bytes() != (work / "twin").read_bytes():
         raise BlobError("two snapshots of the init blob differ: something at import time depends on the run")
     return work / "init"
+
+
+def _stem(*words: str, work: Path, log: Path) -> None:
+    run(["./stem", *words], cwd=work, log=log, environment=recipe.SNAPSHOT_ENVIRONMENT, timeout=60)
+
+
+def _survey(start: Sequence[str], work: Path, log: Path) -> list[str]:
+    """Start with these words once, and see which objects that takes. Returns what names them to the stem."""
+    if not start:
+        return []
+    _stem("--survey", "frozen", "wanted", *start, work=work, log=log)
+    return ["wanted", *start]
 
 
 def make_native(guest: Path, native: Native, work: Path, log: Path) -> Path:
@@ -78,13 +124,16 @@ def make_native(guest: Path, native: Native, work: Path, log: Path) -> Path:
     return work / "init"
 
 
-def _sort_functions(library: Path, work: Path, log: Path) -> str:
-    """A copy of the archive in which the functions of hot.txt have sections that the linker puts side by side."""
+def _sort(work: Path) -> str:
+    """A script for the linker that has what a start needs side by side: code and constants at the front of the first
+    segment, variables at the end of the other, right before the heap. Returns the option that names it."""
     names = (OWN / "hot.txt").read_text(encoding="ascii").split()
-    renames = "".join(f"--rename-section .text.{name}=.text.hot.{name}\n" for name in names)
-    (work / "renames").write_text(renames)
-    run(["objcopy", "@renames", str(library), library.name], cwd=work, log=log)
-    return library.name
+    code = [f"*({pattern.format(name)})" for name in names for pattern in CODE]
+    code += [f"*({pattern})" for pattern in recipe.HOT_CONSTANTS]
+    code += [f"*{file}(.text .rodata*)" for file in recipe.HOT_FILES]
+    variables = [f"*(.data.{name} .bss.{name})" for name in recipe.HOT_VARIABLES]
+    (work / "order").write_text(ORDER.format(code="\n".join(code), variables="\n".join(variables)))
+    return "-Wl,-T,order"
 
 
 def _include(folders: Iterable[Path | str]) -> list[str]:

@@ -2,7 +2,7 @@
  *
  * Two ways lead to the same call of krun_init.main.main():
  *  - snapshot: at build time `stem --snapshot FROZEN OUT` starts Python, imports every module of the package and saves
- *    itself; OUT begins in main() with all of that done.
+ *    itself; OUT begins in main() with all of that done. `--survey`, run before, tells what belongs side by side in it.
  *  - native (without musl): FROZEN is part of the program (-DEMBEDDED) and Python starts at every start.
  *
  * main() returns the exit status, None is 0; an exception is told on standard error and gives 125.
@@ -21,6 +21,7 @@
 #include "heap.h"
 #include "snapshot.h"
 #include "resume.h"
+#include "survey.h"
 #endif
 
 #define SETUP_FAILED 125 /* the status of everything that goes wrong before the workload runs */
@@ -32,7 +33,10 @@
 #define GC_THRESHOLD 10000
 
 static PyObject *entry;       /* krun_init.main.main */
-static PyObject *environment; /* posix.environ, looked up before the snapshot: an import costs more than all of the start */
+/* looked up before the snapshot: an import costs more than all of the start */
+static PyObject *environment;  /* posix.environ */
+static PyObject *system_names; /* what is in the module sys */
+static PyObject *argv_key;
 #ifndef EMBEDDED
 static int resumed;
 #endif
@@ -226,7 +230,9 @@ static void import_package(const unsigned char *frozen, size_t size) {
         Py_DECREF(import(module->name));
     entry = PyObject_GetAttrString(import(ENTRY), "main");
     environment = PyObject_GetAttrString(import("posix"), "environ");
-    if (!entry || !environment)
+    system_names = PyModule_GetDict(import("sys"));
+    argv_key = PyUnicode_InternFromString("argv");
+    if (!entry || !environment || !argv_key)
         die(ENTRY);
     PyDict_Clear(environment); /* the builder's */
     PyImport_FrozenModules = NULL;
@@ -256,12 +262,12 @@ static void settle_garbage(void) {
 static void fill_argv(int argc, char **argv) {
     PyObject *list = PyList_New(argc);
     for (int i = 0; list && i < argc; i++) {
-        PyObject *word = PyUnicode_DecodeFSDefault(argv[i]);
+        PyObject *word = PyUnicode_DecodeUTF8(argv[i], (Py_ssize_t)strlen(argv[i]), "surrogateescape");
         if (!word)
             die("argv");
         PyList_SET_ITEM(list, i, word);
     }
-    if (!list || PySys_SetObject("argv", list) < 0)
+    if (!list || PyDict_SetItem(system_names, argv_key, list) < 0)
         die("argv");
     Py_DECREF(list);
 }
@@ -309,23 +315,71 @@ int main(int argc, char **argv) {
 
 #else
 
-/* Only at build time, in the stem. The file is mapped and unmapped: it must not end up in the heap. */
-static int save(const char *frozen, const char *out) {
-    int fd = open(frozen, O_RDONLY | O_CLOEXEC);
+/* Only at build time, in the stem: files are mapped and unmapped, they must not end up in the heap. */
+static const void *map_file(const char *path, size_t *size) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat about;
     if (fd < 0 || fstat(fd, &about))
-        die(frozen);
-    size_t size = (size_t)about.st_size;
-    void *bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+        die(path);
+    *size = (size_t)about.st_size;
+    void *bytes = mmap(NULL, *size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (bytes == MAP_FAILED)
-        die(frozen);
+        die(path);
     close(fd);
+    return bytes;
+}
+
+static int start(char **words) {
+    int count = 0;
+    while (words[count])
+        count++;
+    return run(count, words);
+}
+
+/* Once through the start that is to be quick: what CPython caches on the way is then in the snapshot. Of this run nothing
+ * else may stay. */
+static void rehearse(char **words) {
+    if (!*words)
+        return;
+    if (getpid() == 1)
+        die("not built as PID 1: the package would take this machine for its own");
+    environ = NULL;
+    PyType_ClearCache();
+    if (start(words) || PyDict_SetItem(system_names, argv_key, Py_None) < 0)
+        die("the rehearsal failed");
+}
+
+static void load(const char *frozen, char **words) {
+    size_t size;
+    const void *bytes = map_file(frozen, &size);
     start_python();
     import_package(bytes, size);
-    munmap(bytes, size);
+    munmap((void *)bytes, size);
     settle_garbage();
+    rehearse(words); /* last: what it caches is to stay there */
     PyThreadState_Get()->native_thread_id = 1; /* of this run; the kernel starts the resumed program as thread 1 */
     resumed = 1;
+}
+
+/* The same start, with everything as the snapshot will have it but the heap spread out: what does it touch? */
+static int look(const char *frozen, const char *out, char **words) {
+    heap_spread();
+    load(frozen, words);
+    if (survey_begin())
+        return SETUP_FAILED;
+    int status = start(words);
+    return survey_write(out) ? SETUP_FAILED : status;
+}
+
+static int save(const char *frozen, const char *out, char **words) {
+    size_t size = 0;
+    const void *wanted = *words ? map_file(*words++, &size) : NULL;
+    if (wanted)
+        heap_want(wanted);
+    load(frozen, words);
+    heap_seal();
+    if (wanted)
+        munmap((void *)wanted, size);
     return snapshot_write(out) ? SETUP_FAILED : 0;
 }
 
@@ -334,9 +388,11 @@ int main(int argc, char **argv) {
         resume_prepare();
         _exit(run(argc, argv));
     }
-    if (argc != 4 || strcmp(argv[1], "--snapshot"))
-        die("usage: stem --snapshot FROZEN OUT");
-    _exit(save(argv[2], argv[3]));
+    if (argc > 4 && !strcmp(argv[1], "--survey"))
+        _exit(look(argv[2], argv[3], argv + 4));
+    if (argc > 3 && !strcmp(argv[1], "--snapshot"))
+        _exit(save(argv[2], argv[3], argv + 4));
+    die("usage: stem --survey FROZEN WANTED WORDS..., stem --snapshot FROZEN OUT [WANTED WORDS...]");
 }
 
 /* musl keeps the address of the vDSO's clock in a variable; in a snapshot that would be the builder's. Every call goes to

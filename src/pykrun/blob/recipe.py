@@ -95,7 +95,7 @@ WRAPPED = (
 )
 """Functions of the core that absent.c stands in for, so that they and all they need stay out of the snapshot."""
 
-SNAPSHOT_SOURCES = ("heap.c", "snapshot.c", "resume.c", "launcher.c", "modules.c", "absent.c")
+SNAPSHOT_SOURCES = ("heap.c", "snapshot.c", "resume.c", "survey.c", "launcher.c", "modules.c", "absent.c")
 NATIVE_SOURCES = ("launcher.c", "modules.c")
 
 NATIVE_STAND_INS = {"_json": "native_json.py"}
@@ -103,6 +103,81 @@ NATIVE_STAND_INS = {"_json": "native_json.py"}
 
 SNAPSHOT_ENVIRONMENT = {"TZ": "UTC0"}
 """All that the program sees when it is saved; the environment has a part in where its objects lie."""
+
+HOT_FILES = ("memcpy.lo", "memset.lo", "memmove.lo", "__set_thread_area.lo", "crt1.o", "crtbegin*.o")
+"""Files of the C library that a start needs and that are written in assembler: they have no sections by name."""
+
+HOT_CONSTANTS = (".rodata.opcode_targets.*", ".rodata._PyOpcode_Caches")
+"""Tables that a start reads."""
+
+HOT_VARIABLES = (
+    "_pydict_global_version",
+    "bytes_as_buffer",
+    "list_as_mapping",
+    "long_as_number",
+    "posix_methods",
+    "unicode_methods",
+    "list_as_sequence",
+    "_PyMem",
+    "_PyMem_Raw",
+    "_PyObject",
+    "_Py_tracemalloc_config",
+    "PyBaseObject_Type",
+    "PyBool_Type",
+    "PyBytes_Type",
+    "PyCFunction_Type",
+    "PyDict_Type",
+    "PyFunction_Type",
+    "PyList_Type",
+    "PyListIter_Type",
+    "PyLong_Type",
+    "PyMethodDescr_Type",
+    "PyModule_Type",
+    "PySlice_Type",
+    "PyTuple_Type",
+    "PyType_Type",
+    "PyUnicode_Type",
+    "_PyNone_Type",
+    "_Py_FalseStruct",
+    "_Py_NoneStruct",
+    "_Py_TrueStruct",
+    # ours
+    "allocations",
+    "argv_key",
+    "data",
+    "entry",
+    "environment",
+    "fresh",
+    "fresh_end",
+    "later",
+    "later_end",
+    "front",
+    "limit",
+    "lists",
+    "reserve",
+    "resumed",
+    "spread",
+    "system_names",
+    "text",
+    "used",
+    "wanted",
+    # the C library's
+    "__default_stacksize",
+    "__environ",
+    "__hwcap",
+    "__libc",
+    "__progname",
+    "__progname_full",
+    "__stack_chk_guard",
+    "__sysinfo",
+    "__thread_list_lock",
+    "builtin_tls",
+    "main_tls",
+)
+"""Static variables that a start touches."""
+
+START = ("init", "--version")
+"""The start whose objects lie side by side: all that the blob can do where it is not PID 1."""
 
 SWITCHES: tuple[str, ...] = ()
 """Parts that can be left out and are in: timesync, tee-root (none exists yet)."""

@@ -205,7 +205,6 @@ int snapshot_write(const char *path) {
     struct program self;
     if (open_program(&self))
         return -1;
-    heap_seal();
     /* whole pages: the rest of the last one would be cleared by the kernel at every start, a page touched for nothing */
     struct area image = {self.data->p_vaddr, ((uintptr_t)heap_top() + PAGE - 1) & ~(PAGE - 1)};
     struct area reserve = {image.from, (uintptr_t)heap_base() + HEAP_RESERVE};
