@@ -1,13 +1,15 @@
 """Run a busybox script in a jail, from this process or from one with fewer rights, and tell what it said.
 
-`python -m tests.sandbox.prison SCRIPT WISH [deny|old|vast]...` prints one JSON object; with `deny` no namespaces can be
-made, as in an ordinary container, with `old` there is no mount_setattr, with `vast` it wants more room than there is.
+`python -m tests.sandbox.prison SCRIPT WISH [deny|old|vast|few]...` prints one JSON object; with `deny` no namespaces
+can be made, as in an ordinary container, with `old` there is no mount_setattr, with `vast` it wants more room than
+there is, with `few` a process may have 64 descriptors, of which two thirds are in use.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import socket
 import struct
@@ -144,6 +146,10 @@ def main() -> None:
     if "old" in sys.argv[3:]:
         linux.set_no_new_privileges()
         linux.install_filter(without("mount_setattr"))
+    if "few" in sys.argv[3:]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        while os.open(os.devnull, os.O_RDONLY) < 42:
+            pass
     wish: Wish = "require" if sys.argv[2] == "require" else "auto"
     report = run(sys.argv[1], wish, room=1 << (60 if "vast" in sys.argv[3:] else 20))
     print(json.dumps(report.__dict__))

@@ -34,6 +34,7 @@ LEVELS = [
 ]
 levels = pytest.mark.parametrize(("runner", "level"), LEVELS)
 Runner = Callable[[str], Report]
+COUNT = 24
 
 
 @levels
@@ -145,6 +146,35 @@ def test_gets_its_descriptors_and_no_others() -> None:
         os.close(secret)
         ours.close()
     assert output.split() == [b"0", b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize("root", [pytest.param(True, marks=pytest.mark.root), pytest.param(False, marks=as_user)])
+@pytest.mark.parametrize("host", [("few",), ("few", "deny")], ids=["namespaces", "reduced"])
+def test_a_host_with_few_descriptors_has_enough(host: tuple[str, ...], root: bool) -> None:
+    report = run_as_user("echo up; exit 7", "auto", *host, root=root)
+    assert report.output == "up\n", report.error
+    assert os.waitstatus_to_exitcode(report.status or 0) == 7
+
+
+def test_descriptors_change_places(tmp_path: Path) -> None:
+    """They are asked for in the opposite order, and so many that places are the numbers of others' sources."""
+    ours, theirs = socket.socketpair()
+    files = [os.open(tmp_path / str(index), os.O_RDWR | os.O_CREAT) for index in range(COUNT)]
+    for index, file in enumerate(files):
+        os.pwrite(file, f"{index} ".encode(), 0)
+    assert len({*files} & {*range(3, 3 + COUNT)}) > 1
+    output = theirs.fileno()
+    script = "; ".join(f"cat <&{3 + place}" for place in range(COUNT))
+    with ours:
+        with theirs:
+            inmate = start(prison.jail(script, output, descriptors=(output, output, output, *reversed(files))))
+        try:
+            said = b"".join(iter(lambda: ours.recv(65536), b""))
+            assert [int(word) for word in said.split()] == list(range(COUNT - 1, -1, -1))
+        finally:
+            inmate.close()
+            for file in files:
+                os.close(file)
 
 
 def test_files_and_listeners_are_where_its_arguments_say(tmp_path: Path) -> None:

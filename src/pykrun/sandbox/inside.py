@@ -35,7 +35,6 @@ _NOT_ALLOWED = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL, errno.ENO
 _INNER_ID = 1000
 _UNALLOCATED_IDS = 0x7000_0000  # above every range that distributions or systemd hand out
 _NOBODY = 65534
-_FIRST_SPARE = 256  # descriptors are parked from here on while their places are being taken
 _PRIVATE_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 
 
@@ -313,8 +312,10 @@ class _Keeper:
     def _take_places(self) -> int:
         """Put the program's descriptors at 0, 1, 2, ...; close all others but the report pipe, and return that."""
         wanted = (*self.jail.descriptors, *self.passed)
-        parked = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_SPARE) for descriptor in wanted]
-        report = fcntl.fcntl(self.report, fcntl.F_DUPFD_CLOEXEC, _FIRST_SPARE)
+        _close_all_but({*wanted, self.report})  # room for the copies, however few descriptors the host allows
+        spare = len(wanted) + 1  # copies wait above all places, so that none is overwritten before it has moved
+        parked = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, spare) for descriptor in wanted]
+        self.report = report = fcntl.fcntl(self.report, fcntl.F_DUPFD_CLOEXEC, spare)
         for place, descriptor in enumerate(parked):
             os.dup2(descriptor, place)
         os.dup2(report, len(parked), inheritable=False)
@@ -326,12 +327,7 @@ class _Keeper:
 
     def _keep(self) -> NoReturn:
         pid = self.program_pid
-        mine = sorted({self.supervisor, self.leash, self.report, self.program_end})
-        low = 0
-        for descriptor in mine:
-            os.closerange(low, descriptor)
-            low = descriptor + 1
-        os.closerange(low, 1 << 30)
+        _close_all_but({self.supervisor, self.leash, self.report, self.program_end})
         _ready((self.supervisor, self.leash, self.program_end), None)
         if self.level == REDUCED:
             status = self._end_family(pid)
@@ -357,6 +353,14 @@ class _Keeper:
                 _kill(child)
         remove_tree(self.folder)
         return signal.SIGKILL if status is None else status
+
+
+def _close_all_but(descriptors: set[int]) -> None:
+    low = 0
+    for descriptor in sorted(descriptors):
+        os.closerange(low, descriptor)
+        low = descriptor + 1
+    os.closerange(low, 1 << 30)
 
 
 def _may_change_ids() -> bool:
