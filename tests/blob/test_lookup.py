@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from pykrun.blob import lookup
 from pykrun.blob.toolchain import Musl
 from pykrun.errors import BlobError, MissingError, UsageError
 from pykrun.host.cache import cache_directory
+from pykrun.host.checkout import command_for
 
 SOURCE = lookup.FOLDER.parent.parent
 
@@ -205,7 +207,7 @@ def test_a_killed_build_leaves_nothing_half_made(checkout: Checkout) -> None:
 
 def test_missing_error_names_the_command(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "GUEST_FOLDER", checkout.source / "nowhere")
-    with pytest.raises(MissingError, match=r"python3 -m pykrun\.blob"):
+    with pytest.raises(MissingError, match=re.escape(command_for("pykrun.blob"))):
         blob.find()
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.command import Pykrun
+from tests.support.command import ROOT, Pykrun
+
+SETUP = ROOT / "setup"
 
 
 def findings(output: bytes) -> dict[str, dict[str, object]]:
@@ -50,7 +55,8 @@ def test_without_anything_it_says_how_to_get_it(run_pykrun: Pykrun, tmp_path: Pa
     assert found["qemu"]["install"] == "apt-get install qemu-system-x86"
     assert not found["kvm"]["works"]
     assert not found["init"]["works"]
-    assert str(found["init"]["install"]).endswith("python3 -m pykrun.blob")
+    assert found["init"]["install"] == str(SETUP)
+    assert os.access(SETUP, os.X_OK)
 
 
 @pytest.mark.qemu
@@ -60,4 +66,16 @@ def test_without_a_kernel_it_says_how_to_get_one(run_pykrun: Pykrun, tmp_path: P
     result = run_pykrun(["doctor", "--json"], env={"XDG_CACHE_HOME": str(tmp_path)})
     qemu = findings(result.stdout)["qemu"]
     assert not qemu["works"]
-    assert qemu["install"] == "python3 -m pykrun.kernel"
+    assert qemu["install"] == str(SETUP)
+
+
+def test_an_installation_has_other_commands(tmp_path: Path) -> None:
+    """The package alone, in a folder whose name and neighbours are not a checkout's."""
+    library = tmp_path / "src"
+    shutil.copytree(ROOT / "src/pykrun", library / "pykrun", ignore=shutil.ignore_patterns("__pycache__"))
+    ask = "from pykrun.host.checkout import command_for; print(command_for('pykrun.kernel'))"
+    command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(library)!r}); {ask}"]
+    assert subprocess.check_output(command, text=True, timeout=60) == "python3 -m pykrun.kernel\n"
+    for name in ("setup", "pyproject.toml"):
+        (tmp_path / name).touch(0o755)
+    assert subprocess.check_output(command, text=True, timeout=60) == f"{tmp_path}/setup\n"

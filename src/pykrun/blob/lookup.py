@@ -12,6 +12,7 @@ from typing import Any
 
 from pykrun.errors import BlobError, MissingError, UsageError
 from pykrun.host.cache import cache_directory, write_atomic
+from pykrun.host.checkout import command_for
 from pykrun.record import record
 
 OVERRIDE = "KRUN_INIT_BINARY_PATH"
@@ -76,7 +77,7 @@ def find(arch: str = "x86_64") -> Blob:
         raise UsageError(f"no init blob for {arch}", f"there are: {', '.join(ARCHITECTURES)}")
     blob = given(arch) or _entry(FOLDER / "data" / arch) or cached(arch)
     if blob is None:
-        raise MissingError("the init blob has not been built yet", "run: python3 -m pykrun.blob")
+        raise MissingError("the init blob has not been built yet", f"run: {command_for('pykrun.blob')}")
     return blob
 
 

@@ -11,10 +11,9 @@ from pykrun import blob, engine
 from pykrun.blob import toolchain
 from pykrun.engine import facts
 from pykrun.errors import PykrunError
+from pykrun.host.checkout import command_for, setup_program
 from pykrun.sandbox import Isolation
 from pykrun.version import VERSION
-
-_BUILD_INIT = "python3 -m pykrun.blob"
 
 EPILOG = """examples:
   pykrun doctor
@@ -100,8 +99,12 @@ def _init() -> dict[str, Any]:
     try:
         found = blob.find()
     except PykrunError as error:
-        packages = " ".join(toolchain.missing_packages())
-        tools = facts.install_command({"apt": packages}) if packages else ""
-        install = f"{tools} && {_BUILD_INIT}" if tools else _BUILD_INIT
-        return {"name": "init", "works": False, "detail": error.message, "install": install}
+        return {"name": "init", "works": False, "detail": error.message, "install": _build_init()}
     return {"name": "init", "works": True, "detail": str(found.path), "install": ""}
+
+
+def _build_init() -> str:
+    build = command_for("pykrun.blob")
+    packages = " ".join(toolchain.missing_packages())
+    tools = facts.install_command({"apt": packages}) if packages else ""
+    return f"{tools} && {build}" if tools and setup_program() is None else build

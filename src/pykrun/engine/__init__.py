@@ -14,6 +14,7 @@ from pykrun.engine import probe, qemu, uml
 from pykrun.engine.running import Endpoint, Running
 from pykrun.engine.words import PANIC, panic_exit_code
 from pykrun.errors import MissingError, UsageError
+from pykrun.host.checkout import command_for
 from pykrun.machine import Kernel, Machine
 from pykrun.record import record, replace
 from pykrun.sandbox import Ended, Isolation, Wish
@@ -51,7 +52,9 @@ class Engine:
             return kernels.for_image(self.program, folder)
         kernel = kernels.for_qemu()
         if kernel is None:
-            raise MissingError("there is no kernel for QEMU", "run `python3 -m pykrun.kernel`, or name one by --kernel")
+            raise MissingError(
+                "there is no kernel for QEMU", f"run `{command_for('pykrun.kernel')}`, or name one by --kernel"
+            )
         return kernel if folder is None else replace(kernel, modules=folder)
 
     def initramfs(self, kernel: Kernel, blob: str | os.PathLike[str]) -> Path | None:

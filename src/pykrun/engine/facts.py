@@ -10,12 +10,12 @@ from pathlib import Path
 from pykrun import kernel as kernels
 from pykrun.engine import probe, qemu, uml
 from pykrun.errors import PykrunError
+from pykrun.host.checkout import command_for
 from pykrun.host.programs import find_program
 from pykrun.sandbox import Isolation, Jail, shared_libraries, start
 
 MANAGERS = {"apt-get": "apt", "dnf": "dnf", "pacman": "pacman"}
 COMMANDS = {"apt": "apt-get install", "dnf": "dnf install", "pacman": "pacman -S"}
-FETCH_KERNEL = "python3 -m pykrun.kernel"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ def _qemu() -> list[Fact]:
     if kernel is None:
         why = f"{version}, but there is no kernel for it"
         return [
-            Fact(name="qemu", works=False, detail=why, install=FETCH_KERNEL),
+            Fact(name="qemu", works=False, detail=why, install=command_for("pykrun.kernel")),
             Fact(name="kvm", works=False, detail="there is no kernel to try it with"),
         ]
     verdict = probe.kvm(program, kernel)

@@ -1,0 +1,30 @@
+"""Whether pykrun runs from a checkout, and what is typed there to get what is missing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_SOURCES = Path(__file__).resolve().parents[2]
+
+
+def setup_program() -> Path | None:
+    """Return the absolute path of the checkout's `./setup`, None when this is an installation."""
+    program = _SOURCES.parent / "setup"
+    is_checkout = _SOURCES.name == "src" and (_SOURCES.parent / "pyproject.toml").is_file()
+    return program if is_checkout and program.is_file() and os.access(program, os.X_OK) else None
+
+
+def command_for(module: str) -> str:
+    """Return the command line that does what `python3 -m module` does: `./setup` in a checkout.
+
+    There the module's sources are on no path of the user's interpreter; `./setup` also installs the packages needed.
+
+    :param module: `pykrun.kernel` or `pykrun.blob`.
+    """
+    program = setup_program()
+    if program is None:
+        return f"python3 -m {module}"
+    import shlex  # only on the way to an error
+
+    return shlex.quote(str(program))
