@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import pykrun.engine as engines
 from pykrun.engine.words import LIMIT, check_line, check_word, common_words, panic_exit_code
 from pykrun.errors import UsageError
 from pykrun.machine import Kernel, Machine
@@ -48,6 +49,10 @@ def test_line_must_fit_with_its_final_nul() -> None:
 )
 def test_exit_code_of_a_panic(text: bytes, code: int | None) -> None:
     assert panic_exit_code(text) == code
+
+
+def test_a_panic_is_known_by_its_first_words() -> None:
+    assert engines.PANIC in b"[    0.1] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00002a00\n"
 
 
 def test_root_without_initramfs_is_virtiofs() -> None:

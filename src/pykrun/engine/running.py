@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 
 from pykrun.record import record
@@ -65,7 +66,8 @@ class Running:
         port 0 and `Machine.ports` as the named ports; None where the engine has a console device of its own.
     :ivar ports: connected stream sockets by port name, where the engine has a console device of its own.
     :ivar terminal: the same for hvc0.
-    :ivar control: QMP, for `pykrun.engine.qmp`; None where there is none.
+    :ivar control: QMP, for a later control of devices; None where there is none. Nothing reads it, and nothing has to:
+        QEMU greets, and says no more before its capabilities were negotiated.
     """
 
     engine: str
@@ -106,16 +108,16 @@ class Running:
         return self.inmate.reap()
 
     def describe_end(self) -> str:
-        """Say in a few words how the engine ended; for when it should not have."""
+        """Say in a few words how the engine ended, or that it has not: "qemu exited with 1"."""
         ended = self.inmate.reap()
         if ended is None:
             return f"{self.engine} is running"
         if ended.error:
             return f"{self.engine} did not start: {ended.error}"
-        if ended.status is None:
+        code = -signal.SIGKILL if ended.status is None else os.waitstatus_to_exitcode(ended.status)
+        if code == -signal.SIGKILL:  # without a status its keeper was killed, and the engine with it
             return f"{self.engine} was killed"
-        code = os.waitstatus_to_exitcode(ended.status)
-        return f"{self.engine} exited with {code}" if code >= 0 else f"{self.engine} was ended by signal {-code}"
+        return f"{self.engine} exited with {code}" if code >= 0 else f"{self.engine} was ended by {_signal(-code)}"
 
     def close(self) -> None:
         """End what still runs and release everything: processes, sockets, descriptors, folders."""
@@ -128,3 +130,11 @@ class Running:
         if self.console >= 0:
             os.close(self.console)
             self.console = -1
+
+
+def _signal(number: int) -> str:
+    """`SIGABRT`, or `signal 40` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
