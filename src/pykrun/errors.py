@@ -8,7 +8,6 @@
     ├── BlobError               the init blob could not be built or read
     ├── SandboxError            the host's kernel does not allow the isolation that was required
     ├── EngineError             the engine did not start, or ended when it should not have
-    ├── GuestError              the guest did not do its part (boot, set-up, protocol)
     └── PeerError               bytes from a guest or an engine break a protocol
         ├── VhostUserError      a vhost-user message
         ├── VirtqueueError      a descriptor, a ring index, an address
@@ -55,10 +54,6 @@ class SandboxError(PykrunError):
 
 class EngineError(PykrunError):
     """The engine did not start, or ended when it should not have."""
-
-
-class GuestError(PykrunError):
-    """The guest did not do its part: it did not boot, or its init could not set up."""
 
 
 class PeerError(PykrunError):
