@@ -70,6 +70,7 @@ struct plan {
     /* what went wrong, written by the child */
     const char *step;
     int error;
+    Py_ssize_t limit; /* the one that set_limits was at */
 };
 
 static int
@@ -109,8 +110,10 @@ static int
 set_limits(struct plan *plan)
 {
     for (Py_ssize_t i = 0; i < plan->limit_count; i++)
-        if (syscall(SYS_prlimit64, 0, plan->limits[i].resource, plan->limits[i].values, NULL) < 0)
+        if (syscall(SYS_prlimit64, 0, plan->limits[i].resource, plan->limits[i].values, NULL) < 0) {
+            plan->limit = i;
             return -1;
+        }
     return 0;
 }
 
@@ -399,6 +402,24 @@ drop_plan(struct plan *plan)
     PyMem_Free(plan->groups);
 }
 
+/* The error's `filename` is the step, `filename2` the index of the limit that was refused. */
+static PyObject *
+plan_error(const struct plan *plan)
+{
+    PyObject *limit = NULL, *step = PyUnicode_FromString(plan->step);
+    if (!step)
+        return NULL;
+    if (strcmp(plan->step, "rlimits") == 0 && !(limit = PyLong_FromSsize_t(plan->limit))) {
+        Py_DECREF(step);
+        return NULL;
+    }
+    errno = plan->error;
+    PyErr_SetFromErrnoWithFilenameObjects(PyExc_OSError, step, limit);
+    Py_DECREF(step);
+    Py_XDECREF(limit);
+    return NULL;
+}
+
 static PyObject *
 start_plan(PyObject *args, PyObject *kwargs, int in_place)
 {
@@ -420,10 +441,8 @@ start_plan(PyObject *args, PyObject *kwargs, int in_place)
     }
     drop_plan(&plan);
     Py_DECREF(keep);
-    if (plan.error) {
-        errno = plan.error;
-        return PyErr_SetFromErrnoWithFilename(PyExc_OSError, plan.step);
-    }
+    if (plan.error)
+        return plan_error(&plan);
     return PyErr_Occurred() ? NULL : PyLong_FromLong(pid);
 }
 

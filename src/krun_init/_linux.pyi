@@ -32,7 +32,8 @@ def spawn(
     :param rlimits: RLIMIT number, soft and hard limit.
     :param capabilities: masks of the bounding, effective, inheritable, permitted and ambient set.
     :raise OSError: `filename` names the step that failed: clone, session, streams, umask, rlimits, bounding
-        capabilities, user, capabilities, noNewPrivileges, signals, execute.
+        capabilities, user, capabilities, noNewPrivileges, signals, execute; `filename2` of the step rlimits is the
+        index of the limit that the kernel refused.
     """
 
 def execute(

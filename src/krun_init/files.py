@@ -47,4 +47,4 @@ def make_directories(path: str) -> None:
         if not parent:
             raise
         make_directories(parent)
-        make_directories(path)
+        posix.mkdir(path, 0o755)  # procfs says ENOENT again

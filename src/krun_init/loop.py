@@ -9,6 +9,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_LONGEST = (1 << 31) - 1
+"""Milliseconds that poll(2) can wait, 24 days; the turn after that waits on."""
+
 IN, OUT, ERR, HUP = select.POLLIN, select.POLLOUT, select.POLLERR, select.POLLHUP
 
 
@@ -51,7 +54,7 @@ class Loop:
         if not self._deadlines:
             return None
         first = min(due for due, _callback in self._deadlines.values())
-        return max(0.0, first - time.monotonic()) * 1000
+        return min(max(0.0, first - time.monotonic()) * 1000, _LONGEST)
 
     def _run_deadlines(self) -> None:
         now = time.monotonic()

@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-def main() -> int:
-    """What the blob calls. As PID 1 it never returns; otherwise it refuses, and returns the exit code."""
-    if posix.getpid() == 1:
-        Guest(list(sys.argv), dict(posix.environ), Places()).run()
+def main(places: Places | None = None) -> int:
+    """What the blob calls. As the kernel's init it never returns; otherwise it refuses, and returns the exit code."""
+    places = places or Places()
+    if posix.getpid() == 1 and places.started_by_kernel():
+        Guest(list(sys.argv), dict(posix.environ), places).run()
     if sys.argv[1:] == ["--version"]:
         posix.write(1, f"krun_init {VERSION}, init of pykrun's microVMs\n".encode())
         return 0

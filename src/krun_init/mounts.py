@@ -148,12 +148,21 @@ def tmpfs(wanted: list[Tmpfs], places: Places) -> None:
         if destination in taken:
             continue
         flags, data = options(one.options, _CLOSED)
+        what = f"cannot mount a tmpfs on {destination}"
+        _make_destination(destination, what)
         try:
-            files.make_directories(destination)
             _linux.mount("tmpfs", destination, "tmpfs", flags, data)
         except OSError as error:
-            raise InitError(f"cannot mount a tmpfs on {destination}: {reason_of(error)} (options {data!r})") from None
+            asked = f" (options {data!r})" if data else ""
+            raise InitError(f"{what}: {reason_of(error)}{asked}") from None
         taken.add(destination)
+
+
+def _make_destination(path: str, what: str) -> None:
+    try:
+        files.make_directories(path)
+    except OSError as error:
+        raise InitError(f"{what}: the directory is missing and cannot be made: {reason_of(error)}") from None
 
 
 def options(words: list[str], flags: int) -> tuple[int, str | None]:
@@ -185,11 +194,12 @@ def volumes(wanted: list[Volume], places: Places) -> None:
     :raise InitError: one does not appear in time, or cannot be mounted.
     """
     for volume in wanted:
+        what = f"cannot mount volume {volume.tag} on {volume.destination}"
+        _make_destination(volume.destination, what)
         try:
-            files.make_directories(volume.destination)
             virtiofs(volume.tag, volume.destination, RDONLY if volume.readonly else 0, places.patience)
         except OSError as error:
-            raise InitError(f"cannot mount volume {volume.tag} on {volume.destination}: {reason_of(error)}") from None
+            raise InitError(f"{what}: {reason_of(error)}") from None
 
 
 def virtiofs(tag: str, target: str, flags: int, patience: float) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import posix
 
+from krun_init import _linux
+
+_CAD_OFF = 0  # uapi/linux/reboot.h, LINUX_REBOOT_CMD_CAD_OFF
+
 
 class Places:
-    """Paths of the guest, the real ones by default, and the one way to its virtio ports."""
+    """Paths of the guest, the real ones by default, the one way to its virtio ports, and whose PID 1 this is."""
 
     start = "/.krun_start.json"
     config = "/.krun_config.json"
@@ -21,6 +25,18 @@ class Places:
     random = "/dev/urandom"
     patience = 5.0
     """Seconds that a device which was promised may take to appear."""
+
+    def started_by_kernel(self) -> bool:
+        """Whether PID 1 is the kernel's own init: a container has a PID 1 too, and must not be taken for a machine.
+
+        Asked for Ctrl-Alt-Del to be a mere signal, as an init wants it, the kernel refuses outside the initial pid
+        namespace (EINVAL) and without CAP_SYS_BOOT (EPERM); reboot(2), kernel/reboot.c.
+        """
+        try:
+            _linux.reboot(_CAD_OFF)
+        except OSError:
+            return False
+        return True
 
     def open_port(self, device: str, flags: int) -> int:
         """Open the virtio port of that device name.

@@ -76,3 +76,10 @@ def merge(*sources: Limits) -> list[tuple[int, int, int]]:
     for source in sources:
         merged.update(source)
     return [(resource, soft, hard) for resource, (soft, hard) in merged.items()]
+
+
+def describe(limit: tuple[int, int, int]) -> str:
+    """One of `merge`'s limits, for people: its name, what was asked for, soft and hard."""
+    resource, *values = limit
+    soft, hard = ("unlimited" if value == INFINITY else str(value) for value in values)
+    return f"{_NAMES[resource]} soft {soft}, hard {hard}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix
+import time
 
 from krun_init import control as frames
 from krun_init import session
@@ -23,6 +24,8 @@ REPORTED = ((1 << _LAST_SIGNAL) - 1) & ~sum(1 << signal - 1 for signal in _KEPT)
 
 _SIGINFO_SIZE = 128  # uapi/linux/signalfd.h; begins with the signal's number
 _SILENCE = 5.0
+_AFTER_KILL = 1.0
+"""Seconds for the output of a workload that had to be killed."""
 
 
 class Watch:
@@ -43,7 +46,9 @@ class Watch:
         self._pid = 0
         self._ending: Ending | None = None
         self._acknowledged = False
-        self._given_up = False
+        self._silent = False
+        self._deadline: float | None = None  # of the stop
+        self._overdue = False
         loop.add(signals, IN, self._on_signal)  # the first: a turn hears of the workload's end before its streams do
 
     def run(self, pid: int) -> Ending:
@@ -95,22 +100,34 @@ class Watch:
             return
         try:
             posix.killpg(self._pid, signal)
+        except ProcessLookupError:
+            self._signal_leader(signal)
+        except OSError:
+            pass
+
+    def _signal_leader(self, signal: int) -> None:
+        """Send to the workload itself, which may have left the group that it led."""
+        try:
+            posix.kill(self._pid, signal)
         except OSError:
             pass
 
     def _stop(self, grace: float) -> None:
-        """TERM now, KILL after the grace."""
+        """TERM now, the end of all patience after the grace; whoever asks again can only make it shorter."""
         self._signal(SIGTERM)
-        self._loop.after("grace", grace, self._kill)
+        deadline = time.monotonic() + grace
+        if self._deadline is None or deadline < self._deadline:
+            self._deadline = deadline
+            self._loop.after("grace", grace, self._kill)
 
     def _kill(self) -> None:
-        self._given_up = True
+        """The grace is over: a workload that still runs is killed, one that has ended has had its time to drain."""
+        if self._ending is not None:
+            self._overdue = True
+            return
         self._signal(SIGKILL)
-        if self._ending is None:
-            try:
-                posix.kill(self._pid, SIGKILL)  # it may have left its group
-            except OSError:
-                pass
+        self._signal_leader(SIGKILL)
+        self._loop.after("grace", _AFTER_KILL, self._give_up)
 
     # -- the host's frames -------------------------------------------------------------------------------------
 
@@ -132,7 +149,7 @@ class Watch:
         elif kind == frames.ACK:
             self._acknowledged = True
         elif kind == frames.DRAINING and self._ending is not None:
-            self._loop.after("silence", _SILENCE, self._give_up)
+            self._loop.after("silence", _SILENCE, self._fall_silent)
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -142,7 +159,7 @@ class Watch:
             session.drain(self.terminal)
         for output in self.outputs.values():
             output.close_after_drain()
-        while not self._given_up and not all(output.closed for output in self.outputs.values()):
+        while not self._overdue and not all(output.closed for output in self.outputs.values()):
             self._loop.turn()
         control = self._control
         if control is None or control.fd is None:
@@ -150,13 +167,16 @@ class Watch:
         self._acknowledged = False  # one that came before COUNTS means nothing
         counts = [self.outputs[stream].count if stream in self.outputs else 0 for stream in (1, 2)]
         control.counts(*counts)
-        self._given_up = False
-        self._loop.after("silence", _SILENCE, self._give_up)
-        while not self._acknowledged and not self._given_up and control.fd is not None:
+        self._silent = False
+        self._loop.after("silence", _SILENCE, self._fall_silent)
+        while not (self._acknowledged or self._silent or self._overdue) and control.fd is not None:
             self._loop.turn()
 
+    def _fall_silent(self) -> None:
+        self._silent = True
+
     def _give_up(self) -> None:
-        self._given_up = True
+        self._overdue = True
 
 
 def _ending(status: int) -> Ending:

@@ -74,7 +74,8 @@ class Workload:
 
     def _failed(self, error: OSError) -> Ending:
         if error.filename != "execute":
-            raise InitError(f"cannot start {self.argv[0]!r}: {error.filename}: {reason_of(error)}")
+            step = error.filename if error.filename2 is None else rlimits.describe(self.rlimits[error.filename2])
+            raise InitError(f"cannot start {self.argv[0]!r}: {step}: {reason_of(error)}")
         code = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
         return Ending(code, 0, f"Couldn't execute '{self.argv[0]}': {reason_of(error)}")
 

@@ -38,6 +38,7 @@ class Machine:
         self.argv = ["/init.krun"]
         self.environ = {"HOME": "/", "TERM": "linux"}
         self.patience = 0.3
+        self.started_by_kernel = True
         self.terminal = "/dev/hvc0"
         self.inherit: tuple[int, ...] = ()
         self.acknowledge = True
@@ -88,6 +89,7 @@ class Machine:
             "argv": self.argv,
             "environ": self.environ,
             "patience": self.patience,
+            "started_by_kernel": self.started_by_kernel,
             "terminal": self.terminal,
         }
         spec_file = self._root.parent / "spec.json"

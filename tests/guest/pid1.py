@@ -1,8 +1,8 @@
 """Runs as PID 1 of new namespaces: makes a root of its own in memory, then is krun_init.
 
 `pid1.py FILE`: the file holds a JSON object with `library`, `source`, `root`, `files`, `links`, `ports`, `argv`,
-`environ`, `patience`, `terminal`. Ports are inherited socket pairs: like a virtio port, each can be had once and goes
-both ways.
+`environ`, `patience`, `terminal`, `started_by_kernel` (false: init is to find out by itself). Ports are inherited
+socket pairs: like a virtio port, each can be had once and goes both ways.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
     with open(sys.argv[1]) as stream:
         spec = json.load(stream)
     linux = load(spec["library"], spec["source"])
-    from krun_init.main import Guest
+    from krun_init.main import main as init
     from krun_init.places import Places
 
     class TestPlaces(Places):
@@ -69,6 +69,9 @@ def main() -> None:
         terminal = spec["terminal"]
         patience = spec["patience"]
 
+        def started_by_kernel(self) -> bool:
+            return spec["started_by_kernel"] or super().started_by_kernel()
+
         def open_port(self, device: str, flags: int) -> int:
             fd: int = list(spec["ports"].values())[int(device.removeprefix("vport0p"))]
             os.set_blocking(fd, not flags & posix.O_NONBLOCK)
@@ -76,8 +79,13 @@ def main() -> None:
 
     make_root(linux, spec)
     os.umask(0o022)
-    environ = {key.encode(): value.encode() for key, value in spec["environ"].items()}
-    Guest(spec["argv"], environ, TestPlaces()).run()
+    sys.argv = spec["argv"]
+    posix.environ.clear()
+    posix.environ.update({key.encode(): value.encode() for key, value in spec["environ"].items()})
+    before = os.listdir("/")
+    code = init(TestPlaces())
+    print("added", sorted(set(os.listdir("/")) - set(before)))
+    sys.exit(code)
 
 
 main()

@@ -95,7 +95,28 @@ def test_search_goes_on_after_what_may_not_be_executed(machine: Machine) -> None
         ({"terminal": True}, "cannot open the terminal /dev/hvc0"),
         ({"user": {"uid": -1}}, "/.krun_start.json: user.uid must be a number from 0"),
         ({"volumes": [{"tag": "t", "destination": "/v"}]}, "cannot mount volume t on /v"),
-        ({"tmpfs": [{"destination": "/t", "options": ["size=potato"]}]}, "cannot mount a tmpfs on /t"),
+        (
+            {"tmpfs": [{"destination": "/t", "options": ["size=potato"]}]},
+            "cannot mount a tmpfs on /t: Invalid argument (options 'size=potato')",
+        ),
+        ({"tmpfs": [{"destination": "/bin/sh"}]}, "cannot mount a tmpfs on /bin/sh: Not a directory"),
+        (
+            {"tmpfs": [{"destination": "/sys/nodir"}]},
+            "cannot mount a tmpfs on /sys/nodir: the directory is missing and cannot be made: Operation not permitted",
+        ),
+        (
+            {"tmpfs": [{"destination": "/proc/nodir"}]},
+            "cannot mount a tmpfs on /proc/nodir: the directory is missing and cannot be made: "
+            "No such file or directory",
+        ),
+        (
+            {"volumes": [{"tag": "t", "destination": "/sys/nodir"}]},
+            "cannot mount volume t on /sys/nodir: the directory is missing and cannot be made: Operation not permitted",
+        ),
+        (
+            {"rlimits": [[4, 0, 0], [7, 2000000, (1 << 64) - 1]]},
+            "cannot start '/bin/sh': RLIMIT_NOFILE soft 2000000, hard unlimited: Operation not permitted",
+        ),
     ],
 )
 def test_failures_are_125_with_a_reason(machine: Machine, start: dict[str, object], reason: str) -> None:
@@ -107,8 +128,20 @@ def test_failures_are_125_with_a_reason(machine: Machine, start: dict[str, objec
     code, signal, text = machine.exit
     assert (code, signal) == (125, 0)
     assert reason in text
+    assert "None" not in text
     assert machine.stdout == b""
     assert machine.returncode == REBOOTED
+
+
+def test_pid_1_of_a_container_is_no_machine(machine: Machine) -> None:
+    """It must refuse before it mounts anything: a container may share its mounts with the host."""
+    machine.started_by_kernel = False
+    machine.shell("echo not reached").run()
+    refusal = b"krun_init: refused: this is the init of a virtual machine, it only runs as PID 1 there\n"
+    assert machine.console == refusal + b"added []\n"
+    assert machine.returncode == 125
+    assert machine.frames == []
+    assert machine.stdout == b""
 
 
 def test_wrong_config_is_125(machine: Machine) -> None:
@@ -211,15 +244,106 @@ def test_signal_frame_reaches_the_group(machine: Machine) -> None:
     assert (machine.stdout, machine.exit[0]) == (b"ready\nusr1\n", 7)
 
 
+STUBBORN = "trap 'echo term' TERM; echo ready; while :; do sleep 0.05; done"
+
+
 def test_stop_frame_is_term_then_kill(machine: Machine) -> None:
-    machine.shell("trap 'echo term' TERM; echo ready; while :; do sleep 0.05; done").boot()
+    """TERM goes to the whole process group, at once."""
+    machine.shell("(trap 'echo child; exit' TERM; while :; do sleep 0.02; done) & " + STUBBORN).boot()
     machine.wait_output("krun-stdout", b"ready")
+    time.sleep(0.2)  # the child's trap
+    before = time.monotonic()
+    machine.send(STOP, struct.pack("<I", 1500))
+    machine.wait_output("krun-stdout", b"child")
+    machine.wait_output("krun-stdout", b"term")
+    assert time.monotonic() - before < 1
+    machine.wait()
+    assert machine.exit[:2] == (137, 9)
+    assert 1.5 <= time.monotonic() - before < 4
+
+
+@pytest.mark.parametrize(("first", "second", "earliest", "latest"), [(1200, 9000, 1.2, 3), (9000, 800, 0.8, 3)])
+def test_second_stop_never_extends_the_grace(
+    machine: Machine, first: int, second: int, earliest: float, latest: float
+) -> None:
+    machine.shell(STUBBORN).boot()
+    machine.wait_output("krun-stdout", b"ready")
+    before = time.monotonic()
+    machine.send(STOP, struct.pack("<I", first))
+    machine.wait_output("krun-stdout", b"term")
+    machine.send(STOP, struct.pack("<I", second))
+    machine.wait()
+    assert machine.exit[:2] == (137, 9)
+    assert earliest <= time.monotonic() - before < latest
+
+
+@pytest.mark.parametrize(
+    ("script", "ending"),
+    [
+        ("trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.02; done", (7, 0)),
+        ("echo ready; exec sleep 60", (143, 15)),
+    ],
+    ids=["own code", "143"],
+)
+def test_workload_that_ends_on_term_ends_normally(machine: Machine, script: str, ending: tuple[int, int]) -> None:
+    machine.shell(script).boot()
+    machine.wait_output("krun-stdout", b"ready")
+    before = time.monotonic()
+    machine.send(STOP, struct.pack("<I", (1 << 32) - 1))  # more than poll(2) can wait
+    machine.wait()
+    assert machine.exit == (*ending, "")
+    assert machine.stdout == (b"ready\nbye\n" if ending[0] == 7 else b"ready\n")
+    assert time.monotonic() - before < 3
+
+
+def test_output_of_a_killed_workload_is_not_lost(machine: Machine) -> None:
+    """What it wrote before the KILL is in pipes that nobody has read yet."""
+    machine.read_outputs = False
+    script = "trap '' TERM; head -c 250000 /dev/zero; head -c 5000 /dev/zero >&2; exec sleep 60"
+    machine.shell(script).boot()
+    machine.wait_for(STARTED)
+    machine.drain_port("krun-stderr", 0)
+    machine.wait_output("krun-stderr", b"\0" * 5000)
+    machine.send(STOP, struct.pack("<I", 300))
+    machine.drain_port("krun-stdout", 0.7)
+    machine.wait()
+    assert machine.exit[:2] == (137, 9)
+    assert struct.unpack("<QQ", machine.bodies(COUNTS)[0]) == (250_000, 5000)
+    assert len(machine.stdout) == 250_000
+
+
+def test_reader_that_is_stuck_does_not_hold_a_killed_workload(machine: Machine) -> None:
+    machine.read_outputs = machine.acknowledge = False
+    machine.shell("trap '' TERM; yes").boot()
+    machine.wait_for(STARTED)
+    time.sleep(0.3)
     before = time.monotonic()
     machine.send(STOP, struct.pack("<I", 300))
     machine.wait()
-    assert machine.stdout == b"ready\nterm\n"
     assert machine.exit[:2] == (137, 9)
-    assert 0.3 <= time.monotonic() - before < 5
+    assert time.monotonic() - before < 0.3 + 1 + 2 + 1  # the grace, the last output, DONE without ACK, and a margin
+
+
+@pytest.mark.parametrize("size", [3_000_000, 10], ids=["relay is stuck", "host is stuck"])
+def test_stop_during_the_drain_ends_it_within_the_grace(machine: Machine, size: int) -> None:
+    """A reader that stopped reading: either the port is full, or the host says DRAINING for ever."""
+    machine.read_outputs = machine.acknowledge = False
+    machine.shell(f"head -c {size} /dev/zero & sleep 0.2; echo x >&2; exit 3").boot()
+    machine.drain_port("krun-stderr", 0)
+    machine.wait_output("krun-stderr", b"x")
+    if size == 10:
+        machine.wait_for(COUNTS)
+    else:
+        time.sleep(0.5)
+    before = time.monotonic()
+    machine.send(DRAINING)
+    machine.send(STOP, struct.pack("<I", 700))
+    time.sleep(0.4)
+    machine.send(DRAINING)
+    machine.wait_for(EXIT)
+    assert 0.6 < time.monotonic() - before < 2
+    machine.wait()
+    assert machine.exit[:2] == (3, 0)
 
 
 def test_signals_to_pid1_are_passed_on(machine: Machine) -> None:
@@ -398,6 +522,25 @@ def test_terminal(machine: Machine) -> None:
         os.close(secondary)
 
 
+def test_terminal_gets_everything_before_counts(machine: Machine) -> None:
+    """Also when the workload leaves processes behind that hold the terminal and go on writing."""
+    primary, secondary = os.openpty()
+    try:
+        machine.inherit = (secondary,)
+        machine.terminal = f"/proc/self/fd/{secondary}"
+        assert machine.start is not None
+        machine.start.update(terminal=True, streams="console")
+        machine.shell(
+            "trap '' HUP; (while :; do sleep 0.1; echo; done) & echo first; head -c 2000 /dev/zero; echo last"
+        ).boot()
+        machine.wait_for(COUNTS)
+        assert _read_until(primary, b"last").replace(b"\r", b"").count(b"\0") == 2000
+        assert machine.wait(10).exit == (0, 0, "")
+    finally:
+        os.close(primary)
+        os.close(secondary)
+
+
 def _read_until(fd: int, wanted: bytes) -> bytes:
     text = b""
     while wanted not in text:
@@ -423,6 +566,17 @@ def test_config_env_never_controls_init(machine: Machine) -> None:
     assert {"A=0", "HOME=/h", "TERM=linux", "KRUN_INIT=/evil"} <= lines
     assert not any("TRACE" in line for line in lines)
     assert "mounts.standard" in machine.logs
+
+
+def test_environment_of_the_user_is_the_users(machine: Machine) -> None:
+    """A control word in there controls nothing and arrives; one of the kernel command line never does."""
+    assert machine.start is not None
+    machine.start.update(init="/bin/env", env=["KRUN_INIT=foo", "KRUN_INIT_PID1=1", "KRUN_WORKDIR=/missing"])
+    machine.environ.update(KRUN_RLIMITS="4=0:0", KRUN_WORKDIR="/bin")
+    lines = machine.run().stdout.decode().splitlines()
+    assert {"KRUN_INIT=foo", "KRUN_INIT_PID1=1", "KRUN_WORKDIR=/missing"} <= set(lines)
+    assert not any(line.startswith("KRUN_RLIMITS") or line == "KRUN_WORKDIR=/bin" for line in lines)
+    assert machine.returncode == REBOOTED  # init is still there to say so
 
 
 def test_unexpected_exception_is_125_with_its_place(machine: Machine) -> None:

@@ -7,6 +7,8 @@ import fcntl
 import os
 import posix
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,13 +17,14 @@ from typing import Any
 
 import pytest
 
-from krun_init import _linux, ending, relay, watch
+from krun_init import _linux, ending, relay, session, watch
+from krun_init.control import Control
 from krun_init.loop import Loop
 from krun_init.main import main
 from krun_init.relay import Input, Output
 from krun_init.version import VERSION
 from pykrun import version
-from tests.guest.machine import BUSYBOX
+from tests.guest.machine import BUSYBOX, frame
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -82,7 +85,7 @@ def test_own_session(pipe: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("options", "step", "number"),
     [
-        ({"rlimits": [(7, 2, 1)]}, "rlimits", errno.EINVAL),
+        ({"rlimits": [(4, 0, 0), (7, 2, 1)]}, "rlimits", errno.EINVAL),
         ({"streams": (-1, 1000, -1)}, "streams", errno.EBADF),
         ({"session": 1, "terminal": 1000}, "session", errno.EBADF),
     ],
@@ -91,6 +94,7 @@ def test_failing_step_is_named_and_nobody_is_left(options: dict[str, Any], step:
     with pytest.raises(OSError, match=step) as caught:
         _linux.spawn([BUSYBOX], ["true"], [], **options)
     assert (caught.value.filename, caught.value.errno) == (step, number)
+    assert caught.value.filename2 == (1 if step == "rlimits" else None)  # which of them
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
@@ -274,6 +278,73 @@ def test_input_waits_for_a_slow_workload() -> None:
     assert os.read(target[0], 1) == b""
     for fd in (*port, target[0]):
         os.close(fd)
+
+
+# -- the watch's corners, without a machine -------------------------------------------------------------------------
+
+
+def test_stop_reaches_a_workload_that_left_its_group() -> None:
+    script = "import os, time; os.setpgid(0, os.getpgid(os.getppid())); print('left', flush=True); time.sleep(60)"
+    command = [sys.executable, "-I", "-S", "-c", script]
+    child = subprocess.Popen(command, process_group=0, stdout=subprocess.PIPE, text=True)
+    reader, writer = os.pipe()
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "left\n"
+        watched = watch.Watch(Loop(), reader, None, 5)
+        watched._pid = child.pid
+        watched._stop(60)
+        assert child.wait(5) == -signal.SIGTERM
+    finally:
+        child.kill()
+        child.communicate()
+        os.close(reader)
+        os.close(writer)
+
+
+def test_terminal_is_drained_before_the_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing shows from outside when a pseudo-terminal is drained, so this listens in."""
+    steps: list[str] = []
+    drain = session.drain
+
+    def drained(terminal: int) -> None:
+        steps.append(f"drain {terminal}, counts out: {_has_frame(ours, 0x03)}")
+        drain(terminal)
+
+    monkeypatch.setattr(session, "drain", drained)
+    ours, theirs = socket.socketpair()
+    ours.sendall(frame(0x108, b"\1"))  # CLOSE of a stream that the relay does not have: fine
+    theirs.setblocking(False)
+    primary, secondary = os.openpty()
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    control = Control(theirs.detach())
+    watched = watch.Watch(Loop(), reader, control, 5)
+    watched.terminal = secondary
+    child = _linux.spawn([BUSYBOX], ["sh", "-c", "sleep 5 & exit 3"], [])
+    os.write(writer, bytes([signal.SIGCHLD]) + bytes(127))
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    watched._overdue = True  # nobody answers
+    try:
+        assert watched.run(child).code == 3
+        assert steps == [f"drain {secondary}, counts out: False"]
+        assert _has_frame(ours, 0x03)
+    finally:
+        os.killpg(child, signal.SIGKILL)
+        control.close()
+        ours.close()
+        for fd in (primary, secondary, reader, writer):
+            os.close(fd)
+
+
+def _has_frame(end: socket.socket, kind: int) -> bool:
+    data = end.recv(4096, socket.MSG_PEEK)
+    while data:
+        length, found, _reserved, _process = struct.unpack_from("<IHHI", data)
+        if found == kind:
+            return True
+        data = data[12 + length :]
+    return False
 
 
 # -- not PID 1 -----------------------------------------------------------------------------------------------------
