@@ -85,7 +85,7 @@ def test_second_ctrl_c_while_nobody_reads(vm_once: Vm) -> None:
 
 
 def test_timeout_during_boot(vm_once: Vm) -> None:
-    result = vm_once.tool_run("exit", "0", options=["--timeout", "0.05"])
+    result = vm_once.tool_run("exit", "0", options=["--timeout", "0.02"])
     assert result.code == 124
     assert b"Traceback" not in result.err
 

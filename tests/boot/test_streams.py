@@ -168,7 +168,13 @@ def test_reader_goes_away(vm: Vm, program: str, code: int) -> None:
 def test_full_disk_is_an_error_for_the_workload(vm_once: Vm) -> None:
     with open("/dev/full", "wb") as full:
         result = vm_once.run("--", "/tool", "epipe", stdout=full, limit=60)
-    assert (result.code, result.err) == (42, b"write: 32\n")
+    assert (result.code, result.err) == (42, b"write: 32\npykrun: standard output: No space left on device\n")
+
+
+def test_output_that_is_lost_is_an_error_even_if_the_workload_does_not_notice(vm_once: Vm) -> None:
+    with open("/dev/full", "wb") as full:
+        result = vm_once.run("--", "/tool", "argv", stdout=full, limit=60)
+    assert (result.code, result.err) == (125, b"pykrun: standard output: No space left on device\n")
 
 
 def test_output_into_files(vm_once: Vm, tmp_path: Path) -> None:

@@ -35,16 +35,21 @@ def test_a_guest_that_only_is_slow_is_tried_again(monkeypatch: pytest.MonkeyPatc
 
 @kvm_opens
 @pytest.mark.qemu
-def test_only_a_lasting_verdict_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_doubt_is_believed_for_minutes_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = guest.choose("qemu")
     kernel = engine.kernel()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with monkeypatch.context() as hurry:
         hurry.setattr(probe, "SECONDS", 0.0)
         assert not probe.kvm(engine.program, kernel).works
-    assert not (tmp_path / "pykrun/kvm").exists()
+    (doubt,) = (tmp_path / "pykrun/kvm").iterdir()
+    with monkeypatch.context() as never:
+        never.setattr(probe, "try_guest", None)
+        assert probe.kvm(engine.program, kernel) == Verdict(False, doubt.read_text())
+    os.utime(doubt, (0, 0))
     verdict = probe.kvm(engine.program, kernel)
-    assert (tmp_path / "pykrun/kvm").exists() == verdict.lasting
+    kept = [path for path in (tmp_path / "pykrun/kvm").iterdir() if path != doubt]
+    assert bool(kept) == verdict.lasting
 
 
 @pytest.mark.qemu

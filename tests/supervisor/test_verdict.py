@@ -8,13 +8,20 @@ import pytest
 
 from pykrun.record import replace
 from pykrun.root import Root
-from pykrun.sandbox import Ended
 from pykrun.supervisor.control import Exit
 from pykrun.supervisor.needs import missing_interpreter
 from pykrun.supervisor.verdict import Evidence, judge
 
 NOTHING = Evidence(
-    decided=None, exit=None, reported=None, greeted=False, pid1=False, console=b"", ended=Ended(0), lost=""
+    decided=None,
+    exit=None,
+    reported=None,
+    greeted=False,
+    pid1=False,
+    console=b"",
+    failed="",
+    end="uml exited with 0",
+    lost="",
 )
 PANIC = b"Kernel panic - not syncing: Attempted to kill init! exitcode=0x00002a00\n"
 
@@ -29,12 +36,12 @@ PANIC = b"Kernel panic - not syncing: Attempted to kill init! exitcode=0x00002a0
         # A process of the guest reported; PID 1, which speaks on the control port, did not.
         ({"reported": 0, "greeted": True}, 125, "ended before"),
         ({"reported": 0, "greeted": True, "console": PANIC}, 125, "panicked"),
-        ({"reported": 0, "greeted": True, "ended": Ended(None)}, 125, "killed"),
+        ({"reported": 0, "greeted": True, "end": "uml was killed"}, 125, "killed"),
         ({"console": PANIC}, 125, "panicked"),
         ({"console": PANIC, "pid1": True, "greeted": True}, 42, ""),
         ({"console": PANIC, "pid1": True, "reported": 0}, 42, ""),
         ({"decided": (124, "too long"), "exit": Exit(0, 0, "")}, 124, "too long"),
-        ({"ended": Ended(None, "no such file")}, 125, "did not start: no such file"),
+        ({"failed": "no such file"}, 125, "did not start: no such file"),
         ({"exit": Exit(0, 0, ""), "lost": "standard output: full"}, 125, "standard output: full"),
         ({"exit": Exit(3, 0, ""), "lost": "standard output: full"}, 3, "standard output: full"),
     ],

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     vm.add_argument("--cpus", metavar="N", help="virtual CPUs (1)")
     vm.add_argument("--memory", metavar="MIB", default="256", help="memory in MiB (256)")
     vm.add_argument("--timeout", metavar="SECONDS", help="end the VM after that time, exit 124")
-    vm.add_argument("--sandbox", choices=("auto", "require"), default="auto", help="require: refuse to run unsandboxed")
+    vm.add_argument("--sandbox", choices=("auto", "require"), default="auto", help="require: or refuse to run (auto)")
     vm.add_argument("--boot-log", metavar="FILE", help="write the kernel's console there")
     vm.add_argument("-v", "--verbose", action="store_true", help="say on standard error what takes how long")
     parser.set_defaults(command=[])

@@ -1,7 +1,7 @@
 """Does KVM truly work here? /dev/kvm may exist, open and create a VM, and still not run a guest: one is run.
 
 The answer is kept per boot of the host and per QEMU, so that it costs a look into the cache. What may be otherwise the
-next time, as on a busy host, is not kept.
+next time, as on a busy host, is believed for some minutes only.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from pykrun.sandbox import Ended
 _DEVICE = "/dev/kvm"
 SECONDS = 10.0
 """How long a guest has to boot."""
+DOUBT = 600.0
+"""Seconds for which a verdict is believed that may not last: nobody wants to wait for it at every run."""
 
 ROOTLESS = PANIC + b" - not syncing: VFS: Unable to mount root"
 """The end of a boot that has no root to go on with (mount_block_root in the kernel's init/do_mounts.c)."""
@@ -57,18 +59,22 @@ def kvm(program: Path, kernel: Kernel | None) -> Verdict:
     with open("/proc/sys/kernel/random/boot_id") as file:
         boot = file.read().strip()
     kept = cache_directory() / "kvm" / f"{boot}-{os.geteuid()}-{stamp(program, kernel.image)}"
+    doubt = kept.with_name(f"{kept.name}.doubt")
     try:
         reason = kept.read_text()
+        return Verdict(not reason, reason, lasting=True)
     except OSError:
         pass
-    else:
-        return Verdict(not reason, reason, True)
+    try:
+        if 0 <= time.time() - doubt.stat().st_mtime < DOUBT:
+            return Verdict(False, doubt.read_text())
+    except OSError:
+        pass
     verdict = try_guest(program, kernel)
-    if verdict.lasting:
-        try:
-            write_atomic(kept, (verdict.reason.encode(),))
-        except OSError:
-            pass  # no cache: a guest each time, but the truth
+    try:
+        write_atomic(kept if verdict.lasting else doubt, (verdict.reason.encode(),))
+    except OSError:
+        pass  # no cache: a guest each time, but the truth
     return verdict
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from pykrun import engine as engines
 from pykrun.record import record
 
 if TYPE_CHECKING:
-    from pykrun.sandbox import Ended
     from pykrun.supervisor.control import Exit
 
 TIMED_OUT = 124
@@ -26,7 +24,8 @@ class Evidence:
     :param greeted: PID 1 spoke on the control port, so its word is the one that counts.
     :param pid1: the workload was PID 1 itself.
     :param console: the end of what the kernel printed.
-    :param ended: how the engine ended.
+    :param failed: why the engine never ran, or empty.
+    :param end: how the engine ended, in a few words.
     :param lost: why output could not be written, or empty.
     """
 
@@ -36,7 +35,8 @@ class Evidence:
     greeted: bool
     pid1: bool
     console: bytes
-    ended: Ended | None
+    failed: str
+    end: str
     lost: str
 
 
@@ -58,14 +58,7 @@ def _judge(heard: Evidence) -> tuple[int, str, bool]:
         return panic, "", False
     if heard.reported is not None and (heard.pid1 or not heard.greeted):
         return heard.reported, "", heard.reported == SET_UP_FAILED
-    if heard.ended is not None and heard.ended.error:
-        return SET_UP_FAILED, f"the engine did not start: {heard.ended.error}", True
+    if heard.failed:
+        return SET_UP_FAILED, f"the engine did not start: {heard.failed}", True
     what = "the guest's kernel panicked" if engines.PANIC in heard.console else "the VM ended"
-    return SET_UP_FAILED, f"{what} before it reported an exit code ({_status(heard.ended)})", True
-
-
-def _status(ended: Ended | None) -> str:
-    if ended is None or ended.status is None:
-        return "its engine was killed"
-    code = os.waitstatus_to_exitcode(ended.status)
-    return f"its engine exited with {code}" if code >= 0 else f"its engine died of signal {-code}"
+    return SET_UP_FAILED, f"{what} before it reported an exit code ({heard.end})", True

@@ -347,7 +347,8 @@ class VirtualMachine:
                 greeted=self._control.greeted,
                 pid1=self._is_pid1,
                 console=self._log.text,
-                ended=self._ended,
+                failed=self._ended.error if self._ended else "",
+                end=running.describe_end(),
                 lost=self._lost,
             )
         )
