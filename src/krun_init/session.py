@@ -85,7 +85,11 @@ def resize(terminal: int, rows: int, columns: int, width: int = 0, height: int =
 
 
 def drain(terminal: int) -> None:
-    """Wait until everything written to the terminal has left the machine."""
+    """Wait until everything written to the terminal has left the machine.
+
+    The end of a workload that led its session has hung it up before (EIO): nothing can be written any more then, and
+    the virtio console has handed over every write before it returned.
+    """
     try:
         fcntl.ioctl(terminal, _TCSBRK, 1)
     except OSError:
