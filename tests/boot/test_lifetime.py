@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -167,3 +168,13 @@ def test_many_runs_leave_nothing(lonely: Vm) -> None:
     for _ in range(10):
         assert lonely.tool_run("exit", "1").code == 1
     assert not still_running(before, 0.5)
+
+
+def test_no_process_of_a_vm_may_leave_a_core_file(lonely: Vm) -> None:
+    process = lonely.start("--", "/tool", "sleep", "100", stdout=subprocess.PIPE)
+    wait_until(lambda: len(descendants(process.pid)) >= 2, 20, "the engine to start")
+    for pid in (process.pid, *(entry.pid for entry in descendants(process.pid))):
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert re.search(r"Max core file size +0 ", limits)
+    process.kill()
+    process.communicate(timeout=30)

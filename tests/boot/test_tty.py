@@ -184,3 +184,28 @@ def test_terminal_hangs_up(vm: Vm, terminal: Terminal) -> None:
     os.close(terminal.master)
     terminal.master = terminal.slave = -1
     assert terminal.wait() == 128 + signal.SIGHUP
+
+
+def test_a_slow_terminal_loses_nothing(vm: Vm, terminal: Terminal, busybox: Path) -> None:
+    """QEMU drops what a console's socket does not take at once: somebody has to keep it."""
+    lines = 40_000
+    process = terminal.start(vm, f"--file=/b/busybox={busybox}:0755", "--", "/b/busybox", "seq", "1", str(lines))
+    time.sleep(4)
+    seen = bytearray()
+    while select.select([terminal.master], [], [], 0 if process.poll() is not None else 1)[0]:
+        seen += os.read(terminal.master, 65536)
+    assert terminal.wait() == 0
+    assert seen.split() == [b"%d" % number for number in range(1, lines + 1)]
+
+
+def test_interrupt_during_boot_and_the_escape(vm: Vm, terminal: Terminal) -> None:
+    """Until the workload runs the keys are ours; then Ctrl-] three times within a second ends whatever ignores all."""
+    process = terminal.start(vm, "--", "/tool", "sleep", "100")
+    time.sleep(0.04)
+    terminal.type(b"\x03")
+    assert process.wait(LIMIT) in (128 + signal.SIGINT, -signal.SIGINT)
+    process = terminal.start(vm, "--", "/tool", "trap", "9")
+    terminal.expect(rb"ready")
+    terminal.type(b"\x1d\x1d\x1d")
+    assert terminal.wait() == 130
+    assert b"ended by" in terminal.rest()

@@ -94,6 +94,7 @@ MANY = 65536
 def run(arguments: argparse.Namespace) -> int:
     """Run the VM; return the exit status of the workload, or 124 to 127 of ours."""
     values.allow_descriptors(MANY)
+    values.forbid_core_file()
     plan = _plan(arguments)
     from pykrun.supervisor import run_plan
 

@@ -125,3 +125,8 @@ def allow_descriptors(count: int) -> None:
     wanted = count if hard == resource.RLIM_INFINITY else min(hard, count)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def forbid_core_file() -> None:
+    """Leave no image of our memory behind: it holds secrets, and an engine can make us die (a SIGBUS)."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

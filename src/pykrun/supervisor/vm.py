@@ -38,8 +38,8 @@ LOG_LINE, LOG_TEXT = 1024, 65536
 """Characters of one line and of all lines of the guest's log that are kept: more than init ever has to say."""
 GRACE = 10.0
 """Seconds that the workload has between TERM and KILL, when the plan does not say."""
-SLACK = 2.0
-"""Seconds beyond the grace in which the guest may sync and end by itself."""
+SLACK = 5.0
+"""Seconds beyond the grace in which the guest may drain its pipes, sync and end by itself."""
 ESCAPED = 130
 END_OF_FILE = b"\x04"
 """What a terminal in its usual mode takes for the end of its input (VEOF)."""
