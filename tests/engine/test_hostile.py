@@ -31,13 +31,13 @@ cat /mnt{marker} | tell
 for place in . bin files usr dev lib etc; do echo x > /mnt/$place/planted && say PLANTED $place; done 2>/dev/null
 echo changed > /mnt/files/initramfs && say CHANGED
 for program in /mnt/usr/bin/linux*; do echo changed > $program && say CHANGED $program; done
-mknod /mnt/work/disk b 254 0 && head -c 1 /mnt/work/disk && say DISK
-echo x > /mnt/work/mine && say own folder
+mknod /mnt/room/disk b 254 0 && head -c 1 /mnt/room/disk && say DISK
+echo x > /mnt/room/mine && say own folder
 """
     console, _ = guest.run(guest.choose("uml"), tmp_path, script)
     assert "LIST" in console, console
     seen = set(next(line for line in console.splitlines() if line.startswith("LIST")).split()[1:])
-    assert seen <= {".", "..", "bin", "dev", "files", "lib", "lib64", "tmp", "usr", "work"}, console
+    assert seen <= {".", "..", "bin", "dev", "files", "lib", "lib64", "tmp", "usr", "room"}, console
     for word in ("FOUND", "PLANTED", "CHANGED", "DISK", "a secret"):
         assert word not in console, console
     assert "own folder" in console
@@ -48,7 +48,7 @@ echo x > /mnt/work/mine && say own folder
 def test_hostfs_cannot_fill_the_host(tmp_path: Path) -> None:
     """What the engine may write is a tmpfs with the size of its memory file and little more."""
     script = """
-mount -t hostfs none /mnt -o /work
+mount -t hostfs none /mnt -o /room
 i=0; while dd if=/dev/zero of=/mnt/$i bs=1M count=64 2>/dev/null; do i=$((i+1)); [ $i -gt 8 ] && break; done
 say WROTE $i
 """

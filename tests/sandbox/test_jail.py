@@ -39,12 +39,12 @@ COUNT = 24
 
 @levels
 def test_sees_an_empty_root(runner: Runner, level: str) -> None:
-    report = runner("/bin/busybox find / -xdev; /bin/busybox ls /work /dev")
+    report = runner("/bin/busybox find / -xdev; /bin/busybox ls /room /dev")
     assert report.level == level
     assert report.status == 0
     assert set(report.output.split()) == {
-        *("/", "/bin", "/bin/busybox", "/dev", "/dev/null", "/dev/urandom", "/dev/zero", "/tmp", "/work"),
-        *("/work:", "/dev:", "null", "urandom", "zero"),
+        *("/", "/bin", "/bin/busybox", "/dev", "/dev/null", "/dev/urandom", "/dev/zero", "/tmp", "/room"),
+        *("/room:", "/dev:", "null", "urandom", "zero"),
     }
 
 
@@ -52,7 +52,7 @@ def test_sees_an_empty_root(runner: Runner, level: str) -> None:
 def test_can_write_nowhere_but_in_its_folder(runner: Runner, level: str) -> None:
     report = runner(
         "for place in / /bin /dev /tmp; do echo x > $place/new && echo wrote $place; done 2>/dev/null;"
-        "echo x > /bin/busybox && echo wrote program; echo x > /work/new && cat /work/new"
+        "echo x > /bin/busybox && echo wrote program; echo x > /room/new && cat /room/new"
     )
     assert "wrote" not in report.output
     assert report.output.strip().endswith("x")
@@ -60,7 +60,7 @@ def test_can_write_nowhere_but_in_its_folder(runner: Runner, level: str) -> None
 
 @levels
 def test_its_folder_is_bounded(runner: Runner, level: str) -> None:
-    report = runner("/bin/busybox dd if=/dev/zero of=/work/big bs=1M count=64 2>&1; /bin/busybox stat -c %s /work/big")
+    report = runner("/bin/busybox dd if=/dev/zero of=/room/big bs=1M count=64 2>&1; /bin/busybox stat -c %s /room/big")
     assert "No space left" in report.output
     assert int(report.output.split()[-1]) <= 1 << 20
 
@@ -233,7 +233,7 @@ def test_room_that_is_not_there_is_an_error_not_a_crash_later() -> None:
 @pytest.mark.parametrize("root", [pytest.param(True, marks=pytest.mark.root), pytest.param(False, marks=as_user)])
 def test_read_only_on_older_kernels_too(root: bool) -> None:
     report = run_as_user(
-        "echo x > /bin/busybox; echo x > /new; echo x > /dev/null && echo null; echo x > /work/x && echo work",
+        "echo x > /bin/busybox; echo x > /new; echo x > /dev/null && echo null; echo x > /room/x && echo work",
         "require",
         "old",
         root=root,
@@ -283,7 +283,7 @@ def test_missing_file_is_an_error_when_isolation_is_required(tmp_path: Path) -> 
 
 @pytest.mark.root
 def test_a_program_in_a_folder_that_the_jail_has_too_is_as_isolated_as_any(tmp_path: Path) -> None:
-    assert tmp_path.is_relative_to("/tmp") or tmp_path.parts[1] in ("dev", "work")
+    assert tmp_path.is_relative_to("/tmp") or tmp_path.parts[1] in ("dev", "room", "work")
     program = tmp_path / "busybox"
     program.write_bytes(Path("/bin/busybox").read_bytes())
     program.chmod(0o755)

@@ -29,7 +29,7 @@ from pykrun.sandbox.jail import FILES, REDUCED, USER_NAMESPACE, WORK, Jail
 from pykrun.sandbox.libraries import search_path
 
 _MOUNT_POINT = "/proc"  # hides nothing that the jail may need: no file to bind is below it
-_RESERVED = ("dev", "files", "proc", "tmp", "work")  # names that mean something else in the jail than outside
+_RESERVED = ("dev", "files", "proc", "tmp", "room")  # names that mean something else in the jail than outside
 _NOT_ALLOWED = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOSPC, errno.EUSERS)
 """How a kernel says that it does not allow or know a namespace or mount; anything else is a failure, not a limit."""
 _INNER_ID = 1000

@@ -10,7 +10,7 @@ from pykrun.record import field, record
 FILES = "/files/"
 """Where the jail's read-only files are, as the program's arguments name them."""
 
-WORK = "/work/"
+WORK = "/room/"
 """The only place that the program can write: a tmpfs of its own, or a private temporary folder."""
 
 
