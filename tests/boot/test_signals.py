@@ -43,10 +43,19 @@ def test_second_ctrl_c_ends_the_vm(vm: Vm) -> None:
 def test_many_signals_do_not_confuse(vm_once: Vm) -> None:
     process = vm_once.start("--", "/tool", "trap", "3", "8")
     assert read_line(process) == b"ready\n"
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGHUP):
         process.send_signal(number)
         assert read_line(process) == b"signal %d\n" % number
     assert finish(process).code == 8
+
+
+def test_sigterm_is_an_orderly_end_and_a_second_one_an_end_at_once(vm_once: Vm) -> None:
+    process = vm_once.start("--", "/tool", "trap", "9")
+    assert read_line(process) == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert read_line(process) == b"signal 15\n"
+    process.send_signal(signal.SIGTERM)
+    assert finish(process, limit=5).code == 128 + signal.SIGTERM
 
 
 def test_timeout(vm: Vm) -> None:

@@ -173,7 +173,7 @@ def test_full_disk_is_an_error_for_the_workload(vm_once: Vm) -> None:
 
 def test_output_that_is_lost_is_an_error_even_if_the_workload_does_not_notice(vm_once: Vm) -> None:
     with open("/dev/full", "wb") as full:
-        result = vm_once.run("--", "/tool", "argv", stdout=full, limit=60)
+        result = vm_once.run("--", "/tool", "argv", "word", stdout=full, limit=60)
     assert (result.code, result.err) == (125, b"pykrun: standard output: No space left on device\n")
 
 

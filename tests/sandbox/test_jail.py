@@ -159,18 +159,19 @@ def test_a_host_with_few_descriptors_has_enough(host: tuple[str, ...], root: boo
 def test_descriptors_change_places(tmp_path: Path) -> None:
     """They are asked for in the opposite order, and so many that places are the numbers of others' sources."""
     ours, theirs = socket.socketpair()
-    files = [os.open(tmp_path / str(index), os.O_RDWR | os.O_CREAT) for index in range(COUNT)]
+    count = theirs.fileno() + COUNT
+    files = [os.open(tmp_path / str(index), os.O_RDWR | os.O_CREAT) for index in range(count)]
     for index, file in enumerate(files):
         os.pwrite(file, f"{index} ".encode(), 0)
-    assert len({*files} & {*range(3, 3 + COUNT)}) > 1
+    assert len({*files} & {*range(3, 3 + count)}) > 1
     output = theirs.fileno()
-    script = "; ".join(f"cat <&{3 + place}" for place in range(COUNT))
+    script = "; ".join(f"cat <&{3 + place}" for place in range(count))
     with ours:
         with theirs:
             inmate = start(prison.jail(script, output, descriptors=(output, output, output, *reversed(files))))
         try:
             said = b"".join(iter(lambda: ours.recv(65536), b""))
-            assert [int(word) for word in said.split()] == list(range(COUNT - 1, -1, -1))
+            assert [int(word) for word in said.split()] == list(range(count - 1, -1, -1))
         finally:
             inmate.close()
             for file in files:
