@@ -40,7 +40,7 @@ class _Context:
     parse_constant = staticmethod(_refuse_constant)
 
 
-_scan = _json.make_scanner(_Context)  # type: ignore[arg-type]
+_scan = _json.make_scanner(_Context)  # type: ignore[arg-type]  # the stubs want a JSONDecoder; it reads attributes only
 
 
 def loads(data: bytes) -> Any:

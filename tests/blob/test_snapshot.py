@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def run(
     return subprocess.run([program, *arguments], env=env or {}, capture_output=True, timeout=TIMEOUT)
 
 
-def said(done: subprocess.CompletedProcess[bytes]) -> object:
+def said(done: subprocess.CompletedProcess[bytes]) -> Any:
     """What a program that wrote the repr of something meant."""
     assert (done.returncode, done.stderr) == (0, b"")
     return ast.literal_eval(done.stdout.decode())
@@ -48,14 +49,14 @@ STARTS = pytest.mark.parametrize("start", [(), ("init", "--version")], ids=["pla
 def test_arguments_and_environment_are_those_of_the_run(make: Maker, start: tuple[str, ...]) -> None:
     words = [b"", b" ", b"--", b"a\nb", b"\xff\xfe", "é☃".encode(), b"\xed\xa0\x80", bytes(range(1, 256))]
     env = {b"A": b"1", b"EMPTY": b"", b"BYTES": b"\xff=\n", b"\xfe": b"x"}
-    argv, environ = said(run(make(*start, main=TELL), *words, env=env))  # type: ignore[misc]
+    argv, environ = said(run(make(*start, main=TELL), *words, env=env))
     assert [os.fsencode(word) for word in argv[1:]] == words
     assert environ == env
 
 
 @STARTS
 def test_nothing_of_the_builders_environment(make: Maker, start: tuple[str, ...]) -> None:
-    assert said(run(make(*start, main=TELL)))[1] == {}  # type: ignore[index]
+    assert said(run(make(*start, main=TELL)))[1] == {}
 
 
 @pytest.mark.parametrize("body", ["return 3", "raise KeyError", "posix.kill(posix.getpid(), 9)"])
@@ -205,7 +206,7 @@ def test_fork_and_exec(make: Maker) -> None:
             posix.write(1, repr((word, pid, posix.waitstatus_to_exitcode(status))).encode())
         """
     )
-    word, pid, status = said(run(program))  # type: ignore[misc]
+    word, pid, status = said(run(program))
     assert (word, status) == (f"bar {pid}\n".encode(), 7)
 
 
@@ -218,7 +219,7 @@ def test_time_is_that_of_the_run(make: Maker) -> None:
         """
     )
     before = time.time(), time.monotonic()
-    now, ticks, broken_down = said(run(program))  # type: ignore[misc]
+    now, ticks, broken_down = said(run(program))
     assert before[0] <= now <= time.time()
     assert before[1] <= ticks <= time.monotonic()
     assert broken_down in [time.gmtime(before[0])[:5], time.gmtime()[:5]]
@@ -272,7 +273,7 @@ def test_cycles_are_collected_and_the_snapshot_is_left_alone(make: Maker) -> Non
             posix.write(1, repr((freed[0], frozen, gc.get_freeze_count(), gc.isenabled())).encode())
         """
     )
-    freed, frozen_before, frozen_after, enabled = said(run(program))  # type: ignore[misc]
+    freed, frozen_before, frozen_after, enabled = said(run(program))
     assert freed > 30_000
     assert frozen_before == frozen_after > 1_000
     assert enabled is True

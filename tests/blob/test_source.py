@@ -67,7 +67,7 @@ def test_stanzas() -> None:
     assert "off" not in second
 
 
-@pytest.mark.skipif(shutil.which("apt-get") is None, reason="no apt")
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="no apt-get on PATH: only Debian has it")
 def test_apt_understands_what_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "sources"
     folder.mkdir()
@@ -87,7 +87,7 @@ def test_apt_understands_what_is_written(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.skipif(shutil.which("apt-config") is None, reason="no apt")
+@pytest.mark.skipif(shutil.which("apt-config") is None, reason="no apt-get on PATH: only Debian has it")
 def test_the_machines_own_sources(tmp_path: Path) -> None:
     write_sources(tmp_path)
     written = "".join(path.read_text() for path in tmp_path.iterdir())

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from pykrun.errors import SandboxError
+
 _X86_64 = 0
 _AARCH64 = 1
 
@@ -88,8 +90,8 @@ def number(name: str) -> int | None:
     """Return the number of a system call on this machine, None when the architecture does not have it.
 
     :raise KeyError: no such name in the table.
-    :raise NotImplementedError: no table for this architecture.
+    :raise SandboxError: no table for this architecture, and so no system-call filter.
     """
     if MACHINE not in AUDIT_ARCH:
-        raise NotImplementedError(f"no system call table for {MACHINE}")
+        raise SandboxError(f"there is no table of system calls for {MACHINE}", "pykrun runs on x86_64 and aarch64")
     return _TABLE[name][_X86_64 if MACHINE == "x86_64" else _AARCH64]
