@@ -27,13 +27,16 @@ _REAP_SECONDS = 2.0
 _NO_DISK = ("devtmpfs", "virtiofs")
 
 
-def end(ending: Ending, control: Control | None, places: Places, log: Log) -> NoReturn:
-    """Stop what still runs, sync, report, reboot."""
+def end(ending: Ending, control: Control | None, places: Places, log: Log, first_root: int) -> NoReturn:
+    """Stop what still runs, sync, report, reboot.
+
+    :param first_root: a descriptor of the root that was left for a block device's, -1 if none was.
+    """
     try:
         end_processes()
         posix.sync()
         detach_disks(places, log)
-        report(ending.code)
+        report(ending.code, first_root)
         if control is not None:
             control.finish(ending)
     finally:
@@ -86,10 +89,12 @@ def detach_disks(places: Places, log: Log) -> None:
             log.warn(f"cannot remount {target} read-only: {error.strerror}")
 
 
-def report(code: int) -> None:
-    """Tell the exit code to the virtio-fs server of the root, if there is one."""
+def report(code: int, first_root: int) -> None:
+    """Tell the exit code to the virtio-fs server of the root, or of the one that was the root first."""
     try:
-        root = posix.open("/", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        root = first_root
+        if root < 0:
+            root = posix.open("/", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
         if _linux.filesystem_type(root) == _VIRTIOFS:
             fcntl.ioctl(root, _REPORT_EXIT_CODE, code)
     except OSError:

@@ -61,6 +61,7 @@ class Guest:
         self.trace = Trace("KRUN_INIT_TRACE" in self.words)
         self.log = Log()
         self.signals = -1
+        self.first_root = -1
 
     def run(self) -> NoReturn:
         """Boot, run the workload, end: whatever happens, the host hears of a code and a reason."""
@@ -72,7 +73,7 @@ class Guest:
             how = Ending(SETUP_FAILED, 0, describe(error))
         if how.reason:
             self._explain(how.reason)
-        ending.end(how, self.log.control, self.places, self.log)
+        ending.end(how, self.log.control, self.places, self.log, self.first_root)
 
     def boot(self) -> Ending:
         """Everything, in order. Each step raises `InitError` if the boot cannot go on."""
@@ -81,11 +82,11 @@ class Guest:
         self.signals = run(_linux.signalfd, watch.REPORTED)
         run(stage_one.enter_root, self.argv, self.environ, places, log, self.trace)
         run(mounts.standard, places.devices, log)
-        run(blockroot.enter, self.words)
-        run(mounts.share_root)
         data = run(start.read, places.start)
         found = run(ports.find, places, data.ports)
-        run(self.open_control, found)
+        run(self.open_control, found)  # as early as can be: from here on the host hears of what fails
+        self.first_root = run(blockroot.enter, self.words, data.root, places, log)
+        run(mounts.share_root)
         run(entropy.credit, data.seed, places.random, log)
         run(session.begin, not data.terminal and data.streams != "relay")
         run(network.up, self.words, log)
