@@ -115,6 +115,10 @@ BATCH_FORGET = 42
 
 NO_REPLY = frozenset({FORGET, BATCH_FORGET, NOTIFY_REPLY})
 
+SLOW = frozenset({20, 30, 43, 47, 50, 53})
+"""FSYNC, FSYNCDIR, FALLOCATE, both COPY_FILE_RANGE, SYNCFS: they may take long, read the session and change nothing in
+it, so another thread may serve them beside all others."""
+
 
 class Operation:
     """One row of the protocol.

@@ -1,0 +1,149 @@
+"""The process that the user started: it keeps the one that serves, hears signals, and writes what is to be read."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from pykrun.fileserver import link as messages
+from pykrun.fileserver.link import Link, clean
+from pykrun.fileserver.log import DEBUG, ERROR, Log, tell_manager, write
+from pykrun.fileserver.worker import Worker
+from pykrun.loop import IN, Loop
+from pykrun.share import Share
+from pykrun.signals import Signals
+
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_PATIENCE = 5.0
+"""Seconds that an orderly end may take."""
+
+
+class Keeper:
+    """One server from its start to its end; `run` returns the exit status.
+
+    :param stats: say at the end how often each operation came.
+    """
+
+    def __init__(self, share: Share, log: Log, *, stats: bool) -> None:
+        self.share = share
+        self.log = log
+        self.loop = Loop()
+        self.failed = False
+        self.stack = ExitStack()
+        self._stats = stats
+        self._asked = False
+        self._counts = ""
+        self._ending = False
+        self._worker: Worker | None = None
+        self.link, self._far_end = messages.pair()
+
+    # For those who know the transport
+
+    def start(self) -> None:
+        """Make what requests come from, and call `serve`; what is to be given back goes on the stack.
+
+        :raise PykrunError: it cannot be.
+        """
+        raise NotImplementedError
+
+    def serve(self, serve: Callable[[Share, Link], None], *descriptors: int) -> None:
+        """Start the process that serves; it has these descriptors and those of the share."""
+        share, far_end = self.share, self._far_end
+        kept = (far_end.fileno(), *share.descriptors(), *descriptors)
+        self._worker = Worker(lambda: serve(share, far_end), kept)
+        self.stack.callback(self._worker.close)
+        far_end.close()
+        share.root.close()
+        self.loop.add(self.link.fileno(), IN, self._readable)
+        self.loop.add(self._worker.pidfd, IN, self._ended)
+
+    def on_ready(self) -> None:
+        """It answers requests now."""
+
+    def on_connection_ended(self, reason: str) -> None:
+        """A front end is gone; the reason is empty when nothing was wrong."""
+
+    def on_stop(self) -> None:
+        """The user wants an end; the default is to tell the server."""
+        self.quit()
+
+    # For the command
+
+    def run(self) -> int:
+        """Serve until the end; return the exit status.
+
+        :raise PykrunError: it did not come to that.
+        """
+        with self.stack:
+            self.stack.callback(self.loop.close)
+            self.stack.callback(self.link.close)
+            signals = Signals(self.loop, (*_STOPS, signal.SIGUSR1), self._signalled)
+            self.stack.callback(signals.close)
+            self.start()
+            self.loop.run()
+            tell_manager("STOPPING=1")
+            if self._stats:
+                self._show_counts()
+        return int(self.failed)
+
+    def quit(self) -> None:
+        """Have the server end; by force after a while."""
+        self.link.send(messages.QUIT, wait=True)
+        self.loop.call_later(_PATIENCE, self.kill)
+
+    def kill(self) -> None:
+        """End the server by force."""
+        if self._worker is not None:
+            self._worker.close()
+            self.loop.stop()
+
+    # Events
+
+    def _signalled(self, number: int) -> None:
+        if number == signal.SIGUSR1:
+            self._asked = True
+            self.link.send(messages.COUNTS)
+        elif self._ending:  # not orderly enough, or too slow
+            self.kill()
+        else:
+            self._ending = True
+            self.log(DEBUG, f"ending: {signal.Signals(number).name}")
+            self.on_stop()
+
+    def _readable(self, _events: int) -> None:
+        if not self.link.receive(self._message):
+            self.loop.remove(self.link.fileno())
+
+    def _message(self, kind: bytes, text: str, _descriptor: int) -> None:
+        if kind == messages.LOG and text[:1].isdigit():
+            self.log(int(text[0]), clean(text[1:]))
+        elif kind == messages.READY:
+            self.on_ready()
+            tell_manager("READY=1")
+        elif kind == messages.ENDED:
+            self.on_connection_ended(clean(text))
+        elif kind == messages.COUNTS:
+            self._counts = text
+            if self._asked:
+                self._asked = False
+                self._show_counts()
+
+    def _show_counts(self) -> None:
+        rows = [row.split() for row in self._counts.splitlines()]
+        counts = sorted(((int(number), name) for name, number in rows), reverse=True)
+        write(f"requests: {sum(number for number, _ in counts)}")
+        for number, name in counts:
+            write(f"  {clean(name):<20}{number:>12}")
+
+    def _ended(self, _events: int) -> None:
+        worker = self._worker
+        reason = "" if worker is None else worker.reap()
+        if worker is None or reason is None:
+            return
+        self.link.receive(self._message)  # its last words
+        self.loop.remove(worker.pidfd)
+        if reason:
+            self.failed = True
+            self.log(ERROR, clean(reason))
+        self.loop.stop()
