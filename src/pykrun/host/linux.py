@@ -23,6 +23,7 @@ CLONE_NEWNET = 0x4000_0000
 MS_RDONLY = 0x0001
 MS_NOSUID = 0x0002
 MS_NODEV = 0x0004
+MS_NOEXEC = 0x0008
 MS_REMOUNT = 0x0020
 MS_BIND = 0x1000
 MS_REC = 0x4000
@@ -39,6 +40,7 @@ ADDR_NO_RANDOMIZE = 0x0004_0000
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+_PR_SET_NAME = 15
 _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -146,9 +148,19 @@ def unmount(path: str, flags: int = 0) -> None:
     system_call("umount2", os.fsencode(path), flags)
 
 
+def fallocate(descriptor: int, mode: int, offset: int, size: int) -> None:
+    """fallocate(2) with a mode, FALLOC_FL_...; `os.posix_fallocate` has none."""
+    system_call("fallocate", descriptor, mode, offset, size)
+
+
 def set_parent_death_signal(number_: int) -> None:
     """Be sent a signal when the parent dies. The kernel forgets it whenever ids or capabilities change."""
     system_call("prctl", _PR_SET_PDEATHSIG, number_, 0, 0, 0)
+
+
+def set_name(name: str) -> None:
+    """Set what `ps` calls this process; cut after 15 bytes."""
+    system_call("prctl", _PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def set_dumpable(dumpable: bool) -> None:
