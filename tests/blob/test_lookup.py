@@ -192,6 +192,18 @@ def test_each_choice_of_switches_and_date_is_a_blob_of_its_own(
     assert lists == [[], ["timesync"], ["timesync"]]
 
 
+def test_a_change_in_a_package_inside_is_another_blob(checkout: Checkout) -> None:
+    inner = checkout.guest / "inner"
+    inner.mkdir()
+    (inner / "__init__.py").write_text("")
+    (inner / "part.py").write_text("import posix\n")
+    built = checkout.build()
+    (inner / "part.py").write_text("import errno\n")
+    assert checkout.find() is None
+    again = checkout.build()
+    assert again.read_bytes() != built.read_bytes()
+
+
 def test_a_damaged_entry_does_not_count(checkout: Checkout) -> None:
     built = checkout.build()
     content = built.read_bytes()

@@ -156,7 +156,7 @@ def source_files() -> list[Path]:
     """Every file of ours that has a part in the blob's bytes."""
     names = ("freeze.py", "hot.txt", "image.py", "native_json.py", "recipe.py", "switches.py")
     own = [FOLDER / name for name in names]
-    guest = [file for pattern in ("*.py", "*.c", "*.h") for file in GUEST_FOLDER.glob(pattern)]
+    guest = [file for pattern in ("*.py", "*/*.py", "*.c", "*.h") for file in GUEST_FOLDER.glob(pattern)]
     return own + sorted(FOLDER.glob("*.[ch]")) + sorted(guest)
 
 
