@@ -179,8 +179,9 @@ HOT_VARIABLES = (
 START = ("init", "--version")
 """The start whose objects lie side by side: all that the blob can do where it is not PID 1."""
 
-SWITCHES: tuple[str, ...] = ()
-"""Parts that can be left out and are in: timesync, tee-root (none exists yet)."""
+SWITCHES = {"timesync": True}
+"""Parts that a blob can have or not, and whether it does unless its builder says otherwise. Each has a constant in
+`krun_init/switches.py`."""
 
 
 def setup_local() -> str:
