@@ -168,6 +168,8 @@ def test_a_module_more_is_a_blob_more(checkout: Checkout) -> None:
     built = checkout.build()
     (checkout.guest / "one_more.py").write_text("import posix\n")
     assert checkout.find() is None
+    with open(checkout.guest / "version.py", "a") as file:
+        file.write("import krun_init.one_more\n")
     again = checkout.build()
     assert again != built
     assert again.read_bytes() != built.read_bytes()

@@ -85,7 +85,7 @@ def make_snapshot(
         "-fno-builtin-malloc",
         *(f"-I{folder}" for folder in archive.includes),
     ]
-    objects = _compile(compiler, [*sources, *sorted(guest.glob("*.c"))], flags, work, log)
+    objects = _compile(compiler, [*sources, _seam(guest)], flags, work, log)
     wraps = [f"-Wl,--wrap={name}" for name in recipe.WRAPPED]
     run([compiler, *link, *wraps, _sort(work), "-o", "stem", *objects, str(archive.library), "-lm"], cwd=work, log=log)
     wanted = _survey(start, work, log)
@@ -114,7 +114,7 @@ def make_native(guest: Path, native: Native, work: Path, log: Path, *, replaced:
     stand_ins = [f"{name}={OWN / file}" for name, file in recipe.NATIVE_STAND_INS.items()]
     _freeze(native.python, guest, work, log, *stand_ins, *replaced)
     (work / "frozen.S").write_text(EMBED)
-    sources = [*(OWN / name for name in recipe.NATIVE_SOURCES), *sorted(guest.glob("*.c")), work / "frozen.S"]
+    sources = [*(OWN / name for name in recipe.NATIVE_SOURCES), _seam(guest), work / "frozen.S"]
     flags = [
         *recipe.COMPILE,
         "-DEMBEDDED",
@@ -147,8 +147,14 @@ def _anonymous(folders: dict[Path, str]) -> list[str]:
     return [f"-ffile-prefix-map={folder}={name}" for folder, name in folders.items()]
 
 
+def _seam(guest: Path, system: str = "linux") -> Path:
+    """The C file of the guest's native seam."""
+    return guest / f"{recipe.SEAMS[system]}.c"
+
+
 def _freeze(python: str, guest: Path, work: Path, log: Path, *modules: str) -> None:
-    command = [python, "-B", str(OWN / "freeze.py"), str(guest), "frozen", recipe.importable(), *modules]
+    command = [python, "-B", str(OWN / "freeze.py"), str(guest), recipe.ENTRIES["linux"], "frozen"]
+    command += [recipe.importable(), *modules]
     try:
         run(command, cwd=work, log=log, timeout=120)
     except BlobError as error:
