@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("root",),
     ("start_data",),
     ("engine",),
-    ("kernel", "sandbox"),
+    ("kernel", "sandbox", "disk"),
     ("blob",),
     ("vhost_user",),
     ("virtio",),

@@ -32,6 +32,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "pykrun run [OPTION...] [--] COMMAND [ARG...]"
     root = parser.add_argument_group("root file system")
     add_entry_arguments(root)
+    disks = parser.add_argument_group("block devices")
+    disks.add_argument(
+        "--disk",
+        action=_InOrder,
+        dest="disks",
+        default=[],
+        metavar="IMAGE[:ro]",
+        help="a file or block device of the host, in the guest /dev/vda, vdb, ... in this order",
+    )
+    disks.add_argument(
+        "--disk-format",
+        action=_InOrder,
+        dest="disks",
+        choices=("raw", "qcow2"),
+        help="of the --disk options that follow; after the last of them: of those before it (raw)",
+    )
     work = parser.add_argument_group("the command and its surroundings")
     work.add_argument("-e", "--env", action="append", default=[], metavar="K=V", help="a variable; K alone copies ours")
     work.add_argument("--env-file", action="append", default=[], metavar="FILE", help="lines of K=V")
@@ -54,6 +70,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     vm.add_argument("--boot-log", metavar="FILE", help="write the kernel's console there")
     vm.add_argument("-v", "--verbose", action="store_true", help="say on standard error what takes how long")
     parser.set_defaults(command=[])
+
+
+class _InOrder(argparse.Action):
+    """Appends (option, value): these options' meaning depends on their order among each other."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        value: str | Sequence[object] | None,
+        option: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), (option, value)])
 
 
 def split_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -115,6 +144,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     return Plan(
         root=collect_entries(arguments, Root()),
         start=start,
+        disks=values.disks(arguments.disks),
         engine=arguments.engine,
         accel=arguments.accel,
         kernel=arguments.kernel,
@@ -182,6 +212,8 @@ def _tell(plan: Plan, outcome: Outcome, *, verbose: bool) -> None:
 def _timing(outcome: Outcome) -> list[str]:
     """One line a phase: its own milliseconds, the sum so far, the phase's name, what was reached."""
     lines = [f"pykrun: engine {outcome.engine}, isolation {outcome.isolation}"]
+    if outcome.disk_isolation:
+        lines.append(f"pykrun: disks, isolation {outcome.disk_isolation}")
     start = last = outcome.phases["start"]
     for name, reached in sorted(outcome.phases.items(), key=lambda item: item[1])[1:]:
         step, total = (reached - last) * 1000, (reached - start) * 1000

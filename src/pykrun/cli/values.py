@@ -7,6 +7,7 @@ import re
 import resource
 
 from pykrun.errors import UsageError
+from pykrun.machine import MAX_DISKS, Disk, disk_name
 from pykrun.start_data import RLIM_INFINITY, User
 
 _MODE = re.compile(r"(.*):([0-7]{3,4})", re.DOTALL)
@@ -75,6 +76,38 @@ def environment(items: list[str], files: list[str]) -> dict[str, str]:
             raise UsageError(f"--env wants K=V, or the name of a variable that is set here, not {item!r}")
         result[key] = value
     return result
+
+
+def disks(options: list[tuple[str, str]]) -> tuple[Disk, ...]:
+    """Open the images of `--disk` and `--disk-format` options, given in their order on the command line.
+
+    A format holds for the disks that follow it, up to the next format; one that no disk follows holds for those before
+    it that no other one is for.
+    """
+    wanted: list[tuple[str, str | None]] = []
+    current: str | None = None
+    for option, value in options:
+        if option == "--disk":
+            wanted.append((value, current))
+        else:
+            current = value
+    if options and options[-1][0] != "--disk":
+        wanted = [(image, chosen or current) for image, chosen in wanted]
+        if not wanted:
+            raise UsageError("--disk-format without a --disk")
+    if len(wanted) > MAX_DISKS:
+        raise UsageError(f"{len(wanted)} disks; a machine has at most {MAX_DISKS}")
+    return tuple(_disk(image, chosen or "raw", index) for index, (image, chosen) in enumerate(wanted))
+
+
+def _disk(text: str, image_format: str, index: int) -> Disk:
+    """`IMAGE[:ro]`; an image whose own name ends in `:ro` is that image."""
+    from pykrun.disk import open_image  # of use only here
+
+    path = text.removesuffix(":ro")
+    if path != text and os.path.exists(text) and not os.path.exists(path):
+        path = text
+    return open_image(path, read_only=path != text, format=image_format, serial=f"pykrun-{disk_name(index)}")
 
 
 def _environment_file(path: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ import signal
 import socket
 
 from pykrun.record import record
-from pykrun.sandbox import Ended, Inmate, Isolation
+from pykrun.sandbox import Ended, Inmate, Isolation, signal_name
 
 
 class Endpoint:
@@ -64,6 +64,7 @@ class Running:
     :ivar shares: one vhost-user end per `Machine.shares`, in that order.
     :ivar console_device: the vhost-user end of our console device (device id 3), which carries `Machine.console` as
         port 0 and `Machine.ports` as the named ports; None where the engine has a console device of its own.
+    :ivar disks: one vhost-user end per `Machine.disks`, in that order; none where the engine has disks of its own.
     :ivar ports: connected stream sockets by port name, where the engine has a console device of its own.
     :ivar terminal: the same for hvc0.
     :ivar control: QMP, for a later control of devices; None where there is none. Nothing reads it, and nothing has to:
@@ -74,6 +75,7 @@ class Running:
     accel: str
     console: int
     shares: tuple[Endpoint, ...]
+    disks: tuple[Endpoint, ...] = ()
     console_device: Endpoint | None
     ports: dict[str, socket.socket]
     terminal: socket.socket | None
@@ -117,12 +119,12 @@ class Running:
         code = -signal.SIGKILL if ended.status is None else os.waitstatus_to_exitcode(ended.status)
         if code == -signal.SIGKILL:  # without a status its keeper was killed, and the engine with it
             return f"{self.engine} was killed"
-        return f"{self.engine} exited with {code}" if code >= 0 else f"{self.engine} was ended by {_signal(-code)}"
+        return f"{self.engine} exited with {code}" if code >= 0 else f"{self.engine} was ended by {signal_name(-code)}"
 
     def close(self) -> None:
         """End what still runs and release everything: processes, sockets, descriptors, folders."""
         self.inmate.close()
-        for endpoint in (*self.shares, *((self.console_device,) if self.console_device else ())):
+        for endpoint in (*self.shares, *self.disks, *((self.console_device,) if self.console_device else ())):
             endpoint.close()
         for sock in (*self.ports.values(), self.terminal, self.control):
             if sock is not None:
@@ -130,11 +132,3 @@ class Running:
         if self.console >= 0:
             os.close(self.console)
             self.console = -1
-
-
-def _signal(number: int) -> str:
-    """`SIGABRT`, or `signal 40` for one without a name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -16,15 +16,16 @@ from pykrun.engine.running import Endpoint, Running
 from pykrun.engine.words import check_line, check_word, common_words
 from pykrun.errors import MissingError
 from pykrun.host.programs import find_program
-from pykrun.machine import Machine
+from pykrun.machine import Machine, disk_name
 from pykrun.sandbox import FILES, WORK, Jail, Wish, shared_libraries, start
 
 PROGRAMS = ("linux.uml", "linux-uml", "linux")
 INSTALL = {"apt": "user-mode-linux", "pacman": "user-mode-linux"}
 """Package that brings the engine, by package manager; other distributions have none."""
 
-_VIRTIO_FS = 26
+_VIRTIO_BLOCK = 2
 _VIRTIO_CONSOLE = 3
+_VIRTIO_FS = 26
 _MIB = 1 << 20
 _OVERHEAD = 16 * _MIB  # of the writable place: sockets, the memory file's extra pages
 
@@ -78,6 +79,7 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
     listeners = {f"fs{index}": socket.socket(socket.AF_UNIX) for index in range(len(machine.shares))}
     if machine.ports or machine.console:
         listeners["console"] = socket.socket(socket.AF_UNIX)
+    listeners |= {name: socket.socket(socket.AF_UNIX) for name in _disk_names(machine)}
     console, console_write = os.pipe2(os.O_CLOEXEC)
     nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -109,12 +111,17 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
         accel="",
         console=console,
         shares=tuple(Endpoint(listeners[f"fs{i}"], connected=False) for i in range(len(machine.shares))),
+        disks=tuple(Endpoint(listeners[name], connected=False) for name in _disk_names(machine)),
         console_device=None if device is None else Endpoint(device, connected=False),
         ports={},
         terminal=None,
         control=None,
         inmate=inmate,
     )
+
+
+def _disk_names(machine: Machine) -> list[str]:
+    return [disk_name(index) for index in range(len(machine.disks))]
 
 
 def _words(machine: Machine, loops_per_jiffy: int | None) -> list[str]:
@@ -139,6 +146,7 @@ def _words(machine: Machine, loops_per_jiffy: int | None) -> list[str]:
     words += [f"virtio_uml.device={WORK}fs{index}:{_VIRTIO_FS}" for index in range(len(machine.shares))]
     if machine.ports or machine.console:
         words.append(f"virtio_uml.device={WORK}console:{_VIRTIO_CONSOLE}")
+    words += [f"virtio_uml.device={WORK}{name}:{_VIRTIO_BLOCK}" for name in _disk_names(machine)]
     words += common_words(machine)
     words += [check_word(word) for word in machine.kernel_args]
     check_line(words)

@@ -151,6 +151,11 @@ def unmount(path: str, flags: int = 0) -> None:
     system_call("umount2", os.fsencode(path), flags)
 
 
+def fallocate(descriptor: int, mode: int, offset: int, size: int) -> None:
+    """fallocate(2) with a mode, FALLOC_FL_...; `os.posix_fallocate` has none."""
+    system_call("fallocate", descriptor, mode, offset, size)
+
+
 def set_parent_death_signal(number_: int) -> None:
     """Be sent a signal when the parent dies. The kernel forgets it whenever ids or capabilities change."""
     system_call("prctl", _PR_SET_PDEATHSIG, number_, 0, 0, 0)

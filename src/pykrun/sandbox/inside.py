@@ -17,29 +17,29 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import resource
-import select
 import signal
 import stat
 from typing import NoReturn
 
 from pykrun.host import linux
 from pykrun.sandbox import filter as system_call_filter
-from pykrun.sandbox.jail import FILES, REDUCED, USER_NAMESPACE, WORK, Jail
+from pykrun.sandbox.child import (
+    MOUNT_POINT,
+    NOT_ALLOWED,
+    PRIVATE_NAMESPACES,
+    Refused,
+    choose_identity,
+    close_all_but,
+    die_with,
+    drop_privileges,
+    enter_root,
+    ready,
+    say,
+)
+from pykrun.sandbox.jail import FILES, REDUCED, WORK, Jail
 from pykrun.sandbox.libraries import search_path
 
-_MOUNT_POINT = "/proc"  # hides nothing that the jail may need: no file to bind is below it
 _RESERVED = ("dev", "files", "proc", "tmp", "room")  # names that mean something else in the jail than outside
-_NOT_ALLOWED = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOSPC, errno.EUSERS)
-"""How a kernel says that it does not allow or know a namespace or mount; anything else is a failure, not a limit."""
-_INNER_ID = 1000
-_UNALLOCATED_IDS = 0x7000_0000  # above every range that distributions or systemd hand out
-_NOBODY = 65534
-_PRIVATE_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-
-
-class _Refused(Exception):
-    """The set-up failed; the text goes to the supervisor."""
 
 
 def run(
@@ -69,26 +69,11 @@ def run(
     try:
         keeper.run()
     except BaseException as error:  # the copy of the supervisor must not run on
-        text = str(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {error}"
-        _say(keeper.report, "E" + text.replace("\n", " "))
+        text = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+        say(keeper.report, "E" + text)
     if keeper.folder and not keeper.is_program:
         remove_tree(keeper.folder)
     os._exit(125)
-
-
-def _ready(descriptors: tuple[int, ...], timeout: int | None = 0) -> bool:
-    """Wait up to `timeout` ms (None: for ever) until one of the descriptors can be read or is at its end."""
-    poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(timeout))
-
-
-def _say(report: int, line: str) -> None:
-    try:
-        os.write(report, line.encode("utf-8", "surrogateescape") + b"\n")
-    except OSError:
-        pass  # nobody is listening any more; the leash will tell
 
 
 class _Keeper:
@@ -112,18 +97,18 @@ class _Keeper:
 
     def run(self) -> NoReturn:
         self._live_and_die_with_supervisor()
-        self.identity = self._choose_identity()
+        self.identity = choose_identity(self.level, self.caller)
         if self.level != REDUCED:
             try:
                 self._private_root()
             except OSError as error:
-                if self.required or error.errno not in _NOT_ALLOWED:
-                    raise _Refused(f"{error.filename or 'mount'}: {error.strerror}") from None
+                if self.required or error.errno not in NOT_ALLOWED:
+                    raise Refused(f"{error.filename or 'mount'}: {error.strerror}") from None
                 self.level, self.note = REDUCED, f"{error.filename or 'mount'}: {error.strerror}"
                 linux.set_parent_death_signal(0)
         if self.level == REDUCED:
             self._temporary_folder()
-        self._drop_privileges()
+        drop_privileges(self.identity)
         self._live_and_die_with_supervisor()  # the kernel forgot it when the ids changed
         self._start_program()
         self._keep()
@@ -131,32 +116,16 @@ class _Keeper:
     def _live_and_die_with_supervisor(self) -> None:
         # At the reduced level the keeper has to survive for a moment, to end and remove what it started.
         if self.level != REDUCED:
-            linux.set_parent_death_signal(signal.SIGKILL)
-        if _ready((self.supervisor,)):
-            raise _Refused("the supervisor is gone")
+            die_with(self.supervisor)
+        elif ready((self.supervisor,)):
+            raise Refused("the supervisor is gone")
 
     # The file system
 
-    def _choose_identity(self) -> int | None:
-        """The id to drop to; None keeps the own one, which is no privilege in a user namespace that maps no other."""
-        if self.level == USER_NAMESPACE:
-            for name, text in (
-                ("setgroups", "deny"),
-                ("uid_map", f"{_INNER_ID} {self.caller[0]} 1"),
-                ("gid_map", f"{_INNER_ID} {self.caller[1]} 1"),
-            ):
-                with open(f"/proc/self/{name}", "w") as file:
-                    file.write(text)
-            return None
-        if os.geteuid() != 0 or not _may_change_ids():
-            return None
-        identity = _UNALLOCATED_IDS + _host_pid()
-        return identity if _is_mapped(identity) else _NOBODY if _is_mapped(_NOBODY) else None
-
     def _private_root(self) -> None:
-        linux.unshare(_PRIVATE_NAMESPACES)
+        linux.unshare(PRIVATE_NAMESPACES)
         linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
-        root = _MOUNT_POINT
+        root = MOUNT_POINT
         nodev = 0 if self.jail.devices else linux.MS_NODEV
         linux.mount("tmpfs", root, "tmpfs", linux.MS_NOSUID | nodev, "size=1m,nr_inodes=4k,mode=755")
         made: set[str] = {root}
@@ -177,10 +146,7 @@ class _Keeper:
         work = root + WORK
         self._mount_work(work.rstrip("/"))
         self._furnish(work)
-        os.chdir(root)
-        linux.pivot_root(".", ".")
-        linux.unmount(".", linux.MNT_DETACH)
-        os.chdir("/")
+        enter_root(root)
 
     def _bind(self, source: str, target: str, made: set[str]) -> None:
         """Make `source` appear at `target`, which is created as what `source` is; `made` are folders that exist."""
@@ -223,12 +189,12 @@ class _Keeper:
             if _has_room(base, self.jail.room):
                 break
         else:
-            raise _Refused(
+            raise Refused(
                 f"no folder with {self.jail.room >> 20} MiB of room that programs can be mapped from: "
                 "/dev/shm, TMPDIR, /tmp and /var/tmp are too small or mounted noexec"
             )
         self.folder = f"{base}/pykrun-{os.getpid()}-{os.urandom(8).hex()}/"
-        _say(self.report, "D" + self.folder)
+        say(self.report, "D" + self.folder)
         os.mkdir(self.folder, 0o700)
         self._furnish(self.folder)
         self.names.append((WORK, self.folder))
@@ -254,23 +220,6 @@ class _Keeper:
             for path in owned:
                 os.chown(path, self.identity, self.identity)
 
-    # Rights
-
-    def _drop_privileges(self) -> None:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.umask(0o077)
-        linux.drop_bounding_set()
-        if self.identity is not None:
-            self._become(self.identity)
-        linux.drop_capabilities()
-        linux.set_no_new_privileges()
-        linux.set_dumpable(False)  # the keeper's memory is a copy of the supervisor's
-
-    def _become(self, identity: int) -> None:
-        os.setgroups([])
-        os.setresgid(identity, identity, identity)
-        os.setresuid(identity, identity, identity)
-
     # The program
 
     def _start_program(self) -> None:
@@ -286,7 +235,7 @@ class _Keeper:
         self.is_program = True
         os.setsid()
         linux.set_parent_death_signal(signal.SIGKILL)
-        if _ready((keeper,)):
+        if ready((keeper,)):
             os._exit(125)
         arguments = [self._argument(text) for text in self.jail.arguments]
         work = self._argument(WORK)
@@ -296,7 +245,7 @@ class _Keeper:
         report = self._take_places()
         if not self.jail.randomize:
             linux.no_address_randomization()
-        _say(report, f"I{self.level} {self.note}")
+        say(report, f"I{self.level} {self.note}")
         for number in range(1, signal.NSIG):
             if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):  # two are the C library's
                 signal.signal(number, signal.SIG_DFL)
@@ -312,7 +261,7 @@ class _Keeper:
     def _take_places(self) -> int:
         """Put the program's descriptors at 0, 1, 2, ...; close all others but the report pipe, and return that."""
         wanted = (*self.jail.descriptors, *self.passed)
-        _close_all_but({*wanted, self.report})  # room for the copies, however few descriptors the host allows
+        close_all_but({*wanted, self.report})  # room for the copies, however few descriptors the host allows
         spare = len(wanted) + 1  # copies wait above all places, so that none is overwritten before it has moved
         parked = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, spare) for descriptor in wanted]
         self.report = report = fcntl.fcntl(self.report, fcntl.F_DUPFD_CLOEXEC, spare)
@@ -327,20 +276,20 @@ class _Keeper:
 
     def _keep(self) -> NoReturn:
         pid = self.program_pid
-        _close_all_but({self.supervisor, self.leash, self.report, self.program_end})
-        _ready((self.supervisor, self.leash, self.program_end), None)
+        close_all_but({self.supervisor, self.leash, self.report, self.program_end})
+        ready((self.supervisor, self.leash, self.program_end), None)
         if self.level == REDUCED:
             status = self._end_family(pid)
         else:
-            status = os.waitpid(pid, 0)[1] if _ready((self.program_end,)) else signal.SIGKILL
-        _say(self.report, f"X{status}")
+            status = os.waitpid(pid, 0)[1] if ready((self.program_end,)) else signal.SIGKILL
+        say(self.report, f"X{status}")
         os._exit(0)
 
     def _end_family(self, pid: int) -> int:
         """Kill the program's process group and every descendant that shows up, then remove the folder."""
         status = None
         while True:
-            if not _ready((self.program_end,)):
+            if not ready((self.program_end,)):
                 _kill(pid)
             _kill(-pid)
             try:
@@ -353,38 +302,6 @@ class _Keeper:
                 _kill(child)
         remove_tree(self.folder)
         return signal.SIGKILL if status is None else status
-
-
-def _close_all_but(descriptors: set[int]) -> None:
-    low = 0
-    for descriptor in sorted(descriptors):
-        os.closerange(low, descriptor)
-        low = descriptor + 1
-    os.closerange(low, 1 << 30)
-
-
-def _may_change_ids() -> bool:
-    """Whether root is root here: CAP_CHOWN, CAP_SETGID and CAP_SETUID."""
-    with open("/proc/self/status") as file:
-        words = file.read().split()
-    needed = 1 << 0 | 1 << 6 | 1 << 7
-    return int(words[words.index("CapEff:") + 1], 16) & needed == needed
-
-
-def _is_mapped(identity: int) -> bool:
-    """Whether a user and group id exists in this user namespace."""
-
-    def within(name: str) -> bool:
-        with open(f"/proc/self/{name}") as file:
-            rows = [list(map(int, line.split())) for line in file]
-        return any(first <= identity < first + count for first, _, count in rows)
-
-    return within("uid_map") and within("gid_map")
-
-
-def _host_pid() -> int:
-    """The keeper's pid as the host counts it: a number that no other running VM has."""
-    return int(os.readlink("/proc/self"))
 
 
 def _make_read_only(root: str, bound: list[str]) -> None:

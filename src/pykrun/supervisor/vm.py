@@ -28,6 +28,7 @@ from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
 if TYPE_CHECKING:
     from pykrun.engine import Running
     from pykrun.sandbox import Ended
+    from pykrun.supervisor.disks import DiskServers
     from pykrun.supervisor.wiring import Ends
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
@@ -57,6 +58,8 @@ def run_plan(plan: Plan) -> Outcome:
     """
     with ExitStack() as stack:
         stack.callback(plan.root.close)
+        for disk in plan.disks:
+            stack.callback(os.close, disk.descriptor)
         return VirtualMachine(plan, stack).run()
 
 
@@ -92,6 +95,7 @@ class VirtualMachine:
         self._log_room = LOG_TEXT
         self._lost = ""
         self._log_lines: list[tuple[int, str]] = []
+        self._disks: DiskServers | None = None
         self._engine_ended = False
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
@@ -180,10 +184,11 @@ class VirtualMachine:
         terminal = plan.start.terminal
         return Machine(
             kernel=kernel,
-            initramfs=engine.initramfs(kernel, self._init.path),
+            initramfs=engine.initramfs(kernel, self._init.path, ("virtio_blk",) if plan.disks else ()),
             kernel_args=plan.kernel_args,
             cpus=plan.cpus or 1,
             memory_mib=plan.memory_mib,
+            disks=plan.disks,
             ports=(CONTROL,) if terminal else (CONTROL, *STREAM_PORTS),
             console=terminal,
             init=os.fsdecode(INIT_PATH),
@@ -214,6 +219,16 @@ class VirtualMachine:
         console = (self._stdout, self._stdin) if machine.console else None
         wiring.ports({name: ends[name] for name in machine.ports}, console, self._on_port_end)
         self._wiring = wiring
+        if running.disks:
+            self._serve_disks(running, machine)
+
+    def _serve_disks(self, running: Running, machine: Machine) -> None:
+        from pykrun.supervisor.disks import DiskServers
+
+        servers = DiskServers(self._loop, self._on_disk_end)
+        self._stack.callback(servers.close)
+        servers.start(running, machine.disks, "require" if self._plan.sandbox == "require" else "auto")
+        self._disks = servers
 
     @property
     def _is_pid1(self) -> bool:
@@ -293,6 +308,11 @@ class VirtualMachine:
             return
         self._end(SET_UP_FAILED, f"the guest broke a protocol: {error}")
 
+    def _on_disk_end(self, reason: str) -> None:
+        """A disk's server is gone, and with it what the guest wants written."""
+        if self._exit is None and not self._engine_ended:
+            self._end(SET_UP_FAILED, reason)
+
     # -- what the host says ------------------------------------------------------------------------------------
 
     def _on_signal(self, number: int) -> None:
@@ -364,4 +384,5 @@ class VirtualMachine:
             phases=self._phases,
             engine=engine,
             isolation=running.isolation.description,
+            disk_isolation=self._disks.isolation if self._disks else "",
         )
