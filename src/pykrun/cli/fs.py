@@ -7,15 +7,16 @@ import argparse
 from pykrun.cli import shares, values
 from pykrun.errors import UsageError
 
-EPILOG = """It waits for a front end, serves it, and waits for the next one, until SIGTERM or Ctrl-C. There is one front end at a
-time; a second one is refused, with a message. SIGUSR1 shows how often each operation came.
+EPILOG = """\
+It waits for a front end, serves it, and waits for the next one, until SIGTERM or Ctrl-C. There is one front end at
+a time; a second one is refused, with a message. SIGUSR1 shows how often each operation came.
 
 examples:
-  pykrun fs --socket-path /run/vm1-fs.sock --null --file /etc/motd=./motd --secret /key=./key.pem
+  pykrun fs --socket-path /run/vm1-fs.sock --shared-dir /srv/data
   qemu-system-x86_64 ... -m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -machine q35,memory-backend=mem \\
       -chardev socket,id=fs,path=/run/vm1-fs.sock -device vhost-user-fs-pci,chardev=fs,tag=data,queue-size=1024
   cloud-hypervisor ... --memory size=1G,shared=on --fs tag=data,socket=/run/vm1-fs.sock
-  pykrun fs --socket-path fs.sock --tag data --null --dir /data
+  pykrun fs --socket-path fs.sock --tag data --null --file /etc/motd=./motd --secret /key=./key.pem
   linux.uml ... virtio_uml.device=fs.sock:26
   and in the guest: mount -t virtiofs data /mnt
 """
@@ -31,7 +32,7 @@ _CAPABILITIES = """{
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.usage = "pykrun fs --socket-path SOCK --null [OPTION...]"
+    parser.usage = "pykrun fs --socket-path SOCK (--shared-dir DIR | --null) [OPTION...]"
     shares.add_share_arguments(parser)
     door = parser.add_argument_group("the socket")
     door.add_argument("--socket-path", metavar="SOCK", help="where to listen; a dead server's socket is replaced")
@@ -50,11 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     door = _door(arguments)
     tag = _tag(arguments.tag)
+    serving = shares.serving(arguments)
     share = shares.share(arguments)
     from pykrun.fileserver import Daemon, Log
 
     log = Log(arguments.log_level)
-    return Daemon(share, log, tag=tag, door=door, once=arguments.once, stats=arguments.stats).run()
+    return Daemon(share, log, tag=tag, door=door, once=arguments.once, **serving).run()
 
 
 def _door(arguments: argparse.Namespace) -> tuple[str, str | None] | int:

@@ -7,21 +7,23 @@ import os
 
 from pykrun.cli import shares
 
-EPILOG = """It stays in the foreground until the file system is unmounted, or unmounts it on SIGTERM or Ctrl-C: lazily where
+EPILOG = """\
+It stays in the foreground until the file system is unmounted, or unmounts it on SIGTERM or Ctrl-C, lazily where
 somebody still uses it. "mounted on" on standard error (READY=1 for systemd) says that it can be used. Root mounts by
 itself; others through fusermount3, and then nobody else may enter unless -o allow_other is allowed in /etc/fuse.conf.
 SIGUSR1 shows how often each operation came.
 
 examples:
-  pykrun mount /mnt --null --file /motd=/etc/motd --text /hello='hello world'
+  pykrun mount /mnt --shared-dir /srv/data --readonly
+  pykrun mount /mnt --shared-dir . --file /etc/motd=./motd
   pykrun mount ~/secrets --null --secret /key=./key.pem
-  pykrun mount /srv/view --null --dir /data -o noexec,fsname=view
+  pykrun mount /srv/view --null --file /motd=/etc/motd --dir /data -o noexec,fsname=view
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.usage = "pykrun mount MOUNTPOINT --null [OPTION...]"
+    parser.usage = "pykrun mount MOUNTPOINT (--shared-dir DIR | --null) [OPTION...]"
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="an existing directory")
     shares.add_share_arguments(parser)
     parser.add_argument(
@@ -40,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pykrun.fileserver import Log, MountedShare, parse_options
 
     options = parse_options(arguments.options, read_only=arguments.readonly)
+    serving = shares.serving(arguments)
     share = shares.share(arguments, owner=(os.geteuid(), os.getegid()))
     log = Log(arguments.log_level)
-    return MountedShare(share, log, arguments.mountpoint, options, stats=arguments.stats).run()
+    return MountedShare(share, log, arguments.mountpoint, options, **serving).run()

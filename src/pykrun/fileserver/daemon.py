@@ -6,10 +6,9 @@ import socket
 from contextlib import ExitStack
 from functools import partial
 
-from pykrun.fileserver import link as messages
-from pykrun.fileserver.keeper import Keeper
-from pykrun.fileserver.link import Link
-from pykrun.fileserver.log import ERROR, INFO, WARN, Log
+from pykrun.fileserver.keeper import Keeper, Sandbox
+from pykrun.fileserver.link import CONNECTION, Link
+from pykrun.fileserver.log import ERROR, INFO, WARN, Log, tell_manager
 from pykrun.fileserver.serving import Attached
 from pykrun.fileserver.socket_file import SocketFile, given_socket, is_listening
 from pykrun.share import Share
@@ -27,9 +26,17 @@ class Daemon(Keeper):
     """
 
     def __init__(
-        self, share: Share, log: Log, *, tag: str, door: tuple[str, str | None] | int, once: bool, stats: bool
+        self,
+        share: Share,
+        log: Log,
+        *,
+        tag: str,
+        door: tuple[str, str | None] | int,
+        once: bool = False,
+        sandbox: Sandbox = "auto",
+        stats: bool = False,
     ) -> None:
-        super().__init__(share, log, stats=stats)
+        super().__init__(share, log, sandbox=sandbox, stats=stats)
         self._door = door
         self._tag = tag
         self._once = once
@@ -46,18 +53,19 @@ class Daemon(Keeper):
             file = SocketFile(*self._door)
             self.stack.callback(file.close)
             given, self._where = file.socket, file.path
+        self._given = given
         self.serve(partial(_serve, tag=self._tag))
         self.stack.enter_context(self._entrance)
-        if is_listening(given):
-            self._entrance.callback(AllConnections(self.loop, given, self._connected).close)
-        else:
-            self._once = True
-            self._take(given)
 
     def on_ready(self) -> None:
-        """Say where it listens."""
-        if self._connection is None:
+        """Let front ends in."""
+        if is_listening(self._given):
+            self._entrance.callback(AllConnections(self.loop, self._given, self._connected).close)
             self.log(INFO, f"listening on {self._where}")
+        else:
+            self._once = True
+            self._take(self._given)
+        tell_manager("READY=1")
 
     def on_connection_ended(self, reason: str) -> None:
         """Wait for the next front end, or end."""
@@ -83,7 +91,7 @@ class Daemon(Keeper):
         self._number += 1
         self._connection, self._peer = connection, peer(connection)
         self.log(INFO, f"{self._peer} connected")
-        self.link.send(messages.CONNECTION, str(self._number), descriptor=connection.fileno(), wait=True)
+        self.link.send(CONNECTION, str(self._number), descriptor=connection.fileno(), wait=True)
 
     def _gone(self, reason: str) -> None:
         connection, self._connection = self._connection, None

@@ -7,8 +7,9 @@ import signal
 from collections.abc import Callable
 from typing import NoReturn
 
-from pykrun.fileserver.worker import close_all_but
+from pykrun.fileserver.worker import lead_nowhere
 from pykrun.host import linux
+from pykrun.sandbox.child import close_all_but
 
 
 class Guardian:
@@ -51,7 +52,8 @@ def _run(unmount: Callable[[], None], listening: int) -> NoReturn:
     status = 1
     try:
         os.setsid()
-        close_all_but({listening})
+        lead_nowhere(set())
+        close_all_but({0, 1, 2, listening})
         linux.set_name("pykrun guardian")
         os.read(listening, 1)  # until its other end is closed, by whatever cause
         unmount()

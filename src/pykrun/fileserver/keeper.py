@@ -5,14 +5,19 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Literal
 
 from pykrun.fileserver import link as messages
 from pykrun.fileserver.link import Link, clean
 from pykrun.fileserver.log import DEBUG, ERROR, Log, tell_manager, write
 from pykrun.fileserver.worker import Worker
 from pykrun.loop import IN, Loop
+from pykrun.sandbox.servant import Servant, Service
+from pykrun.sandbox.servant import serve as start_servant
 from pykrun.share import Share
 from pykrun.signals import Signals
+
+Sandbox = Literal["auto", "require", "none"]
 
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PATIENCE = 5.0
@@ -22,44 +27,67 @@ _PATIENCE = 5.0
 class Keeper:
     """One server from its start to its end; `run` returns the exit status.
 
+    :param sandbox: how the process that serves is isolated: "auto", "require" or "none".
     :param stats: say at the end how often each operation came.
     """
 
-    def __init__(self, share: Share, log: Log, *, stats: bool) -> None:
+    def __init__(self, share: Share, log: Log, *, sandbox: Sandbox = "auto", stats: bool = False) -> None:
         self.share = share
         self.log = log
         self.loop = Loop()
         self.failed = False
+        self.isolation = "none"
+        """The level that the process that serves reached."""
         self.stack = ExitStack()
+        self._sandbox = sandbox
         self._stats = stats
         self._asked = False
         self._counts = ""
         self._ending = False
-        self._worker: Worker | None = None
+        self._worker: Servant | Worker | None = None
         self.link, self._far_end = messages.pair()
 
     # For those who know the transport
 
     def start(self) -> None:
-        """Make what requests come from, and call `serve`; what is to be given back goes on the stack.
+        """Make what must be there before anything is served, and call `serve`. What is to be given back goes on the
+        stack.
 
         :raise PykrunError: it cannot be.
         """
         raise NotImplementedError
 
-    def serve(self, serve: Callable[[Share, Link], None], *descriptors: int) -> None:
-        """Start the process that serves; it has these descriptors and those of the share."""
+    def serve(self, serve: Callable[[Share, Link], None]) -> None:
+        """Start the process that serves."""
         share, far_end = self.share, self._far_end
-        kept = (far_end.fileno(), *share.descriptors(), *descriptors)
-        self._worker = Worker(lambda: serve(share, far_end), kept)
+        share.prepare()
+        kept = (far_end.fileno(), *share.descriptors())
+        self._worker = self._fork(lambda: serve(share, far_end), kept)
         self.stack.callback(self._worker.close)
         far_end.close()
         share.root.close()
         self.loop.add(self.link.fileno(), IN, self._readable)
         self.loop.add(self._worker.pidfd, IN, self._ended)
 
+    def _fork(self, serve: Callable[[], None], descriptors: tuple[int, ...]) -> Servant | Worker:
+        if self._sandbox == "none":
+            return Worker(serve, descriptors)
+        service = Service(name="pykrun share", serve=serve, descriptors=descriptors, folder=self.share.folder)
+        servant = start_servant(service, self._sandbox)
+        self.stack.callback(servant.close)
+        self.isolation = servant.isolation.level
+        self.log(DEBUG, f"isolation: {servant.isolation.description}")
+        return servant
+
     def on_ready(self) -> None:
-        """It answers requests now."""
+        """What is sent down the link is served now.
+
+        :raise PykrunError: there is nothing to send.
+        """
+        raise NotImplementedError
+
+    def on_answered(self) -> None:
+        """The kernel's first request was answered."""
 
     def on_connection_ended(self, reason: str) -> None:
         """A front end is gone; the reason is empty when nothing was wrong."""
@@ -120,7 +148,8 @@ class Keeper:
             self.log(int(text[0]), clean(text[1:]))
         elif kind == messages.READY:
             self.on_ready()
-            tell_manager("READY=1")
+        elif kind == messages.ANSWERED:
+            self.on_answered()
         elif kind == messages.ENDED:
             self.on_connection_ended(clean(text))
         elif kind == messages.COUNTS:

@@ -96,7 +96,7 @@ class HostMount:
 
     def __init__(self, path: str, options: MountOptions) -> None:
         self.path = os.path.realpath(path)
-        _check_mountpoint(path)
+        check_mountpoint(path)
         self._helped = os.geteuid() != 0
         self.descriptor = _through_helper(self.path, options) if self._helped else _by_ourselves(self.path, options)
         self._identity = _topmost(self.path)
@@ -145,7 +145,11 @@ class HostMount:
             pass  # the server is gone
 
 
-def _check_mountpoint(path: str) -> None:
+def check_mountpoint(path: str) -> None:
+    """Make sure that something can be mounted at `path`.
+
+    :raise UsageError: it is not there, is no directory, or is a dead mount.
+    """
     try:
         status = os.stat(path)
     except OSError as error:
@@ -165,7 +169,9 @@ def _by_ourselves(path: str, options: MountOptions) -> int:
         return open_mount(path, flags=options.flags, source=options.source, options=",".join(words))
     except OSError as error:
         if error.errno in (ENOENT, ENODEV) and not os.path.exists("/dev/fuse"):
-            raise MissingError("this host has no /dev/fuse", "modprobe fuse; a container needs --device /dev/fuse") from None
+            raise MissingError(
+                "this host has no /dev/fuse", "modprobe fuse; a container needs --device /dev/fuse"
+            ) from None
         hint = ""
         if error.errno in (EPERM, EACCES):
             hint = "root needs CAP_SYS_ADMIN here: containers have it only when they are given it"
@@ -192,7 +198,9 @@ def _through_helper(path: str, options: MountOptions) -> int:
     for _, _, content in ancillary:
         (descriptor,) = array.array("i", content)
         return int(descriptor)
-    hint = "user_allow_other is a line of /etc/fuse.conf" if "user_allow_other" in complaint else ""
+    hint = ""
+    if "/dev/fuse" in complaint:
+        hint = "as root: chmod 0666 /dev/fuse, which is its mode where udev runs"
     raise PykrunError(f"cannot mount on {path!r}: {complaint or HELPER + ' gave no reason'}", hint)
 
 

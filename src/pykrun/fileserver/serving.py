@@ -1,4 +1,4 @@
-"""What the process that serves does: the file system, its server, and a transport, on one loop, at the end of a link."""
+"""What the process that serves does: a file system, its server and a transport on one loop, at the end of a link."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pykrun.errors import PeerError, VirtqueueError
 from pykrun.fileserver import link as messages
 from pykrun.fileserver.link import Link
 from pykrun.fileserver.log import DEBUG, ERROR, WARN
+from pykrun.fs import AugmentFs
 from pykrun.fuse import Server
 from pykrun.fuse.dev_fuse import Channel
 from pykrun.loop import IN, Loop
@@ -32,13 +33,14 @@ class Serving:
         logging.getLogger("pykrun").addHandler(_ToLink(link))
         self.loop = Loop()
         self.link = link
-        self._filesystem = share.compose()
+        self._filesystem = _compose(share)
         self.server = Server(self._filesystem)
         self.loop.add(link.fileno(), IN, self._readable)
 
     def run(self) -> None:
         """Serve; afterwards the last counts have been sent."""
         try:
+            self.link.send(messages.READY, wait=True)
             self.loop.run()
         finally:
             self.close_transport()
@@ -46,16 +48,18 @@ class Serving:
             self._tell_counts()
             self._filesystem.close()
 
-    def close_transport(self) -> None:
-        """Let go of whatever requests come from."""
+    def connect(self, text: str, descriptor: int) -> None:
+        """Take what requests come from now on; the descriptor is to be duplicated."""
+        raise NotImplementedError
 
-    def ready(self) -> None:
-        """Say that requests are being answered."""
-        self.link.send(messages.READY, wait=True)
+    def close_transport(self) -> None:
+        """Let go of it."""
 
     def message(self, kind: bytes, text: str, descriptor: int) -> None:
         """Carry out what the other end asks for."""
-        if kind == messages.COUNTS:
+        if kind == messages.CONNECTION:
+            self.connect(text, descriptor)
+        elif kind == messages.COUNTS:
             self._tell_counts()
         elif kind == messages.QUIT:
             self.loop.stop()
@@ -70,27 +74,29 @@ class Serving:
 
 
 class Mounted(Serving):
-    """Serves the kernel's requests for one mount.
+    """Serves the kernel's requests for one mount, until it is unmounted."""
 
-    :param descriptor: of /dev/fuse; becomes ours.
-    """
+    _channel: Channel | None = None
+    _said = False
 
-    def __init__(self, share: Share, link: Link, descriptor: int) -> None:
-        super().__init__(share, link)
-        self._channel = Channel(self.server, descriptor)
-        self._said = False
-        self.loop.add(descriptor, IN, self._requests)
+    def connect(self, text: str, descriptor: int) -> None:
+        """Take /dev/fuse."""
+        if self._channel is None:
+            self._channel = Channel(self.server, os.dup(descriptor))
+            self.loop.add(self._channel.fileno(), IN, self._requests)
 
     def _requests(self, _events: int) -> None:
+        assert self._channel is not None
         if not self._channel.serve():
             self.loop.stop()
         elif not self._said and self.server.initialized:
             self._said = True
-            self.ready()
+            self.link.send(messages.ANSWERED, wait=True)
 
     def close_transport(self) -> None:
         """Close the descriptor: what is left of the mount is dead."""
-        self._channel.close()
+        if self._channel is not None:
+            self._channel.close()
 
 
 class Attached(Serving):
@@ -105,13 +111,9 @@ class Attached(Serving):
         self._backend: Backend | None = None
         self._lines = 0
         self._number = ""
-        self.ready()
 
-    def message(self, kind: bytes, text: str, descriptor: int) -> None:
+    def connect(self, text: str, descriptor: int) -> None:
         """Take a front end; the one before it is gone."""
-        if kind != messages.CONNECTION:
-            super().message(kind, text, descriptor)
-            return
         self.close_transport()
         self._number, self._lines = text, 0
         self._backend = Backend(
@@ -144,6 +146,14 @@ class Attached(Serving):
         self._lines += 1
         if self._lines <= _LINES:
             self.link.send(messages.LOG, f"{level}{text}")
+
+
+def _compose(share: Share) -> AugmentFs:
+    """Make the file system where this process is now: the shared directory may have become its root."""
+    if share.folder is None:
+        return share.compose()
+    top = os.stat("/")
+    return share.compose("/" if (top.st_dev, top.st_ino) == share.identity else share.folder, proc=".")
 
 
 class _ToLink(logging.Handler):

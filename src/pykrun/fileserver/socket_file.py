@@ -33,8 +33,9 @@ class SocketFile:
         self._folder = os.path.dirname(path) or "."
         gid = None if group is None else _group_number(group)
         if len(os.fsencode(path)) > LONGEST:
+            size = len(os.fsencode(path))
             raise UsageError(
-                f"--socket-path {path!r} has {len(os.fsencode(path))} bytes, a Unix socket's path has at most {LONGEST}",
+                f"--socket-path {path!r} has {size} bytes, and a Unix socket's path at most {LONGEST}",
                 "use a shorter path, or a relative one",
             )
         if not os.path.isdir(self._folder):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from pykrun.errors import PykrunError
-from pykrun.host import linux
+from pykrun.sandbox.child import close_all_but, die_with
 
 _FAILED = 1
 _END_SECONDS = 5.0
@@ -20,7 +20,7 @@ class Worker:
     """A process that runs `serve()` and ends with it.
 
     :param serve: what it does.
-    :param descriptors: all that it has, beside standard streams that lead nowhere.
+    :param descriptors: all that it has, beside standard streams that lead nowhere. Its working directory is /proc.
     :ivar pidfd: readable as soon as it has ended.
     """
 
@@ -72,11 +72,11 @@ class Worker:
 def _run(serve: Callable[[], None], kept: set[int], parent: int, report: int) -> NoReturn:
     gc.freeze()  # nothing of the parent's is collected here: its sockets' numbers may be somebody else's by now
     try:
-        linux.set_parent_death_signal(signal.SIGKILL)
-        if select.select([parent], [], [], 0)[0]:  # it has ended already
-            os._exit(_FAILED)
+        die_with(parent)
+        os.chdir("/proc")  # as in a sandbox
         os.setsid()  # what is typed at the parent's terminal is not for us
-        close_all_but(kept)
+        lead_nowhere(kept)
+        close_all_but({0, 1, 2, *kept})
         serve()
     except BaseException as error:  # the copy of the parent must not run on
         told = str(error) if isinstance(error, PykrunError) else f"{type(error).__name__}: {error}"
@@ -85,13 +85,10 @@ def _run(serve: Callable[[], None], kept: set[int], parent: int, report: int) ->
     os._exit(0)
 
 
-def close_all_but(kept: set[int]) -> None:
-    """Close every other descriptor; those of the standard streams that go lead nowhere afterwards."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
+def lead_nowhere(kept: set[int]) -> None:
+    """Connect those standard streams that are not to be kept to /dev/null."""
+    nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for stream in {0, 1, 2} - kept:
         os.dup2(nowhere, stream)
-    low = 3
-    for descriptor in sorted(kept - {0, 1, 2}):
-        os.closerange(low, descriptor)
-        low = descriptor + 1
-    os.closerange(low, 1 << 30)
+    if nowhere > 2:
+        os.close(nowhere)

@@ -15,12 +15,13 @@ class OwnDescriptors:
     Held is the root of the proc file system, not a folder of it: "self" is then whoever asks. After a fork, another
     process' table would lead to other files.
 
+    :param proc: a path of that; with "." it is the working directory, and stays it.
     :raise OSError: there is no /proc.
     """
 
-    def __init__(self) -> None:
-        self.root = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._prefix = b"/proc/self/fd/%d"
+    def __init__(self, proc: str = "/proc") -> None:
+        self.root = os.open(proc, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._prefix = b"self/fd/%d" if proc == "." else os.fsencode(proc) + b"/self/fd/%d"
 
     def name(self, descriptor: int) -> bytes:
         """Name a descriptor, to be used with `root` as the directory."""

@@ -39,8 +39,8 @@ QEMU_FEATURES = PROTOCOL_REPLY_ACK | PROTOCOL_MQ
 
 ANY_FEATURES = PROTOCOL_REPLY_ACK | PROTOCOL_MQ | PROTOCOL_BACKEND_REQ | PROTOCOL_CONFIG
 """For a front end that is not known: what User Mode Linux requires, what crosvm reads its configuration space by, and
-what cloud-hypervisor wants for memory that is added later. `QEMU_FEATURES` go to one that asks before it said
-SET_OWNER: that is QEMU, which crashes in versions 7.1 to 8.0, and complains in later ones, when it is offered CONFIG."""
+what cloud-hypervisor wants for memory that is added later. One that asks before it said SET_OWNER gets `QEMU_FEATURES`:
+that is QEMU, which crashes in versions 7.1 to 8.0, and complains in later ones, when it is offered CONFIG."""
 
 FRONT_ENDS = {"uml": UML_FEATURES, "qemu": QEMU_FEATURES}
 """What to offer, by engine."""

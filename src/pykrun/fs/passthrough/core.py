@@ -45,6 +45,7 @@ class Core(FileSystem):
     :param allocator: the one of all layers.
     :param options: how it is served.
     :param descriptors: how many it may have open; None for what the process' limit leaves.
+    :param proc: where the proc file system is; "." if it is the working directory.
     :raise OSError: the directory cannot be opened, or /proc is missing.
     :raise ValueError: no such cache policy.
     """
@@ -56,6 +57,7 @@ class Core(FileSystem):
         options: Options | None = None,
         *,
         descriptors: int | None = None,
+        proc: str = "/proc",
     ) -> None:
         self.options = options = options or Options()
         self._cache = cache = options.policy()
@@ -68,7 +70,7 @@ class Core(FileSystem):
         self.features = _features(options, cache.listings)
         self._statx = Statx()
         self._identity = Identity()
-        self._own = OwnDescriptors()
+        self._own = OwnDescriptors(proc)
         flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         try:
             top = os.open(b".", flags, dir_fd=root) if isinstance(root, int) else os.open(root, flags)
