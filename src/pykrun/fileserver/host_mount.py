@@ -89,9 +89,9 @@ class MountedShare(Keeper):
         if self._stopping or not mount.present:
             self.quit()
             return
-        self.log(WARN, "the process that unmounts at the end was ended; there is a new one")
         self._guardian.close()
         self._guard(mount)
+        self.log(WARN, "the process that unmounts at the end was ended; there is a new one")
 
 
 def _serve(share: Share, link: Link) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 from pykrun.fileserver import link as messages
 from pykrun.fileserver.link import Link, clean
 from pykrun.fileserver.log import DEBUG, ERROR, Log, tell_manager, write
-from pykrun.fileserver.worker import Worker
+from pykrun.fileserver.worker import NAME, Worker
 from pykrun.loop import IN, Loop
 from pykrun.sandbox.servant import Servant, Service
 from pykrun.sandbox.servant import serve as start_servant
@@ -72,7 +72,7 @@ class Keeper:
     def _fork(self, serve: Callable[[], None], descriptors: tuple[int, ...]) -> Servant | Worker:
         if self._sandbox == "none":
             return Worker(serve, descriptors)
-        service = Service(name="pykrun share", serve=serve, descriptors=descriptors, folder=self.share.folder)
+        service = Service(name=NAME, serve=serve, descriptors=descriptors, folder=self.share.folder)
         servant = start_servant(service, self._sandbox)
         self.stack.callback(servant.close)
         self.isolation = servant.isolation.level

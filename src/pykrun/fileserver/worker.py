@@ -10,8 +10,11 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from pykrun.errors import PykrunError
+from pykrun.host import linux
 from pykrun.sandbox.child import close_all_but, die_with
 
+NAME = "pykrun share"
+"""What `ps` calls the process that serves."""
 _FAILED = 1
 _END_SECONDS = 5.0
 
@@ -73,6 +76,7 @@ def _run(serve: Callable[[], None], kept: set[int], parent: int, report: int) ->
     gc.freeze()  # nothing of the parent's is collected here: its sockets' numbers may be somebody else's by now
     try:
         die_with(parent)
+        linux.set_name(NAME)
         os.chdir("/proc")  # as in a sandbox
         os.setsid()  # what is typed at the parent's terminal is not for us
         lead_nowhere(kept)

@@ -12,6 +12,8 @@ What the server promises to every file system:
 - Handles are the objects that `open`, `create`, `tmpfile` or `opendir` returned for that very inode, and each is
   released exactly once, also when the guest disappears. Their number is bounded.
 - Offsets and sizes are not negative and do not overflow 2^63-1.
+- One thread calls, with one exception: `fsync`, `fallocate` and `copy_file_range` may come from a second one beside
+  anything else (a mount on the host does so). They use the handle, which stays open meanwhile.
 
 Permissions are the guest kernel's work (virtio-fs always mounts with default_permissions, and so do we on the host):
 a file system refuses what nobody may do. `Caller` comes only with operations that make something that its caller

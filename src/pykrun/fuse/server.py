@@ -44,9 +44,10 @@ Step = Callable[[bytes, int, int, Sequence[memoryview]], int]
 class Server:
     """Serves one file system to one guest.
 
-    `handle` and `reset` are called by one thread at a time; several servers may share a file system. The memoryviews
-    are of format "B". Those of a request may be guest memory that changes at any moment: header and structures are
-    copied once, before anything is checked.
+    `handle` and `reset` are called by one thread at a time, but for requests of `wire.SLOW`, which a second thread may
+    bring meanwhile where the other side is a kernel that can be trusted to hold the file open until they are answered.
+    Several servers may share a file system. The memoryviews are of format "B". Those of a request may be guest memory
+    that changes at any moment: header and structures are copied once, before anything is checked.
 
     :param filesystem: what is served.
     :param max_inodes: how many inodes the guest may know at a time (ENFILE beyond).

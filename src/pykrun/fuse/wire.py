@@ -121,9 +121,9 @@ BATCH_FORGET = 42
 
 NO_REPLY = frozenset({FORGET, BATCH_FORGET, NOTIFY_REPLY})
 
-SLOW = frozenset({20, 30, 43, 47, 50, 53})
-"""FSYNC, FSYNCDIR, FALLOCATE, both COPY_FILE_RANGE, SYNCFS: they may take long, read the session and change nothing in
-it, so another thread may serve them beside all others."""
+SLOW = frozenset({20, 43, 47, 53})
+"""FSYNC, FALLOCATE and both COPY_FILE_RANGE: they may take long, and need nothing but an open file, so another thread may
+serve them beside all others."""
 
 
 class Operation:
