@@ -313,6 +313,9 @@ def test_mount_options(run_pykrun: Pykrun, at: Path) -> None:
     words = ("-o", "noexec,fsname=a b", "-o", "ro,default_permissions,allow_other")
     with mount(run_pykrun, at, *NULL, *words) as running:
         running.wait_for("mounted on")
+        device = os.stat(at).st_dev
+        ahead = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+        assert ahead.read_text() == "1024\n"
         (row,) = [row.split() for row in Path("/proc/self/mounts").read_text().splitlines() if str(at) in row]
         assert row[0] == r"a\040b"
         assert row[2] == "fuse.pykrun"
@@ -360,7 +363,8 @@ def test_options_that_cannot_be(run_pykrun: Pykrun, tmp_path: Path, words: tuple
 
 @fuse
 @pytest.mark.parametrize(
-    ("name", "complaint"), [("missing", "No such file or directory (make the directory first)"), ("file", "not a directory")]
+    ("name", "complaint"),
+    [("missing", "No such file or directory (make the directory first)"), ("file", "not a directory")],
 )
 def test_mount_points_that_cannot_be(run_pykrun: Pykrun, tmp_path: Path, name: str, complaint: str) -> None:
     (tmp_path / "file").write_bytes(b"")
@@ -385,13 +389,13 @@ def test_a_dead_mount_is_named(run_pykrun: Pykrun, at: Path) -> None:
 
 
 @pytest.fixture
-def nobody(at: Path) -> Iterator[Path]:
+def nobody(at: Path) -> Path:
     """A mount point of nobody's, below a folder with a device node that everybody may open."""
     os.mknod(at.parent / "fuse", 0o20666, os.makedev(10, 229))
     (at.parent / "fuse").chmod(0o666)
     os.chown(at, NOBODY, NOBODY)
     (at.parent / "tmp").mkdir(mode=0o777)
-    yield at
+    return at
 
 
 SCRIPT = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); from pykrun.cli import main; sys.exit(main())"
@@ -472,7 +476,9 @@ def test_what_nobody_may_not(nobody: Path) -> None:
 @helper
 @as_nobody
 def test_a_mount_of_nobodys_is_gone_when_it_is_killed(nobody: Path) -> None:
-    script = f"kill -KILL $pid; for i in $(seq 100); do grep -q ' {nobody} ' /proc/self/mounts || break; sleep 0.1; done"
+    script = (
+        f"kill -KILL $pid; for i in $(seq 100); do grep -q ' {nobody} ' /proc/self/mounts || break; sleep 0.1; done"
+    )
     done = by_nobody(nobody, *NULL, script=script)
     assert done.stdout.splitlines() == ["status 137", "0"]
 
