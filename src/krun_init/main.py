@@ -1,4 +1,4 @@
-"""PID 1: the boot order, top to bottom, and the one place that decides the exit code."""
+"""PID 1 of Linux: the boot order, top to bottom, and the one place that decides the exit code."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from krun_init import (
     mounts,
     network,
     ports,
+    refusal,
     session,
     stage_one,
     start,
@@ -23,11 +24,10 @@ from krun_init import (
     workload,
 )
 from krun_init.control import Control
-from krun_init.errors import SETUP_FAILED, Ending, InitError, describe, reason_of
+from krun_init.errors import SETUP_FAILED, Ending, InitError, describe
 from krun_init.log import Log, to_console
 from krun_init.places import Places
 from krun_init.trace import Trace
-from krun_init.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,11 +39,7 @@ def main(places: Places | None = None) -> int:
     places = places or Places()
     if posix.getpid() == 1 and places.started_by_kernel():
         Guest(list(sys.argv), dict(posix.environ), places).run()
-    if sys.argv[1:] == ["--version"]:
-        posix.write(1, f"krun_init {VERSION}, init of pykrun's microVMs\n".encode())
-        return 0
-    posix.write(2, b"krun_init: refused: this is the init of a virtual machine, it only runs as PID 1 there\n")
-    return SETUP_FAILED
+    return refusal.answer(sys.argv[1:])
 
 
 class Guest:
@@ -61,6 +57,7 @@ class Guest:
         self.trace = Trace("KRUN_INIT_TRACE" in self.words)
         self.log = Log()
         self.signals = -1
+        self.first_root = -1
 
     def run(self) -> NoReturn:
         """Boot, run the workload, end: whatever happens, the host hears of a code and a reason."""
@@ -72,7 +69,7 @@ class Guest:
             how = Ending(SETUP_FAILED, 0, describe(error))
         if how.reason:
             self._explain(how.reason)
-        ending.end(how, self.log.control, self.places, self.log)
+        ending.end(how, self.log.control, self.places, self.log, self.first_root)
 
     def boot(self) -> Ending:
         """Everything, in order. Each step raises `InitError` if the boot cannot go on."""
@@ -81,11 +78,11 @@ class Guest:
         self.signals = run(_linux.signalfd, watch.REPORTED)
         run(stage_one.enter_root, self.argv, self.environ, places, log, self.trace)
         run(mounts.standard, places.devices, log)
-        run(blockroot.enter, self.words)
-        run(mounts.share_root)
         data = run(start.read, places.start)
         found = run(ports.find, places, data.ports)
-        run(self.open_control, found)
+        run(self.open_control, found)  # as early as can be: from here on the host hears of what fails
+        self.first_root = run(blockroot.enter, self.words, data.root, places, log)
+        run(mounts.share_root)
         run(entropy.credit, data.seed, places.random, log)
         run(session.begin, not data.terminal and data.streams != "relay")
         run(network.up, self.words, log)
@@ -93,8 +90,8 @@ class Guest:
         run(mounts.volumes, data.volumes, places)
         run(mounts.tmpfs, data.tmpfs + conf.tmpfs, places)
         variables = run(environment.compose, self.words, self.kernel_variables, data, conf)
-        run(environment.set_hostname, variables, data, conf)
-        run(self.enter_workdir, data.workdir or self.words.get("KRUN_WORKDIR") or conf.workdir)
+        run(environment.set_hostname, _linux.sethostname, variables, data, conf)
+        run(workload.enter, posix.chdir, data.workdir or self.words.get("KRUN_WORKDIR") or conf.workdir)
         program = run(workload.compose, self.words, self.argv[1:], variables, data, conf, log)
         pid1 = data.pid1 or self.words.get("KRUN_INIT_PID1", "").startswith("1")
         ends = run(streams.prepare, data, conf, program.user, found, places, pid1)
@@ -108,13 +105,6 @@ class Guest:
         device = found.get(ports.CONTROL)
         if device is not None:
             self.log.control = Control(ports.open_port(self.places, device, posix.O_RDWR | posix.O_NONBLOCK))
-
-    def enter_workdir(self, path: str | None) -> None:
-        """Go where the workload is to start."""
-        try:
-            posix.chdir(path or "/")
-        except OSError as error:
-            raise InitError(f"working directory {path!r}: {reason_of(error)}") from None
 
     def _explain(self, reason: str) -> None:
         """The reason also goes to the console: without a control port that is all the host has."""

@@ -21,6 +21,8 @@ class Places:
     terminal = "/dev/hvc0"
     console = "/dev/console"
     mount_table = "/proc/mounts"
+    filesystems = "/proc/filesystems"
+    block_devices = "/sys/class/block"
     uevent_helper = "/sys/kernel/uevent_helper"
     random = "/dev/urandom"
     patience = 5.0

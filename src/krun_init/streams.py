@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from krun_init import ports, relay, session, workload
+from krun_init import launch, ports, relay, session
 from krun_init.errors import SETUP_FAILED, Ending
 from krun_init.loop import Loop
 from krun_init.watch import Watch
@@ -29,7 +29,7 @@ class Ends:
     def __init__(self, places: Places) -> None:
         self.places = places
         self.workload = [-1, -1, -1]
-        self.session = workload.OWN_GROUP
+        self.session = launch.OWN_GROUP
         self.terminal = -1
         self.control_terminal = 0
         self.pipes: dict[int, int] = {}
@@ -60,7 +60,7 @@ def prepare(data: Start, conf: Config, user: User | None, found: dict[str, str],
     if data.terminal:
         _prepare_terminal(ends, data, user)
     elif conf.terminal and not data.present:
-        ends.session = workload.OWN_SESSION
+        ends.session = launch.OWN_SESSION
     elif data.streams == "relay" and not pid1:
         _prepare_relay(ends, user, found)
     elif data.streams != "console":
@@ -77,7 +77,7 @@ def _prepare_terminal(ends: Ends, data: Start, user: User | None) -> None:
     if data.window is not None:
         session.resize(terminal, *data.window)
     ends.workload = [terminal, terminal, terminal]
-    ends.session = workload.OWN_SESSION
+    ends.session = launch.OWN_SESSION
     ends.terminal = ends.control_terminal = terminal
 
 
@@ -100,7 +100,7 @@ def run(program: Workload, ends: Ends, signals: int, control: Control | None, gr
     """
     loop = Loop()
     watch = Watch(loop, signals, control, grace)
-    pid = program.spawn(ends.streams(), ends.session, ends.control_terminal)
+    pid = launch.spawn(program, ends.streams(), ends.session, ends.control_terminal)
     ends.close_workload()
     if isinstance(pid, Ending):
         return pid
@@ -122,5 +122,5 @@ def become(program: Workload, ends: Ends, control: Control | None) -> Ending:
     """KRUN_INIT_PID1: be the workload; returns only when that fails."""
     if control is not None:
         control.settle()
-    ending = program.become(ends.streams())
+    ending = launch.become(program, ends.streams())
     return ending if isinstance(ending, Ending) else Ending(SETUP_FAILED, 0, "execute returned")

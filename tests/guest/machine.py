@@ -190,6 +190,7 @@ class Machine:
     @property
     def exit(self) -> tuple[int, int, str]:
         """Code, signal and reason of the one EXIT frame."""
+        assert len(self.bodies(EXIT)) == 1, f"console: {self.console!r}, frames: {self.frames}"
         (body,) = self.bodies(EXIT)
         return (*struct.unpack_from("<ii", body), body[8:].decode())
 

@@ -63,8 +63,12 @@ def main() -> None:
     from krun_init.main import main as init
     from krun_init.places import Places
 
+    make_root(linux, spec)
+    os.makedirs("/ports", exist_ok=True)
+    sysfs = os.open("/ports", os.O_RDONLY | os.O_DIRECTORY)  # as the real one, it is there in every root
+
     class TestPlaces(Places):
-        ports = "/ports"
+        ports = f"/proc/self/fd/{sysfs}"
         devices = "/devices"
         terminal = spec["terminal"]
         patience = spec["patience"]
@@ -77,7 +81,6 @@ def main() -> None:
             os.set_blocking(fd, not flags & posix.O_NONBLOCK)
             return fd
 
-    make_root(linux, spec)
     os.umask(0o022)
     sys.argv = spec["argv"]
     posix.environ.clear()
