@@ -85,8 +85,11 @@ def _size(path: str, descriptor: int) -> int:
     if size == 0:
         raise UsageError(f"disk {path!r} is empty", f"`truncate -s 1G {path}` gives a file a size")
     if size % SECTOR:
+        is_qcow2 = os.pread(descriptor, len(MAGIC), 0) == MAGIC
         raise UsageError(
             f"disk {path!r} has {size} bytes, which is no multiple of {SECTOR}",
-            f"`truncate -s %{SECTOR} {path}` fills it up with zeros",
+            "it looks like --disk-format qcow2"
+            if is_qcow2
+            else f"`truncate -s %{SECTOR} {path}` fills it up with zeros",
         )
     return size
