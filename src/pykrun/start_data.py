@@ -38,6 +38,9 @@ class StartData:
     :param streams: `relay`, `ports` or `console`.
     :param pid1: execute the workload as PID 1, without an init.
     :param seed: entropy for the guest's kernel.
+    :param root_device: block device whose file system becomes the root (`/dev/vda1`); None stays in the virtio-fs root.
+    :param root_fstype: its type; None lets the guest probe.
+    :param root_options: mount options, separated by commas.
     :param grace: seconds between TERM and KILL at the end.
     """
 
@@ -54,6 +57,9 @@ class StartData:
     streams: str = "relay"
     pid1: bool = False
     seed: bytes = b""
+    root_device: str | None = None
+    root_fstype: str | None = None
+    root_options: str | None = None
     grace: float | None = None
 
     def encode(self) -> bytes:
@@ -80,6 +86,9 @@ class StartData:
         document["streams"] = self.streams
         if self.pid1:
             document["pid1"] = True
+        if self.root_device is not None:
+            options = (("device", self.root_device), ("fstype", self.root_fstype), ("options", self.root_options))
+            document["root"] = {key: _text(value) for key, value in options if value is not None}
         if self.seed:
             document["seed"] = self.seed.hex()
         if self.grace is not None:

@@ -184,7 +184,7 @@ class VirtualMachine:
         terminal = plan.start.terminal
         return Machine(
             kernel=kernel,
-            initramfs=engine.initramfs(kernel, self._init.path, ("virtio_blk",) if plan.disks else ()),
+            initramfs=engine.initramfs(kernel, self._init.path, *self._modules()),
             kernel_args=plan.kernel_args,
             cpus=plan.cpus or 1,
             memory_mib=plan.memory_mib,
@@ -195,6 +195,17 @@ class VirtualMachine:
             execute_init=INIT_PATH in plan.root.files,
             verbose=plan.boot_log is not None,
         )
+
+    def _modules(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What the disks need of the guest's kernel: modules, and file systems."""
+        plan = self._plan
+        if not plan.disks:
+            return (), ()
+        from pykrun.disk import doubts
+        from pykrun.supervisor.root_disk import file_systems
+
+        self._warnings += filter(None, map(doubts, plan.disks))
+        return ("virtio_blk",), file_systems(plan.disks, plan.start)
 
     def _serve(self, running: Running, machine: Machine) -> None:
         """Imported here, while the kernel boots on another CPU: the servers' modules cost as much as the kernel."""
