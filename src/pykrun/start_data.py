@@ -41,6 +41,8 @@ class StartData:
     :param root_device: block device whose file system becomes the root (`/dev/vda1`); None stays in the virtio-fs root.
     :param root_fstype: its type; None lets the guest probe.
     :param root_options: mount options, separated by commas.
+    :param root_files: files of the virtio-fs root that are shown in the block device's too.
+    :param root_directories: directories that are made there if they are missing.
     :param grace: seconds between TERM and KILL at the end.
     """
 
@@ -60,6 +62,8 @@ class StartData:
     root_device: str | None = None
     root_fstype: str | None = None
     root_options: str | None = None
+    root_files: Sequence[Text] = ()
+    root_directories: Sequence[Text] = ()
     grace: float | None = None
 
     def encode(self) -> bytes:
@@ -88,7 +92,11 @@ class StartData:
             document["pid1"] = True
         if self.root_device is not None:
             options = (("device", self.root_device), ("fstype", self.root_fstype), ("options", self.root_options))
-            document["root"] = {key: _text(value) for key, value in options if value is not None}
+            disk: dict[str, object] = {key: _text(value) for key, value in options if value is not None}
+            for name, paths in (("files", self.root_files), ("directories", self.root_directories)):
+                if paths:
+                    disk[name] = [_text(path) for path in paths]
+            document["root"] = disk
         if self.seed:
             document["seed"] = self.seed.hex()
         if self.grace is not None:

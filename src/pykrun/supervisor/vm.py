@@ -28,6 +28,7 @@ from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
 if TYPE_CHECKING:
     from pykrun.engine import Running
     from pykrun.sandbox import Ended
+    from pykrun.start_data import StartData
     from pykrun.supervisor.disks import DiskServers
     from pykrun.supervisor.wiring import Ends
 
@@ -199,20 +200,20 @@ class VirtualMachine:
     def _modules(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What the disks need of the guest's kernel: modules, and file systems."""
         plan = self._plan
-        if not plan.disks:
+        if not plan.disks and plan.start.root_device is None:
             return (), ()
         from pykrun.disk import doubts
         from pykrun.supervisor.root_disk import file_systems
 
         self._warnings += filter(None, map(doubts, plan.disks))
-        return ("virtio_blk",), file_systems(plan.disks, plan.start)
+        return ("virtio_blk",) if plan.disks else (), file_systems(plan.disks, plan.start)
 
     def _serve(self, running: Running, machine: Machine) -> None:
         """Imported here, while the kernel boots on another CPU: the servers' modules cost as much as the kernel."""
         from pykrun.supervisor.wiring import Wiring
 
         start = replace(
-            self._plan.start,
+            self._carried_over(),
             ports=machine.ports,
             window=self._window.size() if self._window else None,
             streams="console" if machine.console else ("ports" if self._is_pid1 else "relay"),
@@ -232,6 +233,14 @@ class VirtualMachine:
         self._wiring = wiring
         if running.disks:
             self._serve_disks(running, machine)
+
+    def _carried_over(self) -> StartData:
+        """The plan's start data, with what of the virtual root is to be seen in a disk's root too."""
+        if self._plan.start.root_device is None:
+            return self._plan.start
+        from pykrun.supervisor.root_disk import carry_over
+
+        return carry_over(self._plan.root, self._plan.start)
 
     def _serve_disks(self, running: Running, machine: Machine) -> None:
         from pykrun.supervisor.disks import DiskServers
