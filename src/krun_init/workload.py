@@ -42,15 +42,21 @@ class Workload:
         """
         return self._start(_linux.spawn, streams, session, terminal)
 
-    def become(self, streams: tuple[int, int, int]) -> int | Ending:
+    def become(self, streams: tuple[int, int, int], heir: Callable[[], None] | None = None) -> int | Ending:
         """Execute it in this very process (KRUN_INIT_PID1); returns only when that fails.
 
+        :param heir: goes on here in our place, in a child (`_linux.execute`).
         :raise InitError: a step before the execution failed.
         """
-        return self._start(_linux.execute, streams, SAME_SESSION, -1)
+        return self._start(_linux.execute, streams, SAME_SESSION, -1, heir=heir)
 
     def _start(
-        self, function: Callable[..., int], streams: tuple[int, int, int], session: int, terminal: int
+        self,
+        function: Callable[..., int],
+        streams: tuple[int, int, int],
+        session: int,
+        terminal: int,
+        **more: Callable[[], None] | None,
     ) -> int | Ending:
         user = self.user
         try:
@@ -68,6 +74,7 @@ class Workload:
                 umask=-1 if user is None else user.umask,
                 capabilities=self.capabilities,
                 no_new_privs=self.no_new_privs,
+                **more,
             )
         except OSError as error:
             return self._failed(error)
