@@ -1,6 +1,6 @@
 """The guest's seam to Linux, implemented by `_linux.c`. Every call raises `OSError` with the kernel's errno."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 Text = str | bytes
 
@@ -51,8 +51,13 @@ def execute(
     umask: int = ...,
     capabilities: tuple[int, int, int, int, int] | None = ...,
     no_new_privs: bool = ...,
+    heir: Callable[[], None] | None = ...,
 ) -> int:
-    """The same in this very process; returns only by raising."""
+    """The same in this very process; returns only by raising.
+
+    :param heir: is called, after the execution, in a child that has this process' memory, descriptors and ids as they
+        were, no signal blocked, and that wait(2) does not see (`__WCLONE`). Failing to make it is the step `heir`.
+    """
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int = ..., data: str | None = ..., /) -> None:
     """mount(2)."""

@@ -45,6 +45,8 @@ class Machine:
         self.stdin = b""
         self.stdin_end = True
         self.read_outputs = True
+        self.busy: list[str] = []
+        """Ports that somebody has open already."""
         self.frames: list[tuple[int, bytes]] = []
         self.output: dict[str, bytearray] = {}
         self.console = b""
@@ -91,6 +93,7 @@ class Machine:
             "patience": self.patience,
             "started_by_kernel": self.started_by_kernel,
             "terminal": self.terminal,
+            "busy": self.busy,
         }
         spec_file = self._root.parent / "spec.json"
         spec_file.write_text(json.dumps(spec))
@@ -152,6 +155,10 @@ class Machine:
         """Bytes for the workload's standard input."""
         self._sockets["krun-stdin"].sendall(data)
 
+    def talk(self, name: str, data: bytes) -> None:
+        """Bytes into any port."""
+        self._sockets[name].sendall(data)
+
     def close_port(self, name: str) -> None:
         """The host is gone from that port."""
         self._sockets[name].shutdown(socket.SHUT_RDWR)
@@ -212,7 +219,7 @@ class Machine:
         if "krun-control" in self._sockets:
             targets.append(threading.Thread(target=self._serve_control))
         if self.read_outputs:
-            for name in ("krun-stdout", "krun-stderr"):
+            for name in ("krun-stdout", "krun-stderr", "krun-timesync"):
                 if name in self._sockets:
                     targets.append(threading.Thread(target=self._collect, args=(name,)))
         if "krun-stdin" in self._sockets:

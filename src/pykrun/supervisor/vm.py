@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
+TIME = "krun-timesync"
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 NOT_FOUND = 127
 LOG_LINE, LOG_TEXT = 1024, 65536
@@ -190,7 +191,7 @@ class VirtualMachine:
             cpus=plan.cpus or 1,
             memory_mib=plan.memory_mib,
             disks=plan.disks,
-            ports=(CONTROL,) if terminal else (CONTROL, *STREAM_PORTS),
+            ports=self._ports(),
             console=terminal,
             init=os.fsdecode(INIT_PATH),
             execute_init=INIT_PATH in plan.root.files,
@@ -208,8 +209,14 @@ class VirtualMachine:
         self._warnings += filter(None, map(doubts, plan.disks))
         return ("virtio_blk",) if plan.disks else (), file_systems(plan.disks, plan.start)
 
+    def _ports(self) -> tuple[str, ...]:
+        """The names of the ports. One more costs a boot some 3 ms: only without an init does the clock need its own."""
+        ports = (CONTROL,) if self._plan.start.terminal else (CONTROL, *STREAM_PORTS)
+        return (*ports, TIME) if self._is_pid1 else ports
+
     def _serve(self, running: Running, machine: Machine) -> None:
         """Imported here, while the kernel boots on another CPU: the servers' modules cost as much as the kernel."""
+        from pykrun.supervisor.timesync import ClockWatch, TimePort
         from pykrun.supervisor.wiring import Wiring
 
         start = replace(
@@ -222,11 +229,15 @@ class VirtualMachine:
         wiring = Wiring(self._loop, running, self._on_peer_error)
         self._stack.callback(wiring.close)
         wiring.root(self._plan.root, start, self._init.path, self._on_exit_code)
+        port = TimePort()
+        self._clock = ClockWatch(self._loop, port.tell if self._is_pid1 else self._control.tell_time)
+        self._stack.callback(self._clock.close)
         ends: dict[str, Ends] = {
             CONTROL: (self._control, self._control),
             STDIN: (None, self._stdin),
             STDOUT: (self._stdout, None),
             STDERR: (self._stderr, None),
+            TIME: (port, port),
         }
         console = (self._stdout, self._stdin) if machine.console else None
         wiring.ports({name: ends[name] for name in machine.ports}, console, self._on_port_end)
@@ -264,6 +275,8 @@ class VirtualMachine:
 
     def _on_hello(self, _version: int) -> None:
         self._phase("init")
+        self._control.tell_time()
+        self._clock.start()
         for stream, fd in ((1, self._plan.stdout), (2, self._plan.stderr)):
             if fd is None:  # closed before we started: nothing will ever fail here, so tell the guest now
                 self._control.close_output(stream)
