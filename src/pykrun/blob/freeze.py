@@ -108,7 +108,7 @@ def freeze(sources: dict[str, str], allowed: set[str]) -> bytes:
 
 
 def read_package(folder: str) -> dict[str, str]:
-    """Every `*.py` in the folder and in the packages directly in it, by module name; the folder's name is the package's."""
+    """Every `*.py` in the folder, whose name is the package's, and in the packages directly in it, by module name."""
     import os
 
     package = os.path.basename(os.path.normpath(folder))
