@@ -27,6 +27,9 @@ class Places:
     uevent_helper = "/sys/kernel/uevent_helper"
     random = "/dev/urandom"
     vsock = "/dev/vsock"
+    interfaces = "/sys/class/net"
+    command_line = "/proc/cmdline"
+    resolver = "/etc/resolv.conf"
     patience = 5.0
     """Seconds that a device which was promised may take to appear."""
 

@@ -36,6 +36,7 @@ class StartData:
     :param terminal: the workload gets `/dev/hvc0` as its terminal; `window` is its size (rows, columns).
     :param ports: names of the virtio ports that the machine has.
     :param streams: `relay`, `ports` or `console`.
+    :param dhcp: the machine has a network card, `eth0`, that the guest is to configure by DHCP.
     :param pid1: execute the workload as PID 1, without an init.
     :param seed: entropy for the guest's kernel.
     :param root_device: block device whose file system becomes the root (`/dev/vda1`); None stays in the virtio-fs root.
@@ -58,6 +59,7 @@ class StartData:
     ports: Sequence[str] = ()
     streams: str = "relay"
     pid1: bool = False
+    dhcp: bool = False
     seed: bytes = b""
     root_device: str | None = None
     root_fstype: str | None = None
@@ -97,6 +99,8 @@ class StartData:
                 if paths:
                     disk[name] = [_text(path) for path in paths]
             document["root"] = disk
+        if self.dhcp:
+            document["dhcp"] = True
         if self.seed:
             document["seed"] = self.seed.hex()
         if self.grace is not None:
