@@ -349,19 +349,20 @@ def test_child_never_goes_on_as_init(system: Recording) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failures", "code", "reason"),
+    ("failures", "code", "reason", "tried"),
     [
-        ({"execve": errno.ENOENT}, 127, "No such file or directory"),
-        ({"execve": errno.EACCES}, 126, "Permission denied"),
-        ({"execve": errno.ENOEXEC}, 126, "Exec format error"),
-        ({"execve": errno.ENOTDIR}, 127, "No such file or directory"),
-        ({("execve", "/a/p"): errno.EACCES, "execve": errno.ENOENT}, 126, "Permission denied"),
-        ({("execve", "/a/p"): errno.ENOEXEC, "execve": errno.ENOENT}, 126, "Exec format error"),
+        ({"execve": errno.ENOENT}, 127, "No such file or directory", 2),
+        ({"execve": errno.EACCES}, 126, "Permission denied", 2),
+        ({"execve": errno.ENOEXEC}, 126, "Exec format error", 1),
+        ({"execve": errno.ENOTDIR}, 127, "No such file or directory", 2),
+        ({("execve", "/a/p"): errno.EACCES, "execve": errno.ENOENT}, 126, "Permission denied", 2),
+        ({("execve", "/a/p"): errno.ENOENT, "execve": errno.ENOEXEC}, 126, "Exec format error", 2),
     ],
 )
-def test_program_that_cannot_be_executed(system: Recording, failures: Any, code: int, reason: str) -> None:
+def test_program_that_cannot_be_executed(system: Recording, failures: Any, code: int, reason: str, tried: int) -> None:
     system.failures |= failures
     assert child(system, workload()) == (code, [f"Couldn't execute 'p': {reason}"])
+    assert [path for path, *_rest in system.made("execve")] == ["/a/p", "/b/p"][:tried]
 
 
 @pytest.mark.parametrize(("name", "code"), [("/x/y", 126), ("", 127)])

@@ -138,6 +138,21 @@ def test_workload_leads_a_session_on_the_console(machine: Machine) -> None:
     assert [one for one in descriptors if one] == ["0", "1", "2"]
 
 
+def mask(line: str) -> set[int]:
+    """The signals of a line of /proc/PID/status."""
+    bits = int(line.split()[1], 16)
+    return {number for number in range(1, 65) if bits >> number - 1 & 1}
+
+
+def test_signals_of_the_workload_and_of_init(machine: Machine) -> None:
+    # no shell, which would unblock them itself
+    machine.configure({"Cmd": ["grep", "-hE", "Sig(Blk|Ign|Cgt)", "/proc/self/status", "/proc/1/status"]})
+    assert machine.run() == 0
+    blocked, ignored, _caught, _waited_for, _ignored, caught = machine.output.decode().splitlines()
+    assert mask(blocked) == mask(ignored) == set()
+    assert signal.SIGCHLD in mask(caught)  # or FreeBSD would drop it
+
+
 def test_interrupt_key_ends_the_workload_only(machine: Machine) -> None:
     machine.shell("echo ready; sleep 30").boot()
     machine.wait_output(b"ready")
