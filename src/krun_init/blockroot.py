@@ -33,17 +33,37 @@ _OTHER_TYPE = (errno.EINVAL, errno.ENODEV, errno.EPERM, errno.ENXIO, errno.ENOTB
 """How a file system says that this is not one of its own, or that it does not live on a disk at all."""
 
 
-def enter(words: Mapping[str, str], asked: BlockRoot | None, places: Places, log: Log) -> int:
+class FirstRoot:
+    """The root that the machine began with, once another has taken its place: a descriptor, -1 while none has."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self) -> None:
+        self.descriptor = -1
+
+    def leave_for(self, target: str) -> None:
+        """Make what is mounted on `target` the root.
+
+        :raise OSError: as mount(2) and chroot(2).
+        """
+        left = posix.open("/", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        posix.chdir(target)
+        _linux.mount(".", "/", None, mounts.MOVE)
+        posix.chroot(".")
+        posix.chdir("/")
+        self.descriptor = left
+
+
+def enter(words: Mapping[str, str], asked: BlockRoot | None, first: FirstRoot, places: Places, log: Log) -> None:
     """Go on in the block device's file system, if one was asked for.
 
     :param asked: by the start data, which wins over the words of the kernel command line.
-    :return: a descriptor of the root that was left, -1 if none was.
     :raise InitError: the device does not appear, or nothing on it can be mounted.
     """
     if asked is None:
         asked = _from_words(words)
         if asked is None:
-            return -1
+            return
     device, kind = asked.device, asked.fstype
     if "/" not in device:
         device = "/dev/" + device
@@ -54,13 +74,12 @@ def enter(words: Mapping[str, str], asked: BlockRoot | None, places: Places, log
         _mount_as(device, kind, _TARGET, flags, data, log)
     else:
         _probe(device, _TARGET, flags, data, places, log)
-    left = _move_to_root(_TARGET)
+    first.leave_for(_TARGET)
     mounts.standard(places.devices, log)
     for path in asked.directories:
         _make(path)
     for path in asked.files:
-        _show(path, left)
-    return left
+        _show(path, first.descriptor)
 
 
 def _from_words(words: Mapping[str, str]) -> BlockRoot | None:
@@ -70,10 +89,9 @@ def _from_words(words: Mapping[str, str]) -> BlockRoot | None:
     return BlockRoot(device, words.get("KRUN_BLOCK_ROOT_FSTYPE", ""), words.get("KRUN_BLOCK_ROOT_OPTIONS", ""))
 
 
-def enter_confidential(places: Places, log: Log) -> int:
+def enter_confidential(first: FirstRoot, places: Places, log: Log) -> None:
     """Go on in /dev/vda, as confidential guests do; nothing of the host's file system is looked at after that.
 
-    :return: a descriptor of the root that was left.
     :raise InitError: see `enter`.
     """
     try:
@@ -83,7 +101,7 @@ def enter_confidential(places: Places, log: Log) -> int:
     _await_device(_TEE_DEVICE, places)
     _make(_TEE_TARGET)
     _mount_as(_TEE_DEVICE, _TEE_TYPE, _TEE_TARGET, mounts.RELATIME, None, log)
-    return _move_to_root(_TEE_TARGET)
+    first.leave_for(_TEE_TARGET)
 
 
 def _await_device(device: str, places: Places) -> None:
@@ -165,16 +183,6 @@ def _meaning(error: OSError) -> str:
     if error.errno == errno.ENODEV:
         return "this kernel has no such file system"
     return reason_of(error)
-
-
-def _move_to_root(target: str) -> int:
-    """Make what is mounted there the root."""
-    left = posix.open("/", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-    posix.chdir(target)
-    _linux.mount(".", "/", None, mounts.MOVE)
-    posix.chroot(".")
-    posix.chdir("/")
-    return left
 
 
 def _show(path: str, left: int) -> None:

@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from krun_init.blockroot import FirstRoot
     from krun_init.control import Control
     from krun_init.errors import Ending
     from krun_init.log import Log
@@ -24,16 +25,16 @@ _AUTOBOOT = 0x01234567  # uapi/linux/reboot.h
 _NO_DISK = ("devtmpfs", "virtiofs")
 
 
-def end(ending: Ending, control: Control | None, places: Places, log: Log, first_root: int) -> NoReturn:
+def end(ending: Ending, control: Control | None, places: Places, log: Log, first_root: FirstRoot) -> NoReturn:
     """Stop what still runs, sync, report, reboot.
 
-    :param first_root: a descriptor of the root that was left for a block device's, -1 if none was.
+    :param first_root: what to report to, if a block device has taken its place as the root.
     """
     try:
         processes.end_all()
         posix.sync()
         detach_disks(places, log)
-        report(ending.code, first_root)
+        report(ending.code, first_root.descriptor)
         if control is not None:
             control.finish(ending)
     finally:

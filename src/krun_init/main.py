@@ -20,6 +20,7 @@ from krun_init import (
     stage_one,
     start,
     streams,
+    switches,
     watch,
     workload,
 )
@@ -57,7 +58,7 @@ class Guest:
         self.trace = Trace("KRUN_INIT_TRACE" in self.words)
         self.log = Log()
         self.signals = -1
-        self.first_root = -1
+        self.first_root = blockroot.FirstRoot()
 
     def run(self) -> NoReturn:
         """Boot, run the workload, end: whatever happens, the host hears of a code and a reason."""
@@ -77,11 +78,13 @@ class Guest:
         run(session.standard_descriptors, places)
         self.signals = run(_linux.signalfd, watch.REPORTED)
         run(stage_one.enter_root, self.argv, self.environ, places, log, self.trace)
+        if switches.TEE_ROOT:
+            run(blockroot.enter_confidential, self.first_root, places, log)
         run(mounts.standard, places.devices, log)
         data = run(start.read, places.start)
         found = run(ports.find, places, data.ports)
         run(self.open_control, found)  # as early as can be: from here on the host hears of what fails
-        self.first_root = run(blockroot.enter, self.words, data.root, places, log)
+        run(blockroot.enter, self.words, data.root, self.first_root, places, log)
         run(mounts.share_root)
         run(entropy.credit, data.seed, places.random, log)
         run(session.begin, not data.terminal and data.streams != "relay")

@@ -49,6 +49,13 @@ def test_every_choice_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     assert chosen(["timesync"], ["timesync"]).parts == ()
 
 
+@pytest.mark.parametrize("name", ["tee-root", "amd-sev", "tdx", "intel-tdx"])
+def test_confidential_guests_have_one_code_by_whatever_name(name: str) -> None:
+    choice = chosen([name])
+    assert choice.parts == ("timesync", "tee-root")
+    assert constants(choice.rewrite(TEXT))["TEE_ROOT"] is True
+
+
 @pytest.mark.parametrize("date", ["now", "-1", "1.5", "12345678901", "\u0661"])
 def test_a_date_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, date: str) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", date)

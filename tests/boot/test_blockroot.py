@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pykrun import blob
 from tests.boot import images
 from tests.boot.vm import Vm, engine_process, finish, read_line
 
@@ -167,6 +169,26 @@ def test_the_code_arrives_in_pid1_mode(vm_once: Vm, disk: Path, tool: Path) -> N
     )
     options = ["--disk", str(disk), "--root-disk", "vda", "--kernel-arg", "KRUN_INIT_PID1=1"]
     assert vm_once.run(*options, "--", "/tool", "exit", "5").code == 5
+
+
+def test_a_confidential_guest(vm: Vm, content: Path, tmp_path: Path) -> None:
+    """Its blob takes /dev/vda as the root before it reads anything of the host's, and what runs is on the disk."""
+    (content / "tmp").mkdir()
+    config = {"args": ["/bin/sh", "-c", "cat /marker; ls -d /.krun_start.json; exit 6"], "env": ["PATH=/bin"]}
+    (content / ".krun_config.json").write_text(json.dumps(config))
+    image = images.make(tmp_path / "image", "ext4", content)
+    init = blob.build(with_parts=["tdx"]).path
+    with_disk = vm.options("--disk", str(image), "--dir", "/tmp/vda", "--", "/host/says/otherwise")
+    process = vm.pykrun.start(
+        with_disk,
+        env={blob.OVERRIDE: str(init)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    result = finish(process)
+    assert (result.code, result.out) == (6, b"from the disk\n"), result
+    assert b"/.krun_start.json" in result.err  # which is not there
 
 
 def test_the_tools_are_there() -> None:

@@ -138,7 +138,7 @@ def freeze(sources: dict[str, str], entry: str, allowed: set[str]) -> bytes:
 
 
 def read_package(folder: str) -> dict[str, str]:
-    """Every `*.py` in the folder and in the packages directly in it, by module name; the folder's name is the package's."""
+    """Every `*.py` in the folder, which is the package, and in the packages directly in it, by module name."""
     import os
 
     package = os.path.basename(os.path.normpath(folder))

@@ -184,7 +184,7 @@ HOT_VARIABLES = (
 START = ("init", "--version")
 """The start whose objects lie side by side: all that the blob can do where it is not PID 1."""
 
-SWITCHES = {"timesync": True}
+SWITCHES = {"timesync": True, "tee-root": False}
 """Parts that a blob can have or not, and whether it does unless its builder says otherwise. Each has a constant in
 `krun_init/switches.py`."""
 

@@ -17,6 +17,9 @@ from pykrun.record import record
 MODULE = "krun_init.switches"
 DEFAULT_PARTS = tuple(name for name, is_in in recipe.SWITCHES.items() if is_in)
 
+ALIASES = {"amd-sev": "tee-root", "intel-tdx": "tee-root", "tdx": "tee-root"}
+"""Other names of switches: what a confidential guest's maker calls its kind. The code is the same for all."""
+
 _LONGEST = 10
 """Digits of a date; more would not fit into a kernel's clock."""
 
@@ -61,9 +64,11 @@ def chosen(with_parts: Iterable[str] = (), without_parts: Iterable[str] = ()) ->
     """
     parts = dict(recipe.SWITCHES)
     for names, is_in in ((with_parts, True), (without_parts, False)):
-        for name in names:
+        for asked in names:
+            name = ALIASES.get(asked, asked)
             if name not in parts:
-                raise UsageError(f"the init blob has no switch {name!r}", f"there are: {', '.join(parts)}")
+                known = ", ".join((*parts, *ALIASES))
+                raise UsageError(f"the init blob has no switch {asked!r}", f"there are: {known}")
             parts[name] = is_in
     return Choice(tuple(name for name, is_in in parts.items() if is_in), _date())
 
