@@ -24,7 +24,7 @@ def file_systems(disks: tuple[Disk, ...], start: StartData) -> tuple[str, ...]:
         return ()
     index, partition = place
     if index >= len(disks):
-        names = ", ".join(map(disk_name, range(len(disks)))) or "none"
+        names = ", ".join(map(disk_name, range(len(disks)))) or "none; add a --disk"
         raise UsageError(f"there is no {device} to boot into", f"the machine's disks: {names}")
     found = file_system(disks[index], partition)
     if start.root_fstype:

@@ -201,7 +201,7 @@ class VirtualMachine:
     def _modules(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What the disks need of the guest's kernel: modules, and file systems."""
         plan = self._plan
-        if not plan.disks:
+        if not plan.disks and plan.start.root_device is None:
             return (), ()
         from pykrun.disk import doubts
         from pykrun.supervisor.root_disk import file_systems
