@@ -137,7 +137,7 @@ def test_start_data_names_the_root() -> None:
         (("--disk", "/"), "disk '/' is a directory (name an image or a block device)"),
         (("--disk", "{r1}", "--root-disk", "vdb"), "there is no /dev/vdb to boot into (the machine's disks: vda)"),
         (("--disk", "{r1}", "--root-disk", "vda3"), "disk '{r1}' has no partition 3"),
-        (("--root-disk", "vda"), "there is no /dev/vda to boot into (the machine's disks: none; add a --disk)"),
+        (("--root-disk", "vda"), "there is no /dev/vda to boot into (give the machine a disk with --disk)"),
         (("--disk", "{r1}", "--root-disk", "vda", "--root-fstype", "nosuch"), "this kernel has no file system nosuch"),
         (("--disk", "{r1}", "--disk-format", "vmdk"), "invalid choice: 'vmdk'"),
     ],

@@ -128,6 +128,8 @@ _TABLE: dict[str, tuple[int | None, int | None]] = {
     "swapoff": (168, 225),
     "swapon": (167, 224),
     "syslog": (103, 116),
+    "timerfd_create": (283, 85),
+    "timerfd_settime": (286, 86),
     "umount2": (166, 39),
     "unshare": (272, 97),
     "uselib": (134, None),

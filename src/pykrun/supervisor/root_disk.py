@@ -1,11 +1,16 @@
-"""Which file systems the guest's kernel needs for a root on a disk."""
+"""A root on a disk: what the guest's kernel needs for it, and what of the virtual root goes on to be seen in it."""
 
 from __future__ import annotations
 
 from pykrun.disk import file_system
 from pykrun.errors import UsageError
 from pykrun.machine import Disk, disk_name, disk_place
+from pykrun.record import replace
+from pykrun.root import INIT_PATH, Root
 from pykrun.start_data import StartData
+
+MOUNT_POINT = "/newroot"
+"""Where init mounts the disk before it becomes the root; the virtual root has to have it."""
 
 LIKELY = ("ext4", "xfs", "btrfs")
 """What is loaded when the host cannot look into the image."""
@@ -24,9 +29,20 @@ def file_systems(disks: tuple[Disk, ...], start: StartData) -> tuple[str, ...]:
         return ()
     index, partition = place
     if index >= len(disks):
-        names = ", ".join(map(disk_name, range(len(disks)))) or "none; add a --disk"
-        raise UsageError(f"there is no {device} to boot into", f"the machine's disks: {names}")
+        names = ", ".join(map(disk_name, range(len(disks))))
+        hint = f"the machine's disks: {names}" if names else "give the machine a disk with --disk"
+        raise UsageError(f"there is no {device} to boot into", hint)
     found = file_system(disks[index], partition)
     if start.root_fstype:
         return (start.root_fstype,)
     return LIKELY if found is None else (found,) if found else ()
+
+
+def carry_over(root: Root, start: StartData) -> StartData:
+    """Ask init to show the virtual root's files in the disk's too, and make a mount point for the disk."""
+    if start.root_device is None:
+        return start
+    files = tuple(path for path in root.files if path != INIT_PATH)
+    directories = tuple(root.directories)
+    root.directory(MOUNT_POINT)
+    return replace(start, root_files=files, root_directories=directories)

@@ -28,11 +28,13 @@ from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
 if TYPE_CHECKING:
     from pykrun.engine import Running
     from pykrun.sandbox import Ended
+    from pykrun.start_data import StartData
     from pykrun.supervisor.disks import DiskServers
     from pykrun.supervisor.wiring import Ends
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
+TIME = "krun-timesync"
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 NOT_FOUND = 127
 LOG_LINE, LOG_TEXT = 1024, 65536
@@ -191,7 +193,7 @@ class VirtualMachine:
             cpus=plan.cpus or 1,
             memory_mib=plan.memory_mib,
             disks=plan.disks,
-            ports=(CONTROL,) if terminal else (CONTROL, *STREAM_PORTS),
+            ports=self._ports(),
             console=terminal,
             init=os.fsdecode(INIT_PATH),
             execute_init=INIT_PATH in plan.root.files,
@@ -207,14 +209,20 @@ class VirtualMachine:
         from pykrun.supervisor.root_disk import file_systems
 
         self._warnings += filter(None, map(doubts, plan.disks))
-        return ("virtio_blk",), file_systems(plan.disks, plan.start)
+        return ("virtio_blk",) if plan.disks else (), file_systems(plan.disks, plan.start)
+
+    def _ports(self) -> tuple[str, ...]:
+        """The names of the ports. One more costs a boot some 3 ms: only without an init does the clock need its own."""
+        ports = (CONTROL,) if self._plan.start.terminal else (CONTROL, *STREAM_PORTS)
+        return (*ports, TIME) if self._is_pid1 else ports
 
     def _serve(self, running: Running, machine: Machine) -> None:
         """Imported here, while the kernel boots on another CPU: the servers' modules cost as much as the kernel."""
+        from pykrun.supervisor.timesync import ClockWatch, TimePort
         from pykrun.supervisor.wiring import Wiring
 
         start = replace(
-            self._plan.start,
+            self._carried_over(),
             ports=machine.ports,
             window=self._window.size() if self._window else None,
             streams="console" if machine.console else ("ports" if self._is_pid1 else "relay"),
@@ -223,17 +231,29 @@ class VirtualMachine:
         wiring = Wiring(self._loop, running, self._on_peer_error)
         self._stack.callback(wiring.close)
         wiring.root(self._plan.root, start, self._init.path, self._on_exit_code)
+        port = TimePort()
+        self._clock = ClockWatch(self._loop, port.tell if self._is_pid1 else self._control.tell_time)
+        self._stack.callback(self._clock.close)
         ends: dict[str, Ends] = {
             CONTROL: (self._control, self._control),
             STDIN: (None, self._stdin),
             STDOUT: (self._stdout, None),
             STDERR: (self._stderr, None),
+            TIME: (port, port),
         }
         console = (self._stdout, self._stdin) if machine.console else None
         wiring.ports({name: ends[name] for name in machine.ports}, console, self._on_port_end)
         self._wiring = wiring
         if running.disks:
             self._serve_disks(running, machine)
+
+    def _carried_over(self) -> StartData:
+        """The plan's start data, with what of the virtual root is to be seen in a disk's root too."""
+        if self._plan.start.root_device is None:
+            return self._plan.start
+        from pykrun.supervisor.root_disk import carry_over
+
+        return carry_over(self._plan.root, self._plan.start)
 
     def _serve_disks(self, running: Running, machine: Machine) -> None:
         from pykrun.supervisor.disks import DiskServers
@@ -257,6 +277,8 @@ class VirtualMachine:
 
     def _on_hello(self, _version: int) -> None:
         self._phase("init")
+        self._control.tell_time()
+        self._clock.start()
         for stream, fd in ((1, self._plan.stdout), (2, self._plan.stderr)):
             if fd is None:  # closed before we started: nothing will ever fail here, so tell the guest now
                 self._control.close_output(stream)
