@@ -90,7 +90,15 @@ def disks(options: list[tuple[str, str]]) -> tuple[Disk, ...]:
             raise UsageError("--disk-format without a --disk")
     if len(wanted) > MAX_DISKS:
         raise UsageError(f"{len(wanted)} disks; a machine has at most {MAX_DISKS}")
-    return tuple(_disk(image, chosen or "raw", index) for index, (image, chosen) in enumerate(wanted))
+    opened: list[Disk] = []
+    try:
+        for index, (image, chosen) in enumerate(wanted):
+            opened.append(_disk(image, chosen or "raw", index))
+    except BaseException:
+        for disk in opened:
+            os.close(disk.descriptor)
+        raise
+    return tuple(opened)
 
 
 def _disk(text: str, image_format: str, index: int) -> Disk:

@@ -43,6 +43,8 @@ GRACE = 10.0
 """Seconds that the workload has between TERM and KILL, when the plan does not say."""
 SLACK = 5.0
 """Seconds beyond the grace in which the guest may drain its pipes, sync and end by itself."""
+QUIT = 5.0
+"""Seconds that an engine has for writing an image's tables."""
 ESCAPED = 130
 END_OF_FILE = b"\x04"
 """What a terminal in its usual mode takes for the end of its input (VEOF)."""
@@ -333,11 +335,11 @@ class VirtualMachine:
     def _on_done(self) -> None:
         """Everything is synced and reported: the engine has nothing left to do but to shut down its devices."""
         self._phase("done")
-        self._running.kill()
+        self._stop_engine()
 
     def _on_peer_error(self, error: PeerError) -> None:
         if self._exit is not None or (self._reported is not None and not self._control.greeted):
-            self._running.kill()  # a guest that reboots tears its rings down under us: it has said all it had to say
+            self._stop_engine()  # a guest that reboots tears its rings down under us: it has said all it had to say
             return
         self._end(SET_UP_FAILED, f"the guest broke a protocol: {error}")
 
@@ -371,9 +373,16 @@ class VirtualMachine:
         if self._verdict is None:
             self._verdict = (code, reason)
         self._stdin.close()
-        self._running.kill()
+        self._stop_engine()
         if self._engine_ended:
             self._loop.stop()
+
+    def _stop_engine(self) -> None:
+        """End the engine: it has nothing left to do, but perhaps to write what it holds of its disks."""
+        if self._running.quit():
+            self._loop.call_later(QUIT, self._running.kill)
+        else:
+            self._running.kill()
 
     def _on_engine_end(self) -> None:
         self._loop.remove(self._running.pidfd)
