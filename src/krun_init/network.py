@@ -9,8 +9,9 @@ import posix
 import time
 
 from krun_init import files
-from krun_init.dhcp import apply, keeper, link
+from krun_init.dhcp import apply, link
 from krun_init.dhcp.client import FOREVER, Client
+from krun_init.dhcp.keeper import Keeper
 from krun_init.dhcp.netlink import Netlink
 from krun_init.errors import reason_of
 from krun_init.log import INFO
@@ -19,7 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from krun_init.dhcp.client import Lease
     from krun_init.dhcp.link import Link
     from krun_init.log import Log
     from krun_init.places import Places
@@ -40,15 +40,22 @@ _DUMMY_ADDRESS, _DUMMY_PREFIX = bytes((203, 0, 113, 1)), 24
 _TSI = b"tsi_hijack"
 
 
-def up(words: Mapping[str, str], start: Start, places: Places, log: Log) -> str | None:
-    """Set the network up; nothing of it is ever fatal. Returns the host name that a DHCP server offers."""
+class Network:
+    """What the rest of the boot must know: the host name that a DHCP server offers, and what has to go on."""
+
+    hostname: str | None = None
+    keeper: Keeper | None = None
+
+
+def up(words: Mapping[str, str], start: Start, places: Places, log: Log) -> Network:
+    """Set the network up; nothing of it is ever fatal."""
+    network = Network()
     _bring_up_loopback()
-    name = None
     if start.dhcp or words.get("KRUN_DHCP") == "1":
-        name = _configure(start.dhcp, places, log)
+        _configure(network, start.dhcp, places, log)
     if _exists(_DUMMY, places):
         _set_up_dummy(places, log)
-    return name
+    return network
 
 
 def _bring_up_loopback() -> None:
@@ -72,17 +79,16 @@ def _exists(name: str, places: Places) -> bool:
 # -- DHCP ----------------------------------------------------------------------------------------------------------
 
 
-def _configure(promised: bool, places: Places, log: Log) -> str | None:
+def _configure(network: Network, promised: bool, places: Places, log: Log) -> None:
     """DHCP on eth0, if there is one; its driver is waited for if the host promises one."""
     try:
         eth0 = _find(places.patience if promised else 0.0, places)
-        lease = _acquire(eth0, places, log) if eth0 is not None else None
+        if eth0 is not None:
+            _acquire(network, eth0, places, log)
+        elif promised:
+            log.warn(f"DHCP: there is no {INTERFACE}")
     except OSError as error:
         log.warn(f"DHCP on {INTERFACE}: {reason_of(error)}")
-        return None
-    if eth0 is None and promised:
-        log.warn(f"DHCP: there is no {INTERFACE}")
-    return lease.reply.hostname if lease is not None else None
 
 
 def _find(patience: float, places: Places) -> Link | None:
@@ -100,28 +106,26 @@ def _find(patience: float, places: Places) -> Link | None:
         time.sleep(0.002)
 
 
-def _acquire(eth0: Link, places: Places, log: Log) -> Lease | None:
-    """A lease within the boot, applied, if that is possible; a process for what comes later.
+def _acquire(network: Network, eth0: Link, places: Places, log: Log) -> None:
+    """A lease within the boot, applied, if that is possible.
 
     :raise OSError: this machine cannot have one.
     """
     deadline = time.monotonic() + FOREGROUND
     client = Client(eth0)
-    try:
-        lease = client.acquire(deadline)
-        if lease is not None:
-            trouble = apply.install(eth0, lease.reply, None, places)
-            if trouble:
-                log.warn(f"DHCP on {eth0.name}: {'; '.join(trouble)}")
-        elif client.refused:
-            log.warn(f"DHCP on {eth0.name}: no lease yet: {client.refused}")
-        elif log.control is not None:
-            log.line(INFO, f"DHCP on {eth0.name}: no answer yet")
-        if lease is None or lease.expires != FOREVER:
-            keeper.start(eth0, client, lease, bool(client.refused), places)
-        return lease
-    finally:
+    lease = client.acquire(deadline)
+    if lease is not None:
         client.close()
+        trouble = apply.install(eth0, lease.reply, None, places)
+        if trouble:
+            log.warn(f"DHCP on {eth0.name}: {'; '.join(trouble)}")
+        network.hostname = lease.reply.hostname
+    elif client.refused:
+        log.warn(f"DHCP on {eth0.name}: no lease yet: {client.refused}")
+    elif log.control is not None:
+        log.line(INFO, f"DHCP on {eth0.name}: no answer yet")
+    if lease is None or lease.expires != FOREVER:
+        network.keeper = Keeper(eth0, client, lease, bool(client.refused), places)
 
 
 # -- TSI -----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from krun_init.config import Config
     from krun_init.control import Control
+    from krun_init.dhcp.keeper import Keeper
     from krun_init.places import Places
     from krun_init.start import Start
     from krun_init.timesync import Clock
@@ -95,10 +96,17 @@ def _prepare_relay(ends: Ends, user: User | None, found: dict[str, str]) -> None
 
 
 def run(
-    program: Workload, ends: Ends, signals: int, control: Control | None, grace: float, clock: Clock | None = None
+    program: Workload,
+    ends: Ends,
+    signals: int,
+    control: Control | None,
+    grace: float,
+    clock: Clock | None = None,
+    keeper: Keeper | None = None,
 ) -> Ending:
     """Run the workload until it has ended and its output is with the host.
 
+    :param keeper: what the network still needs, when it is due.
     :raise InitError: it could not be started.
     """
     loop = Loop()
@@ -114,6 +122,8 @@ def run(
             on_closed = control.close_input if control is not None else _nothing
             watch.input = relay.Input(loop, port, ends.pipes[stream], on_closed)
     watch.terminal = ends.terminal
+    if keeper is not None:
+        loop.after("network", keeper.delay(), keeper.start)
     return watch.run(pid)
 
 
@@ -121,8 +131,16 @@ def _nothing() -> None:
     pass
 
 
-def become(program: Workload, ends: Ends, control: Control | None, clock: Clock | None = None) -> Ending:
+def become(
+    program: Workload,
+    ends: Ends,
+    control: Control | None,
+    clock: Clock | None = None,
+    keeper: Keeper | None = None,
+) -> Ending:
     """KRUN_INIT_PID1: be the workload; returns only when that fails."""
+    if keeper is not None:
+        keeper.start()
     if control is not None:
         control.settle()
     ending = launch.become(program, ends.streams(), None if clock is None else clock.heir())

@@ -89,9 +89,11 @@ def main() -> None:
         make_readonly(SPEC["readonly"])
     _linux.signalfd(0)  # as init does: all signals are blocked
     before = time.monotonic()
-    hostname = network.up(SPEC["words"], start, places, Lines())
+    up = network.up(SPEC["words"], start, places, Lines())
     elapsed = time.monotonic() - before
-    print(json.dumps({"elapsed": elapsed, "hostname": hostname, "log": lines}), flush=True)
+    if up.keeper is not None:
+        up.keeper.start()
+    print(json.dumps({"elapsed": elapsed, "hostname": up.hostname, "log": lines}), flush=True)
     for question in sys.stdin:
         answers: dict[str, Any] = {
             "children": lambda: len(children()),

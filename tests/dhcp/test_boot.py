@@ -87,6 +87,19 @@ def test_no_server_is_told_as_no_trouble(machine: Machine) -> None:
     assert [body for kind, body in machine.frames if kind == 5] == [b"\2DHCP on eth0: no answer yet"]
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_there_is_no_process_before_there_is_something_to_do(
+    machine: Machine, server: Scripted, answered: bool
+) -> None:
+    """A fork is dear, and most machines end long before a lease has to be renewed."""
+    if answered:
+        server.answer(MASK)
+    machine.shell("sleep 0.5; /bin/busybox ps | /bin/busybox grep -c pid1[.]py")
+    assert machine.start is not None
+    machine.start["dhcp"] = True
+    assert machine.run().stdout == (b"1\n" if answered else b"2\n")
+
+
 def test_renewal_while_the_workload_runs(machine: Machine, server: Scripted) -> None:
     """The process that renews is not the workload's, and does not hold the end."""
     server.answer(MASK, *SHORT)

@@ -83,7 +83,7 @@ def test_silence_is_asked_into_ever_more_slowly(guest: Guest, server: Scripted) 
 def test_what_goes_on_is_no_part_of_init(guest: Guest, server: Scripted) -> None:
     """Its descriptors and its session are its own, it hears signals, and it ends at once when told to."""
     guest.up()
-    assert guest.ask("descriptors") == [["socket", "socket"]]
+    guest.until(lambda: guest.ask("descriptors") == [["socket", "socket"]], "its sockets alone")
     assert guest.ask("signals") == [["0" * 16, "own session"]]
     server.answer(MASK)
     guest.until(lambda: guest.ask("descriptors") == [[]], "no descriptor while there is nothing to do")

@@ -14,6 +14,7 @@ from krun_init.log import to_console
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from typing import NoReturn
 
     from krun_init.dhcp.client import Lease
     from krun_init.dhcp.link import Link
@@ -26,21 +27,46 @@ PATIENCE = 120.0
 _DESCRIPTORS = "/proc/self/fd"
 
 
-def start(link: Link, seeker: Client, lease: Lease | None, told: bool, places: Places) -> None:
-    """Go on in a child process, which PID 1 reaps as any other.
+class Keeper:
+    """What is left to do for an interface when the boot goes on.
 
-    It knows only the console: the control port is PID 1's. It ends by itself, by a signal, or with the machine.
+    A child process does it, so that it is done whatever becomes of PID 1. To fork costs PID 1 a page fault for
+    everything that it touches afterwards: so it is done late, and in most lives of a machine never.
 
-    :param seeker: goes on looking when there is no lease yet; the caller closes its own copy.
+    :param seeker: goes on looking when there is no lease yet.
     :param told: somebody has been told already why there is none.
-    :raise OSError: there can be no further process.
     """
-    if posix.fork() == 0:
+
+    def __init__(self, link: Link, seeker: Client, lease: Lease | None, told: bool, places: Places) -> None:
+        self._link = link
+        self._seeker = seeker
+        self._lease = lease
+        self._told = told
+        self._places = places
+
+    def delay(self) -> float:
+        """Seconds until there is something to do."""
+        return max(0.0, self._lease.renew - time.monotonic()) if self._lease is not None else 0.0
+
+    def start(self) -> None:
+        """Do it in a child process, which PID 1 reaps as any other. Never fails: the console is told.
+
+        The child knows only the console: the control port is PID 1's. It ends by itself, by a signal, or with the
+        machine.
+        """
         try:
-            _leave(() if lease else seeker.descriptors())
-            keep(link, seeker, lease, told, places)
+            if posix.fork() == 0:
+                self._be_the_child()
         except OSError as error:
-            _warn(link, f"given up: {reason_of(error)}")
+            _warn(self._link, f"given up: {reason_of(error)}")
+        self._seeker.close()
+
+    def _be_the_child(self) -> NoReturn:
+        try:
+            _leave(() if self._lease is not None else self._seeker.descriptors())
+            keep(self._link, self._seeker, self._lease, self._told, self._places)
+        except OSError as error:
+            _warn(self._link, f"given up: {reason_of(error)}")
         except BaseException as error:
             to_console(describe(error))
         finally:
