@@ -196,7 +196,7 @@ def _show(path: str, left: int) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        raise InitError(f"block root: no place for {path}: {reason_of(error)}") from None
+        raise InitError(f"block root: {path} cannot be made for a file to be shown there: {reason_of(error)}") from None
     try:
         _linux.mount(f"/proc/self/fd/{left}{path}", path, None, mounts.BIND)
     except OSError as error:

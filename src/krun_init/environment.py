@@ -63,14 +63,18 @@ def compose(words: Mapping[str, str], kernel: Mapping[str, str], start: Start, c
 
 
 def set_hostname(
-    sethostname: Callable[[str], None], variables: Mapping[str, str], start: Start, config: Config
+    sethostname: Callable[[str], None],
+    variables: Mapping[str, str],
+    start: Start,
+    config: Config,
+    offered: str | None = None,
 ) -> None:
-    """Name the machine: start data, then the config, then HOSTNAME, else localhost.
+    """Name the machine: start data, then the config, then HOSTNAME, then what DHCP offers, else localhost.
 
     :param sethostname: the kernel's call.
     :raise InitError: the kernel does not take the name.
     """
-    name = start.hostname or config.hostname or variables.get("HOSTNAME") or "localhost"
+    name = start.hostname or config.hostname or variables.get("HOSTNAME") or offered or "localhost"
     try:
         sethostname(name)
     except OSError as error:

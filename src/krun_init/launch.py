@@ -22,16 +22,22 @@ def spawn(program: Workload, streams: tuple[int, int, int], session: int, termin
     return _start(_linux.spawn, program, streams, session, terminal)
 
 
-def become(program: Workload, streams: tuple[int, int, int]) -> int | Ending:
+def become(program: Workload, streams: tuple[int, int, int], heir: Callable[[], None] | None = None) -> int | Ending:
     """Execute the program in this process (KRUN_INIT_PID1); returns only when that fails.
 
+    :param heir: goes on here in our place, in a child (`_linux.execute`).
     :raise InitError: a step before the execution failed.
     """
-    return _start(_linux.execute, program, streams, SAME_SESSION, -1)
+    return _start(_linux.execute, program, streams, SAME_SESSION, -1, heir=heir)
 
 
 def _start(
-    function: Callable[..., int], program: Workload, streams: tuple[int, int, int], session: int, terminal: int
+    function: Callable[..., int],
+    program: Workload,
+    streams: tuple[int, int, int],
+    session: int,
+    terminal: int,
+    **more: Callable[[], None] | None,
 ) -> int | Ending:
     user = program.user
     try:
@@ -49,6 +55,7 @@ def _start(
             umask=-1 if user is None else user.umask,
             capabilities=program.capabilities,
             no_new_privs=program.no_new_privs,
+            **more,
         )
     except OSError as error:
         if error.filename == "execute":

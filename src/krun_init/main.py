@@ -21,6 +21,7 @@ from krun_init import (
     start,
     streams,
     switches,
+    timesync,
     watch,
     workload,
 )
@@ -88,20 +89,22 @@ class Guest:
         run(mounts.share_root)
         run(entropy.credit, data.seed, places.random, log)
         run(session.begin, not data.terminal and data.streams != "relay")
-        run(network.up, self.words, log)
+        net = run(network.up, self.words, data, places, log)
         conf = run(config.read, self.words.get("KRUN_CONFIG", places.config), log)
         run(mounts.volumes, data.volumes, places)
         run(mounts.tmpfs, data.tmpfs + conf.tmpfs, places)
         variables = run(environment.compose, self.words, self.kernel_variables, data, conf)
-        run(environment.set_hostname, _linux.sethostname, variables, data, conf)
+        run(environment.set_hostname, _linux.sethostname, variables, data, conf, net.hostname)
         run(workload.enter, posix.chdir, data.workdir or self.words.get("KRUN_WORKDIR") or conf.workdir)
         program = run(workload.compose, self.words, self.argv[1:], variables, data, conf, log)
         pid1 = data.pid1 or self.words.get("KRUN_INIT_PID1", "").startswith("1")
         ends = run(streams.prepare, data, conf, program.user, found, places, pid1)
+        clock = run(timesync.start, found, places, log, pid1) if switches.TIMESYNC else None
         self.trace.report(log)
         if pid1:
-            return streams.become(program, ends, log.control)
-        return streams.run(program, ends, self.signals, log.control, data.grace_ms / 1000)
+            return streams.become(program, ends, log.control, clock, net.keeper)
+        grace = data.grace_ms / 1000
+        return streams.run(program, ends, self.signals, log.control, grace, clock, net.keeper)
 
     def open_control(self, found: dict[str, str]) -> None:
         """Greet the host, if it has a control port."""

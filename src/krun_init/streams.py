@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from krun_init.config import Config
     from krun_init.control import Control
+    from krun_init.dhcp.keeper import Keeper
     from krun_init.places import Places
     from krun_init.start import Start
+    from krun_init.timesync import Clock
     from krun_init.user import User
     from krun_init.workload import Workload
 
@@ -93,13 +95,22 @@ def _prepare_relay(ends: Ends, user: User | None, found: dict[str, str]) -> None
         ends.workload[stream], ends.pipes[stream] = (writer, reader) if stream else (reader, writer)
 
 
-def run(program: Workload, ends: Ends, signals: int, control: Control | None, grace: float) -> Ending:
+def run(
+    program: Workload,
+    ends: Ends,
+    signals: int,
+    control: Control | None,
+    grace: float,
+    clock: Clock | None = None,
+    keeper: Keeper | None = None,
+) -> Ending:
     """Run the workload until it has ended and its output is with the host.
 
+    :param keeper: what the network still needs, when it is due.
     :raise InitError: it could not be started.
     """
     loop = Loop()
-    watch = Watch(loop, signals, control, grace)
+    watch = Watch(loop, signals, control, grace, clock)
     pid = launch.spawn(program, ends.streams(), ends.session, ends.control_terminal)
     ends.close_workload()
     if isinstance(pid, Ending):
@@ -111,6 +122,8 @@ def run(program: Workload, ends: Ends, signals: int, control: Control | None, gr
             on_closed = control.close_input if control is not None else _nothing
             watch.input = relay.Input(loop, port, ends.pipes[stream], on_closed)
     watch.terminal = ends.terminal
+    if keeper is not None:
+        loop.after("network", keeper.delay(), keeper.start)
     return watch.run(pid)
 
 
@@ -118,9 +131,17 @@ def _nothing() -> None:
     pass
 
 
-def become(program: Workload, ends: Ends, control: Control | None) -> Ending:
+def become(
+    program: Workload,
+    ends: Ends,
+    control: Control | None,
+    clock: Clock | None = None,
+    keeper: Keeper | None = None,
+) -> Ending:
     """KRUN_INIT_PID1: be the workload; returns only when that fails."""
+    if keeper is not None:
+        keeper.start()
     if control is not None:
         control.settle()
-    ending = launch.become(program, ends.streams())
+    ending = launch.become(program, ends.streams(), None if clock is None else clock.heir())
     return ending if isinstance(ending, Ending) else Ending(SETUP_FAILED, 0, "execute returned")

@@ -53,6 +53,17 @@ def disk_name(index: int) -> str:
     return f"vd{chr(ord('a') + index)}"
 
 
+def disk_place(device: str) -> tuple[int, int] | None:
+    """Return which disk and which partition of it (0: all of it) a name like `/dev/vda2` means; None: no such name."""
+    name = device.removeprefix("/dev/")
+    letter, number = name[2:3], name[3:]
+    if name[:2] != "vd" or not "a" <= letter <= "z" or (number and not (number.isascii() and number.isdigit())):
+        return None
+    if number.startswith("0") or len(number) > 3:
+        return None
+    return ord(letter) - ord("a"), int(number or "0")
+
+
 @record(frozen=True, slots=True, kw_only=True)
 class Machine:
     """Everything an engine must know to start a VM; nothing about what the VM is to do (that is the start data).

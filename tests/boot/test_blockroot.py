@@ -48,7 +48,7 @@ def test_a_partition_is_the_root(vm_once: Vm, disk: Path, tmp_path: Path, label:
     assert (result.code, result.out, result.err) == (3, b"from the disk\n", b"")
 
 
-@pytest.mark.parametrize("kind", ["xfs", "btrfs", "ext2"])
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
 def test_the_type_is_found_by_trying(vm: Vm, content: Path, tmp_path: Path, kind: str) -> None:
     """The host reads the superblock, so that the guest has the module; which one it is the guest finds out itself."""
     image = images.make(tmp_path / "image", kind, content)
@@ -69,11 +69,11 @@ def test_the_second_disk_may_be_the_root(vm_once: Vm, disk: Path, tmp_path: Path
     ("options", "reason"),
     [
         (["--root-disk", "vda", "--root-fstype", "xfs"], b"cannot mount block root /dev/vda as xfs"),
-        (["--root-disk", "vda", "--root-fstype", "klingon"], b"as klingon: this kernel has no such file system"),
+        (["--root-disk", "vda", "--root-fstype", "klingon"], b"this kernel has no file system klingon"),
         (["--root-disk", "vda", "--root-options", "bogus=1"], b"with options 'bogus=1'"),
         (["--root-disk", "vda", "--root-fstype", "ext4", "--root-options", "bogus=1"], b"options 'bogus=1'"),
         (["--root-disk", "vdb"], b"vdb"),
-        (["--root-disk", "vda1"], b"vda1"),
+        (["--root-disk", "vda1"], b"has no partition 1"),
     ],
 )
 def test_what_cannot_be_the_root(vm_once: Vm, disk: Path, options: list[str], reason: bytes) -> None:
@@ -110,10 +110,11 @@ def test_a_read_only_disk(vm: Vm, content: Path, tmp_path: Path) -> None:
     """The image keeps every bit, and the guest is told so instead of failing to boot."""
     for name in ("dev", "proc", "sys"):
         (content / name).mkdir()
+    (content / "tool").touch()  # a place for the file that every boot test brings along
     image = images.make(tmp_path / "image", "ext4", content)
     before = image.read_bytes()
     result = vm.run(*shell("cat /marker; echo x > /new", "--disk", f"{image}:ro", "--root-disk", "vda"))
-    assert result.out == b"from the disk\n"
+    assert result.out == b"from the disk\n", result
     assert result.code != 0
     assert b"Read-only file system" in result.err
     assert b"write-protected" in result.err
@@ -140,6 +141,12 @@ def test_what_was_synced_survives_the_engine(vm: Vm, disk: Path) -> None:
     assert (result.code, result.out) == (0, b"from the disk\n")
 
 
+def test_a_read_only_disk_has_no_place_for_more_files(vm_once: Vm, disk: Path) -> None:
+    result = vm_once.run(*shell("exit 0", "--disk", f"{disk}:ro", "--root-disk", "vda", "--text", "/etc/motd=x"))
+    assert result.code == 125
+    assert b"Read-only file system" in result.err
+
+
 def test_files_of_the_host_are_shown_over_the_disk(vm_once: Vm, disk: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("secret\n")
     options = ("--disk", disk, "--root-disk", "vda", "--text", "/etc/motd=hello", "--text", "/marker=over")
@@ -151,7 +158,7 @@ def test_files_of_the_host_are_shown_over_the_disk(vm_once: Vm, disk: Path, tmp_
     assert images.content_of(disk, "/etc/motd") == b""  # a place to show it, no copy
 
 
-def test_a_disk_named_like_the_root_tag_is_refused(vm_once: Vm, disk: Path) -> None:
+def test_a_root_disk_needs_a_disk(vm_once: Vm) -> None:
     result = vm_once.run(*shell("exit 0", "--root-disk", "vda"))
     assert result.code == 125
     assert b"--disk" in result.err

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.boot.vm import Script, Vm, descendants, engine_process, finish, read_line
+from tests.disk import make
 from tests.sandbox.prison import wait_until_gone
+from tests.sandbox.servants import status
 from tests.support.command import Pykrun
 
 MIB = 1 << 20
@@ -93,15 +95,12 @@ def test_discard_and_zeros(vm: Vm, folder: Path) -> None:
 
 
 def test_partitions(vm: Vm, folder: Path) -> None:
-    if shutil.which("sfdisk", path=f"{os.environ['PATH']}:/sbin:/usr/sbin") is None:
-        pytest.skip("no sfdisk on PATH (apt-get install fdisk)")
     tables = {
         "mbr": "label: dos\n2048,2048,L\n4096,8192,E\n6144,1024,L\n",  # the fifth is a logical one
         "gpt": "label: gpt\n2048,2048,L\n4096,1024,L\n",
     }
     for name, text in tables.items():
-        disk = image(folder / name, 16 * MIB)
-        subprocess.run(["/sbin/sfdisk", "-q", str(disk)], input=text.encode(), check=True, timeout=60)
+        make.partitioned(folder / name, 16 * MIB, text)
     script = Script()
     wanted = {"vda1": MIB, "vda5": MIB // 2, "vdb1": MIB, "vdb2": MIB // 2}
     sizes = {name: script.call("devinfo", f"/dev/{name}") for name in wanted}
@@ -201,3 +200,125 @@ def test_a_block_device_of_the_host(vm: Vm, folder: Path) -> None:
     assert content[4096:12288] == b"L" * 8192
     assert content[MIB : 2 * MIB] == bytes(MIB)
     assert content[2 * MIB :] == b"l" * 2 * MIB
+
+
+def qcow2(path: Path, size: int) -> Path:
+    make.tool("qemu-img", "create", "-q", "-f", "qcow2", path, str(size))
+    return path
+
+
+def as_raw(path: Path) -> bytes:
+    """What a guest finds in a qcow2 image."""
+    make.tool("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, path.with_suffix(".raw"))
+    return path.with_suffix(".raw").read_bytes()
+
+
+def test_qcow2(vm: Vm, folder: Path) -> None:
+    """There and back, also what was never flushed; a raw disk beside it; discard gives room back."""
+    disk, raw = qcow2(folder / "disk.qcow2", 64 * MIB), image(folder / "raw", MIB)
+    options = ("--disk-format", "qcow2", "--disk", str(disk), "--disk-format", "raw", "--disk", str(raw))
+    script = Script()
+    infos = [script.call("devinfo", f"/dev/{name}") for name in ("vda", "vdb")]
+    cache = script.read("/sys/block/vda/queue/write_cache")
+    script.call("pour", "/dev/vda", str(MIB), str(8 * MIB), "0x71")
+    script.call("pour", "/dev/vdb", "0", "512", "0x72")
+    write = script.call("write", "/dev/vda", "never flushed")
+    vm.script(script, *options)
+    assert [info.data for info in infos] == [b"%d 512" % (64 * MIB), b"%d 512" % MIB]
+    assert cache.data == b"write back\n"
+    assert (script.outcomes[3].value, write.value) == (0, 13)
+    content = as_raw(disk)
+    assert content[:13] == b"never flushed"
+    assert content[MIB:] == b"q" * 8 * MIB + bytes(55 * MIB)
+    assert raw.read_bytes()[:512] == b"r" * 512
+    script = Script()
+    again = script.call("pread", "/dev/vda", str(9 * MIB - 2), "4")
+    discard = script.call("discard", "/dev/vda", str(MIB), str(8 * MIB))
+    before = disk.stat().st_blocks
+    vm.script(script, *options)
+    assert (again.data, discard.value) == (b"qq\0\0", 0)
+    assert as_raw(disk)[MIB:] == bytes(63 * MIB)
+    assert disk.stat().st_blocks <= before - 8 * MIB // 512
+    make.tool("qemu-img", "check", "-q", disk)
+
+
+def test_what_was_synced_is_in_the_qcow2_image(vm: Vm, folder: Path) -> None:
+    disk = qcow2(folder / "disk.qcow2", 8 * MIB)
+    options = ("--disk-format", "qcow2", "--disk", str(disk))
+    process = vm.start(*options, "--", "/tool", "synced", "/dev/vda", str(3 * MIB), "0x73")
+    assert read_line(process) == b"synced\n"
+    victim = storage_daemons(process)[0] if vm.engine == "uml" else engine_process(process, vm.engine).pid
+    os.kill(victim, signal.SIGKILL)
+    assert finish(process).code == 125
+    assert as_raw(disk) == b"s" * 3 * MIB + bytes(5 * MIB)
+
+
+def storage_daemons(process: subprocess.Popen[bytes]) -> list[int]:
+    return [entry.pid for entry in descendants(process.pid) if entry.command.startswith(b"qemu-storage-daemon\0")]
+
+
+@pytest.mark.uml
+@pytest.mark.parametrize("victim", ["supervisor", "daemon", "engine"])
+def test_whoever_is_killed_nothing_is_left_of_qcow2(tool: Path, run_pykrun: Pykrun, folder: Path, victim: str) -> None:
+    vm = Vm("uml", tool, run_pykrun)
+    disk = qcow2(folder / "disk.qcow2", 8 * MIB)
+    options = ("--disk-format", "qcow2", "--disk", str(disk))
+    process = vm.start(*options, "--", "/tool", "synced", "/dev/vda", "512", "1")
+    assert read_line(process) == b"synced\n"
+    family = [entry.pid for entry in descendants(process.pid)]
+    (daemon,) = storage_daemons(process)
+    pid = {"supervisor": process.pid, "daemon": daemon, "engine": engine_process(process, "uml").pid}
+    os.kill(pid[victim], signal.SIGKILL)
+    result = finish(process)
+    if victim == "daemon":
+        assert result.code == 125
+        assert result.err.startswith(f"pykrun: disk vda, '{disk}': ".encode())
+    for other in family:
+        wait_until_gone(other)
+    make.tool("qemu-img", "check", "-q", disk)
+
+
+@pytest.mark.uml
+@pytest.mark.root
+def test_the_qcow2_daemon_sees_its_image_alone(tool: Path, run_pykrun: Pykrun, folder: Path) -> None:
+    vm = Vm("uml", tool, run_pykrun)
+    disk = qcow2(folder / "disk.qcow2", 8 * MIB)
+    os.chown(disk, 12345, 12346)
+    options = ("--disk-format", "qcow2", "--disk", str(disk))
+    process = vm.start(*options, "--", "/tool", "synced", "/dev/vda", "512", "1")
+    assert read_line(process) == b"synced\n"
+    (daemon,) = storage_daemons(process)
+    found = status(daemon)
+    assert (found["Uid"].split(), found["Gid"].split()) == (["12345"] * 4, ["12346"] * 4)
+    assert {found[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
+    assert os.listdir(f"/proc/{daemon}/root/files") == ["image"]
+    assert sorted(os.listdir(f"/proc/{daemon}/root/room")) == ["disk"]
+    process.terminate()
+    finish(process)
+
+
+@pytest.mark.uml
+def test_without_the_storage_daemon(tool: Path, run_pykrun: Pykrun, folder: Path) -> None:
+    for name in ("linux.uml", "true"):
+        (folder / name).symlink_to(shutil.which(name) or name)
+    disk = qcow2(folder / "disk.qcow2", MIB)
+    result = run_pykrun(
+        ["run", "--engine", "uml", "--disk", str(disk), "--disk-format", "qcow2", "--", "/x"],
+        env={"PATH": str(folder)},
+    )
+    assert result.returncode == 125
+    assert result.stderr.decode().splitlines() == [
+        "pykrun: qcow2 disks on User Mode Linux need qemu-storage-daemon "
+        "(install qemu-system-common, or use --engine qemu; `pykrun doctor` tells more)"
+    ]
+
+
+def test_a_damaged_qcow2_image(vm: Vm, folder: Path) -> None:
+    """The header is sound, the table that it names is not: QEMU's to find out, ours to say."""
+    disk = qcow2(folder / "disk.qcow2", 8 * MIB)
+    with open(disk, "r+b") as file:
+        file.seek(40)
+        file.write((1000).to_bytes(8, "big"))  # in the middle of a cluster
+    result = vm.run("--disk-format", "qcow2", "--disk", str(disk), "--", "/tool", "exit", "0")
+    assert result.code == 125
+    assert b"L1 table" in result.err or b"l1" in result.err.lower(), result

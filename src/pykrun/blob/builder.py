@@ -22,7 +22,7 @@ ATTEMPTS = 3
 REPLACED = (f"{MODULE}=switches",)
 """Modules that are not taken from the package as they are, and the file in the build's folder that is."""
 
-KEPT = 8
+KEPT = 24
 """Blobs of older sources that stay in the cache."""
 
 

@@ -23,6 +23,8 @@ Standard output and error of the command are this command's, byte for byte and a
 examples:
   pykrun run --file /hello=./hello-static -- /hello world
   pykrun run --file /bin/sh=/bin/busybox --secret /key=./key.pem -- /bin/sh -c 'cat /key'
+  pykrun run --disk data.img --disk tools.img:ro --file /prog=./prog -- /prog
+  pykrun run --disk debian.img --root-disk /dev/vda1 -- /bin/bash
   pykrun run --engine qemu --cpus 2 --text /etc/motd=hi --file /prog=./prog -- /prog
 """
 
@@ -48,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("raw", "qcow2"),
         help="of the --disk options that follow; after the last of them: of those before it (raw)",
     )
+    disks.add_argument("--root-disk", metavar="DEVICE", help="boot into that disk or partition of the guest: vda, vda2")
+    disks.add_argument("--root-fstype", metavar="TYPE", help="its file system (what the guest finds there)")
+    disks.add_argument("--root-options", metavar="OPTIONS", help="mount options: ro,noatime")
     work = parser.add_argument_group("the command and its surroundings")
     work.add_argument("-e", "--env", action="append", default=[], metavar="K=V", help="a variable; K alone copies ours")
     work.add_argument("--env-file", action="append", default=[], metavar="FILE", help="lines of K=V")
@@ -140,6 +145,9 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         user=None if arguments.user is None else values.user(arguments.user),
         rlimits=[values.rlimit(text) for text in arguments.rlimit],
         terminal=terminal,
+        root_device=values.root_disk(arguments.root_disk, arguments.root_fstype, arguments.root_options),
+        root_fstype=values.file_system(arguments.root_fstype),
+        root_options=arguments.root_options,
     )
     return Plan(
         root=collect_entries(arguments, Root()),

@@ -7,11 +7,11 @@ import os
 import stat
 
 from pykrun.disk.lock import lock
+from pykrun.disk.qcow2 import MAGIC, Qcow2
 from pykrun.errors import UsageError
 from pykrun.machine import Disk
 
 SECTOR = 512
-QCOW2_MAGIC = b"QFI\xfb"
 
 
 def open_image(path: str, *, read_only: bool = False, format: str = "raw", serial: str = "") -> Disk:
@@ -22,7 +22,7 @@ def open_image(path: str, *, read_only: bool = False, format: str = "raw", seria
     """
     descriptor = _open(path, read_only)
     try:
-        size = _size(path, descriptor)
+        size = _size(path, descriptor) if format == "raw" else Qcow2(descriptor, path).size
         if not lock(descriptor, read_only=read_only):
             raise UsageError(
                 f"disk {path!r} is in use, by another VM perhaps",
@@ -32,6 +32,13 @@ def open_image(path: str, *, read_only: bool = False, format: str = "raw", seria
         os.close(descriptor)
         raise
     return Disk(descriptor=descriptor, path=path, size=size, read_only=read_only, format=format, serial=serial)
+
+
+def doubts(disk: Disk) -> str:
+    """Return what is suspicious about an image that was opened; empty when nothing is."""
+    if disk.format == "raw" and os.pread(disk.descriptor, len(MAGIC), 0) == MAGIC:
+        return f"disk {disk.path!r} looks like a qcow2 image, the guest sees it as it is (--disk-format qcow2)"
+    return ""
 
 
 def _open(path: str, read_only: bool) -> int:
@@ -76,10 +83,13 @@ def _size(path: str, descriptor: int) -> int:
     """Return the bytes that the guest will see."""
     size = os.lseek(descriptor, 0, os.SEEK_END)
     if size == 0:
-        raise UsageError(f"disk {path!r} is empty", f"`truncate -s 1G {path}` gives it a size")
+        raise UsageError(f"disk {path!r} is empty", f"`truncate -s 1G {path}` gives a file a size")
     if size % SECTOR:
+        is_qcow2 = os.pread(descriptor, len(MAGIC), 0) == MAGIC
         raise UsageError(
             f"disk {path!r} has {size} bytes, which is no multiple of {SECTOR}",
-            f"`truncate -s %{SECTOR} {path}` fills it up with zeros",
+            "it looks like --disk-format qcow2"
+            if is_qcow2
+            else f"`truncate -s %{SECTOR} {path}` fills it up with zeros",
         )
     return size

@@ -76,6 +76,7 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
         ports={name: wires.outside[f"port{i}"] for i, name in enumerate(machine.ports)},
         terminal=wires.outside.get("terminal"),
         control=wires.outside["qmp"],
+        keeps_tables=any(disk.format == "qcow2" and not disk.read_only for disk in machine.disks),
         inmate=inmate,
     )
 

@@ -9,6 +9,9 @@ import socket
 from pykrun.record import record
 from pykrun.sandbox import Ended, Inmate, Isolation, signal_name
 
+QUIT = b'{"execute":"qmp_capabilities"}{"execute":"quit"}'
+"""QMP: end in order. What nobody reads then, a greeting, two answers and an event, fits into any socket's buffer."""
+
 
 class Endpoint:
     """Our end of one vhost-user device: a socket that is connected, or one that the engine will connect to.
@@ -69,6 +72,7 @@ class Running:
     :ivar terminal: the same for hvc0.
     :ivar control: QMP, for a later control of devices; None where there is none. Nothing reads it, and nothing has to:
         QEMU greets, and says no more before its capabilities were negotiated.
+    :ivar keeps_tables: the engine itself has parts of an image in memory, which it writes when it quits (qcow2).
     """
 
     engine: str
@@ -80,6 +84,7 @@ class Running:
     ports: dict[str, socket.socket]
     terminal: socket.socket | None
     control: socket.socket | None
+    keeps_tables: bool = False
     inmate: Inmate
 
     @property
@@ -104,6 +109,19 @@ class Running:
     def kill(self) -> None:
         """End the VM now, with everything in it. Returns at once; `pidfd` becomes readable."""
         self.inmate.kill()
+
+    def quit(self) -> bool:
+        """Ask the engine to write what it holds and end; False when it has nothing to write: kill it.
+
+        Returns at once; `pidfd` becomes readable, unless the engine is no longer what it was.
+        """
+        if self.control is None or not self.keeps_tables:
+            return False
+        try:
+            self.control.send(QUIT, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        return True
 
     def reap(self) -> Ended | None:
         """Return how it ended when `pidfd` is readable, None before. `Ended.error` says why it never ran."""

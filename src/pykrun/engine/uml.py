@@ -72,10 +72,14 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
 
     :param measure_lpj: measure and use `lpj=` (once per machine; off while it is being measured).
     :raise UsageError: a kernel parameter that cannot be.
-    :raise MissingError: the kernel is not there.
+    :raise MissingError: the kernel is not there, or what serves the disks' format.
     """
     if not os.access(machine.kernel.image, os.X_OK):
         raise MissingError(f"{machine.kernel.image} is no program", "install user-mode-linux or name one with --kernel")
+    if any(disk.format != "raw" for disk in machine.disks):
+        from pykrun.engine import storage
+
+        storage.find()
     listeners = {f"fs{index}": socket.socket(socket.AF_UNIX) for index in range(len(machine.shares))}
     if machine.ports or machine.console:
         listeners["console"] = socket.socket(socket.AF_UNIX)

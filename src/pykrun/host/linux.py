@@ -39,6 +39,10 @@ MOUNT_ATTR_NOSUID = 0x2
 AT_FDCWD = -100
 AT_RECURSIVE = 0x8000
 
+TFD_TIMER_ABSTIME = 1
+TFD_TIMER_CANCEL_ON_SET = 2
+_TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
+
 ADDR_NO_RANDOMIZE = 0x0004_0000
 
 _PR_SET_PDEATHSIG = 1
@@ -154,6 +158,22 @@ def unmount(path: str, flags: int = 0) -> None:
 def fallocate(descriptor: int, mode: int, offset: int, size: int) -> None:
     """fallocate(2) with a mode, FALLOC_FL_...; `os.posix_fallocate` has none."""
     system_call("fallocate", descriptor, mode, offset, size)
+
+
+def timerfd_create(clock: int) -> int:
+    """timerfd_create(2), non-blocking and close-on-exec."""
+    return system_call("timerfd_create", clock, _TFD_FLAGS)
+
+
+def timerfd_settime(descriptor: int, flags: int, due: int) -> None:
+    """Let the timer expire once.
+
+    :param flags: TFD_TIMER_...
+    :param due: nanoseconds, by its clock or from now.
+    """
+    seconds, rest = divmod(due, 1_000_000_000)
+    record = b"".join(word.to_bytes(8, "little") for word in (0, 0, seconds, rest))  # struct itimerspec
+    system_call("timerfd_settime", descriptor, flags, record, None)
 
 
 def set_parent_death_signal(number_: int) -> None:

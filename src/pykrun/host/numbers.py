@@ -170,6 +170,8 @@ _TABLE: dict[str, tuple[int | None, int | None]] = {
     "symlinkat": (266, 36),
     "syncfs": (306, 267),
     "syslog": (103, 116),
+    "timerfd_create": (283, 85),
+    "timerfd_settime": (286, 86),
     "umask": (95, 166),
     "umount2": (166, 39),
     "unlinkat": (263, 35),

@@ -66,8 +66,14 @@ def die_with(supervisor: int) -> None:
         raise Refused("the supervisor is gone")
 
 
-def choose_identity(level: str, caller: tuple[int, int]) -> int | None:
-    """The id to drop to; None keeps the own one, which is no privilege in a user namespace that maps no other.
+Identity = tuple[int, int] | None
+"""User and group to become; None keeps the own ones."""
+
+
+def choose_identity(level: str, caller: tuple[int, int], wanted: Identity = None) -> Identity:
+    """Choose an id that owns nothing, or the wanted one; None where only the own one is to be had.
+
+    In a user namespace that maps no other one, the own id is no privilege.
 
     :param caller: user and group id of the supervisor; in a new user namespace they cannot be asked for.
     """
@@ -82,11 +88,15 @@ def choose_identity(level: str, caller: tuple[int, int]) -> int | None:
         return None
     if os.geteuid() != 0 or not _may_change_ids():
         return None
-    identity = _UNALLOCATED_IDS + _host_pid()
-    return identity if _is_mapped(identity) else _NOBODY if _is_mapped(_NOBODY) else None
+    fresh = _UNALLOCATED_IDS + _host_pid()
+    choices = (fresh, fresh), (_NOBODY, _NOBODY)
+    for user, group in choices if wanted is None else (wanted,):
+        if _is_mapped("uid_map", user) and _is_mapped("gid_map", group):
+            return user, group
+    return None
 
 
-def drop_privileges(identity: int | None) -> None:
+def drop_privileges(identity: Identity) -> None:
     """Become nobody in particular, for good: no capabilities, no core file, closed to other processes.
 
     :param identity: what `choose_identity` said.
@@ -95,9 +105,10 @@ def drop_privileges(identity: int | None) -> None:
     os.umask(0o077)
     linux.drop_bounding_set()
     if identity is not None:
+        user, group = identity
         os.setgroups([])
-        os.setresgid(identity, identity, identity)
-        os.setresuid(identity, identity, identity)
+        os.setresgid(group, group, group)
+        os.setresuid(user, user, user)
     linux.drop_capabilities()
     linux.set_no_new_privileges()
     linux.set_dumpable(False)  # our memory is a copy of the supervisor's
@@ -119,15 +130,11 @@ def _may_change_ids() -> bool:
     return int(words[words.index("CapEff:") + 1], 16) & needed == needed
 
 
-def _is_mapped(identity: int) -> bool:
-    """Whether a user and group id exists in this user namespace."""
-
-    def within(name: str) -> bool:
-        with open(f"/proc/self/{name}") as file:
-            rows = [list(map(int, line.split())) for line in file]
-        return any(first <= identity < first + count for first, _, count in rows)
-
-    return within("uid_map") and within("gid_map")
+def _is_mapped(name: str, identity: int) -> bool:
+    """Whether an id exists in this user namespace; `name` is `uid_map` or `gid_map`."""
+    with open(f"/proc/self/{name}") as file:
+        rows = [list(map(int, line.split())) for line in file]
+    return any(first <= identity < first + count for first, _, count in rows)
 
 
 def _host_pid() -> int:

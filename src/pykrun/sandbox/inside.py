@@ -97,7 +97,7 @@ class _Keeper:
 
     def run(self) -> NoReturn:
         self._live_and_die_with_supervisor()
-        self.identity = choose_identity(self.level, self.caller)
+        self.identity = choose_identity(self.level, self.caller, self.jail.identity)
         if self.level != REDUCED:
             try:
                 self._private_root()
@@ -142,7 +142,13 @@ class _Keeper:
             self._bind(str(file), root + FILES + name, made)
         for folder in ("/tmp", WORK.rstrip("/")):
             os.makedirs(root + folder, 0o755, exist_ok=True)
+        for name in self.jail.images:
+            _make_place(root + FILES + name, made)
         _make_read_only(root, self.bound)
+        for name, (path, descriptor) in self.jail.images.items():
+            linux.mount(path, root + FILES + name, None, linux.MS_BIND)
+            if not os.path.samestat(os.stat(root + FILES + name), os.fstat(descriptor)):
+                raise Refused(f"{path} has become another file")
         work = root + WORK
         self._mount_work(work.rstrip("/"))
         self._furnish(work)
@@ -150,13 +156,7 @@ class _Keeper:
 
     def _bind(self, source: str, target: str, made: set[str]) -> None:
         """Make `source` appear at `target`, which is created as what `source` is; `made` are folders that exist."""
-        is_folder = stat.S_ISDIR(os.stat(source).st_mode)
-        parent = target if is_folder else os.path.dirname(target)
-        if parent not in made:
-            os.makedirs(parent, 0o755, exist_ok=True)
-            made.add(parent)
-        if not is_folder:
-            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        _make_place(target, made, is_folder=stat.S_ISDIR(os.stat(source).st_mode))
         linux.mount(source, target, None, linux.MS_BIND)
         self.bound.append(target)
 
@@ -177,7 +177,7 @@ class _Keeper:
             except PermissionError:  # a container's root
                 pass
             else:
-                os.chown(target, self.identity, self.identity)
+                os.chown(target, *self.identity)
                 return
         self._bind(source, target, made)
 
@@ -203,6 +203,9 @@ class _Keeper:
             number = len(self.jail.descriptors) + len(self.passed)
             self.passed.append(descriptor)
             self.names.append((FILES + name, f"/proc/self/fd/{number}"))
+        for name, (image, _descriptor) in self.jail.images.items():
+            os.symlink(image, self.folder + name)
+            self.names.append((FILES + name, self.folder + name))
 
     def _furnish(self, work: str) -> None:
         """Folders and sockets of the writable place, owned by who will use them."""
@@ -216,9 +219,12 @@ class _Keeper:
             listener.bind(name)
             listener.listen(1)
             owned.append(work + name)
+        for name, client in self.jail.connected.items():
+            os.chdir(work)
+            client.connect(name)
         if self.identity is not None:
             for path in owned:
-                os.chown(path, self.identity, self.identity)
+                os.chown(path, *self.identity)
 
     # The program
 
@@ -302,6 +308,16 @@ class _Keeper:
                 _kill(child)
         remove_tree(self.folder)
         return signal.SIGKILL if status is None else status
+
+
+def _make_place(target: str, made: set[str], *, is_folder: bool = False) -> None:
+    """Make an empty file or folder to mount something on, and the folders above it that are not in `made`."""
+    parent = target if is_folder else os.path.dirname(target)
+    if parent not in made:
+        os.makedirs(parent, 0o755, exist_ok=True)
+        made.add(parent)
+    if not is_folder:
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
 def _make_read_only(root: str, bound: list[str]) -> None:

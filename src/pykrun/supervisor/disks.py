@@ -1,4 +1,4 @@
-"""The disks of a VM whose engine has none of its own: a server in a process of its own for each."""
+"""The disks of a VM whose engine has none of its own: a process for each, ours for raw images, QEMU's for qcow2."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ from pykrun.sandbox.servant import Servant, Service, serve
 from pykrun.vhost_user import UML_FEATURES, Backend
 from pykrun.virtio.block import BlockDevice
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from socket import socket
+
+    from pykrun.engine.storage import StorageDaemon
+
+BROKEN = "the guest broke a protocol: "
+_LAST_WORDS = 1.0  # seconds that a server which hung up has for its end
+
 
 class DiskServers:
     """What serves the disks.
@@ -26,40 +35,72 @@ class DiskServers:
         self._loop = loop
         self._on_end = on_end
         self._stack = ExitStack()
-        self._servants: list[Servant] = []
+        self._servers: list[Servant | StorageDaemon] = []
 
     def start(self, running: Running, disks: tuple[Disk, ...], wish: Wish) -> None:
         """Start a server for each of the engine's endpoints.
 
         :raise SandboxError: the required isolation is not to be had.
         :raise EngineError: the host can run no further process.
+        :raise MissingError: the program that serves qcow2 images is not installed.
         """
         for index, (endpoint, disk) in enumerate(zip(running.disks, disks, strict=True)):
-            service = Service(
-                name=f"pykrun {disk_name(index)}",
-                serve=partial(_serve, endpoint, disk),
-                descriptors=(endpoint.fileno(), disk.descriptor),
-            )
-            servant = serve(service, wish)
-            self._stack.callback(servant.close)
-            self._servants.append(servant)
-            endpoint.close()
-            self._loop.add(servant.pidfd, IN, partial(self._ended, servant, f"disk {disk_name(index)}, {disk.path!r}"))
-            self._stack.callback(self._loop.remove, servant.pidfd)
+            start = self._start_ours if disk.format == "raw" else self._start_qemus
+            start(endpoint, disk, disk_name(index), wish)
 
-    def _ended(self, servant: Servant, disk: str, _events: int) -> None:
-        reason = servant.reap()
+    def _start_ours(self, endpoint: Endpoint, disk: Disk, name: str, wish: Wish) -> None:
+        service = Service(
+            name=f"pykrun {name}",
+            serve=partial(serve_disk, endpoint, disk),
+            descriptors=(endpoint.fileno(), disk.descriptor),
+        )
+        self._watch(serve(service, wish), _title(name, disk))
+        endpoint.close()
+
+    def _start_qemus(self, endpoint: Endpoint, disk: Disk, name: str, wish: Wish) -> None:
+        from pykrun.engine import storage
+        from pykrun.vhost_user.relay import Relay
+
+        daemon = storage.launch(disk, wish)
+        self._watch(daemon, _title(name, disk))
+
+        def end(error: PykrunError | None) -> None:
+            if isinstance(error, PeerError):
+                self._on_end(f"{_title(name, disk)}: {BROKEN}{error}")
+            elif error is not None:  # its end, which follows, says more
+                self._loop.call_later(_LAST_WORDS, partial(self._on_end, f"{_title(name, disk)}: {error}"))
+
+        def relay(front: socket) -> None:
+            try:
+                daemon.await_connection()
+            except PykrunError as error:
+                front.close()
+                self._on_end(f"{_title(name, disk)}: {error}")
+                return
+            between = Relay(self._loop, front, daemon.connection, hidden=storage.HIDDEN, on_close=end)
+            self._stack.callback(between.close)
+
+        when_connected(self._loop, endpoint, relay)
+
+    def _watch(self, server: Servant | StorageDaemon, title: str) -> None:
+        self._stack.callback(server.close)
+        self._servers.append(server)
+        self._loop.add(server.pidfd, IN, partial(self._ended, server, title))
+        self._stack.callback(self._loop.remove, server.pidfd)
+
+    def _ended(self, server: Servant | StorageDaemon, title: str, _events: int) -> None:
+        reason = server.reap()
         if reason is None:
             return
-        self._loop.remove(servant.pidfd)
+        self._loop.remove(server.pidfd)
         if reason:
-            self._on_end(f"{disk}: {reason}")
+            self._on_end(f"{title}: {reason}")
 
     @property
     def isolation(self) -> str:
-        """How isolated the servers are, for people: the first that is not like the others counts least."""
+        """How isolated the servers are, for people: each kind once."""
         try:
-            return self._servants[0].isolation.description if self._servants else ""
+            return "; ".join(dict.fromkeys(server.isolation.description for server in self._servers))
         except PykrunError as error:
             return str(error)
 
@@ -68,8 +109,27 @@ class DiskServers:
         self._stack.close()
 
 
-def _serve(endpoint: Endpoint, disk: Disk) -> None:
-    """Serve one disk until the engine hangs up: the life of a servant.
+def _title(name: str, disk: Disk) -> str:
+    return f"disk {name}, {disk.path!r}"
+
+
+def when_connected(loop: Loop, endpoint: Endpoint, use: Callable[[socket], None]) -> None:
+    """Call `use` with the engine's connection as soon as it is there."""
+    fd = endpoint.fileno()
+
+    def connect(_events: int) -> None:
+        loop.remove(fd)
+        connection = endpoint.accept()
+        if connection is not None:
+            use(connection)
+        else:
+            loop.add(fd, IN | EDGE, connect)
+
+    loop.add(fd, IN | EDGE, connect)
+
+
+def serve_disk(endpoint: Endpoint, disk: Disk) -> None:
+    """Serve one raw image until the engine hangs up: the life of a servant.
 
     :raise PeerError: the engine or the guest broke a protocol.
     """
@@ -81,13 +141,7 @@ def _serve(endpoint: Endpoint, disk: Disk) -> None:
             ends.append(error)
         loop.stop()
 
-    def connect(_events: int) -> None:
-        listener = endpoint.fileno()
-        loop.remove(listener)
-        connection = endpoint.accept()
-        if connection is None:
-            loop.add(listener, IN | EDGE, connect)
-            return
+    def use(connection: socket) -> None:
         device = BlockDevice(disk.descriptor, disk.size, read_only=disk.read_only, serial=disk.serial)
         Backend(
             loop,
@@ -98,8 +152,8 @@ def _serve(endpoint: Endpoint, disk: Disk) -> None:
             on_broken=lambda _index, error: end(error),
         )
 
-    loop.add(endpoint.fileno(), IN | EDGE, connect)
+    when_connected(loop, endpoint, use)
     loop.run()
     if ends:
-        what = "the guest broke a protocol: " if isinstance(ends[0], PeerError) else "the device failed: "
+        what = BROKEN if isinstance(ends[0], PeerError) else "the device failed: "
         raise PeerError(what + str(ends[0]))

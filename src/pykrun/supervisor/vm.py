@@ -28,11 +28,13 @@ from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
 if TYPE_CHECKING:
     from pykrun.engine import Running
     from pykrun.sandbox import Ended
+    from pykrun.start_data import StartData
     from pykrun.supervisor.disks import DiskServers
     from pykrun.supervisor.wiring import Ends
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
+TIME = "krun-timesync"
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 NOT_FOUND = 127
 LOG_LINE, LOG_TEXT = 1024, 65536
@@ -41,6 +43,8 @@ GRACE = 10.0
 """Seconds that the workload has between TERM and KILL, when the plan does not say."""
 SLACK = 5.0
 """Seconds beyond the grace in which the guest may drain its pipes, sync and end by itself."""
+QUIT = 5.0
+"""Seconds that an engine has for writing an image's tables."""
 ESCAPED = 130
 END_OF_FILE = b"\x04"
 """What a terminal in its usual mode takes for the end of its input (VEOF)."""
@@ -184,24 +188,41 @@ class VirtualMachine:
         terminal = plan.start.terminal
         return Machine(
             kernel=kernel,
-            initramfs=engine.initramfs(kernel, self._init.path, ("virtio_blk",) if plan.disks else ()),
+            initramfs=engine.initramfs(kernel, self._init.path, *self._modules()),
             kernel_args=plan.kernel_args,
             cpus=plan.cpus or 1,
             memory_mib=plan.memory_mib,
             disks=plan.disks,
-            ports=(CONTROL,) if terminal else (CONTROL, *STREAM_PORTS),
+            ports=self._ports(),
             console=terminal,
             init=os.fsdecode(INIT_PATH),
             execute_init=INIT_PATH in plan.root.files,
             verbose=plan.boot_log is not None,
         )
 
+    def _modules(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What the disks need of the guest's kernel: modules, and file systems."""
+        plan = self._plan
+        if not plan.disks and plan.start.root_device is None:
+            return (), ()
+        from pykrun.disk import doubts
+        from pykrun.supervisor.root_disk import file_systems
+
+        self._warnings += filter(None, map(doubts, plan.disks))
+        return ("virtio_blk",) if plan.disks else (), file_systems(plan.disks, plan.start)
+
+    def _ports(self) -> tuple[str, ...]:
+        """The names of the ports. One more costs a boot some 3 ms: only without an init does the clock need its own."""
+        ports = (CONTROL,) if self._plan.start.terminal else (CONTROL, *STREAM_PORTS)
+        return (*ports, TIME) if self._is_pid1 else ports
+
     def _serve(self, running: Running, machine: Machine) -> None:
         """Imported here, while the kernel boots on another CPU: the servers' modules cost as much as the kernel."""
+        from pykrun.supervisor.timesync import ClockWatch, TimePort
         from pykrun.supervisor.wiring import Wiring
 
         start = replace(
-            self._plan.start,
+            self._carried_over(),
             ports=machine.ports,
             window=self._window.size() if self._window else None,
             streams="console" if machine.console else ("ports" if self._is_pid1 else "relay"),
@@ -210,17 +231,29 @@ class VirtualMachine:
         wiring = Wiring(self._loop, running, self._on_peer_error)
         self._stack.callback(wiring.close)
         wiring.root(self._plan.root, start, self._init.path, self._on_exit_code)
+        port = TimePort()
+        self._clock = ClockWatch(self._loop, port.tell if self._is_pid1 else self._control.tell_time)
+        self._stack.callback(self._clock.close)
         ends: dict[str, Ends] = {
             CONTROL: (self._control, self._control),
             STDIN: (None, self._stdin),
             STDOUT: (self._stdout, None),
             STDERR: (self._stderr, None),
+            TIME: (port, port),
         }
         console = (self._stdout, self._stdin) if machine.console else None
         wiring.ports({name: ends[name] for name in machine.ports}, console, self._on_port_end)
         self._wiring = wiring
         if running.disks:
             self._serve_disks(running, machine)
+
+    def _carried_over(self) -> StartData:
+        """The plan's start data, with what of the virtual root is to be seen in a disk's root too."""
+        if self._plan.start.root_device is None:
+            return self._plan.start
+        from pykrun.supervisor.root_disk import carry_over
+
+        return carry_over(self._plan.root, self._plan.start)
 
     def _serve_disks(self, running: Running, machine: Machine) -> None:
         from pykrun.supervisor.disks import DiskServers
@@ -244,6 +277,8 @@ class VirtualMachine:
 
     def _on_hello(self, _version: int) -> None:
         self._phase("init")
+        self._control.tell_time()
+        self._clock.start()
         for stream, fd in ((1, self._plan.stdout), (2, self._plan.stderr)):
             if fd is None:  # closed before we started: nothing will ever fail here, so tell the guest now
                 self._control.close_output(stream)
@@ -300,11 +335,11 @@ class VirtualMachine:
     def _on_done(self) -> None:
         """Everything is synced and reported: the engine has nothing left to do but to shut down its devices."""
         self._phase("done")
-        self._running.kill()
+        self._stop_engine()
 
     def _on_peer_error(self, error: PeerError) -> None:
         if self._exit is not None or (self._reported is not None and not self._control.greeted):
-            self._running.kill()  # a guest that reboots tears its rings down under us: it has said all it had to say
+            self._stop_engine()  # a guest that reboots tears its rings down under us: it has said all it had to say
             return
         self._end(SET_UP_FAILED, f"the guest broke a protocol: {error}")
 
@@ -338,9 +373,16 @@ class VirtualMachine:
         if self._verdict is None:
             self._verdict = (code, reason)
         self._stdin.close()
-        self._running.kill()
+        self._stop_engine()
         if self._engine_ended:
             self._loop.stop()
+
+    def _stop_engine(self) -> None:
+        """End the engine: it has nothing left to do, but perhaps to write what it holds of its disks."""
+        if self._running.quit():
+            self._loop.call_later(QUIT, self._running.kill)
+        else:
+            self._running.kill()
 
     def _on_engine_end(self) -> None:
         self._loop.remove(self._running.pidfd)
