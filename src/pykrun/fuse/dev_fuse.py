@@ -92,6 +92,15 @@ class Channel:
                 return False
         return True
 
+    def run(self) -> None:
+        """Answer until the mount is gone."""
+        import select
+
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        while self.serve():
+            poll.poll()
+
     def close(self) -> None:
         """Close the descriptor: whoever waits for an answer is let go with ECONNABORTED. Harmless when called again."""
         if self._fd >= 0:
@@ -150,12 +159,7 @@ class Mount:
 
     def run(self) -> None:
         """Answer until the mount is gone."""
-        import select
-
-        poll = select.poll()
-        poll.register(self.fileno(), select.POLLIN)
-        while self.serve():
-            poll.poll()
+        self._channel.run()
 
     def close(self) -> None:
         """Unmount, lazily where somebody still uses it, and end the session."""
