@@ -9,7 +9,7 @@ from typing import Literal
 
 from pykrun.fileserver import link as messages
 from pykrun.fileserver.link import Link, clean
-from pykrun.fileserver.log import DEBUG, ERROR, Log, tell_manager, write
+from pykrun.fileserver.log import DEBUG, ERROR, WARN, Log, tell_manager, write
 from pykrun.fileserver.worker import NAME, Worker
 from pykrun.loop import IN, Loop
 from pykrun.sandbox.servant import Servant, Service
@@ -123,6 +123,8 @@ class Keeper:
     def kill(self) -> None:
         """End the server by force."""
         if self._worker is not None:
+            self.failed = True
+            self.log(WARN, "what serves does not end; it was killed")
             self._worker.close()
             self.loop.stop()
 
