@@ -54,7 +54,9 @@ def test_nobody_waits_for_one_who_does_not_read() -> None:
         sent += 1
         assert sent < 10_000
     heard: Heard = []
-    assert down.receive(lambda *row: heard.append(row))
+    assert down.receive(lambda *row: heard.append(row), most=10)
+    assert len(heard) == 10
+    assert down.receive(lambda *row: heard.append(row), most=10_000)
     assert len(heard) == sent
     up.close()
     down.close()

@@ -60,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     tag = _tag(arguments.tag)
     serving = shares.serving(arguments)
     share = shares.share(arguments)
-    from pykrun.fileserver import Daemon, Log
+    from pykrun.fileserver.daemon import Daemon
+    from pykrun.fileserver.log import Log
 
     log = Log(arguments.log_level)
     return Daemon(share, log, tag=tag, door=door, once=arguments.once, **serving).run()
