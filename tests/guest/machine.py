@@ -41,6 +41,8 @@ class Machine:
         self.started_by_kernel = True
         self.terminal = "/dev/hvc0"
         self.inherit: tuple[int, ...] = ()
+        self.under: list[str] = []
+        """A command to run it all under, strace say."""
         self.acknowledge = True
         self.stdin = b""
         self.stdin_end = True
@@ -100,7 +102,7 @@ class Machine:
         runner = str(Path(__file__).with_name("pid1.py"))
         command = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--net", "--ipc"]
         self._process = subprocess.Popen(
-            [*command, sys.executable, "-I", "-S", runner, str(spec_file)],
+            [*self.under, *command, sys.executable, "-I", "-S", runner, str(spec_file)],
             pass_fds=[*self.inherit, *(end.fileno() for end in guest_ends.values())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
