@@ -48,11 +48,11 @@ class Work:
 WORK = {
     "read4k": Work("4 KiB random reads, one at a time", 2000, 2.5),
     "write4k": Work("4 KiB random writes, one at a time", 2000, 2.5),
-    "sync4k": Work("4 KiB random writes into the page cache, then fsync", 4000, 1.5),
+    "sync4k": Work("4 KiB random writes into the page cache, then fsync", 4000, 2.0),
     "read1m": Work("1 MiB sequential reads", 256, 1.0),
     "write1m": Work("1 MiB sequential writes", 256, 1.0),
 }
-"""One at a time, a request costs a trip to a Python process and back; with more than one in flight that is shared."""
+"""Small requests cost a trip to another process and back, which is shared when several are in flight."""
 
 _LINE = re.compile(r"(begin|end) (\w+)(?: ([0-9.]+))?")
 
