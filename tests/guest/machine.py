@@ -28,7 +28,11 @@ def frame(kind: int, body: bytes = b"", process: int = 0) -> bytes:
 
 
 class Machine:
-    """Files of the root, start data, ports; then `run`."""
+    """Files of the root, start data, ports; then `run`.
+
+    :ivar network: a process whose network namespace it gets, in place of one of its own.
+    :ivar readonly: the root is read-only.
+    """
 
     def __init__(self, folder: Path, library: Path) -> None:
         self.files: dict[str, tuple[bytes, int]] = {"/bin/busybox": (Path(BUSYBOX).read_bytes(), 0o755)}
@@ -41,10 +45,16 @@ class Machine:
         self.started_by_kernel = True
         self.terminal = "/dev/hvc0"
         self.inherit: tuple[int, ...] = ()
+        self.network: int | None = None
+        self.readonly = False
+        self.under: list[str] = []
+        """A command to run it all under, strace say."""
         self.acknowledge = True
         self.stdin = b""
         self.stdin_end = True
         self.read_outputs = True
+        self.busy: list[str] = []
+        """Ports that somebody has open already."""
         self.frames: list[tuple[int, bytes]] = []
         self.output: dict[str, bytearray] = {}
         self.console = b""
@@ -91,13 +101,19 @@ class Machine:
             "patience": self.patience,
             "started_by_kernel": self.started_by_kernel,
             "terminal": self.terminal,
+            "busy": self.busy,
+            "readonly": self.readonly,
         }
         spec_file = self._root.parent / "spec.json"
         spec_file.write_text(json.dumps(spec))
         runner = str(Path(__file__).with_name("pid1.py"))
-        command = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--net", "--ipc"]
+        command = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc"]
+        if self.network is None:
+            command.append("--net")
+        else:
+            command = ["nsenter", f"--target={self.network}", "--net", *command]
         self._process = subprocess.Popen(
-            [*command, sys.executable, "-I", "-S", runner, str(spec_file)],
+            [*self.under, *command, sys.executable, "-I", "-S", runner, str(spec_file)],
             pass_fds=[*self.inherit, *(end.fileno() for end in guest_ends.values())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -152,6 +168,10 @@ class Machine:
         """Bytes for the workload's standard input."""
         self._sockets["krun-stdin"].sendall(data)
 
+    def talk(self, name: str, data: bytes) -> None:
+        """Bytes into any port."""
+        self._sockets[name].sendall(data)
+
     def close_port(self, name: str) -> None:
         """The host is gone from that port."""
         self._sockets[name].shutdown(socket.SHUT_RDWR)
@@ -190,6 +210,7 @@ class Machine:
     @property
     def exit(self) -> tuple[int, int, str]:
         """Code, signal and reason of the one EXIT frame."""
+        assert len(self.bodies(EXIT)) == 1, f"console: {self.console!r}, frames: {self.frames}"
         (body,) = self.bodies(EXIT)
         return (*struct.unpack_from("<ii", body), body[8:].decode())
 
@@ -211,7 +232,7 @@ class Machine:
         if "krun-control" in self._sockets:
             targets.append(threading.Thread(target=self._serve_control))
         if self.read_outputs:
-            for name in ("krun-stdout", "krun-stderr"):
+            for name in ("krun-stdout", "krun-stderr", "krun-timesync"):
                 if name in self._sockets:
                     targets.append(threading.Thread(target=self._collect, args=(name,)))
         if "krun-stdin" in self._sockets:

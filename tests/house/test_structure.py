@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("root",),
     ("start_data",),
     ("engine",),
-    ("kernel", "sandbox"),
+    ("kernel", "sandbox", "disk"),
     ("blob",),
     ("vhost_user",),
     ("virtio",),

@@ -16,7 +16,12 @@ import pytest
 
 from pykrun.kernel.cpio import archive, character_device, file, folder
 
-UML_MODULES = ("fs/fuse/fuse.ko", "fs/fuse/virtiofs.ko", "drivers/char/virtio_console.ko")
+UML_MODULES = (
+    "fs/fuse/fuse.ko",
+    "fs/fuse/virtiofs.ko",
+    "drivers/char/virtio_console.ko",
+    "drivers/block/virtio_blk.ko",
+)
 QEMU_MODULES = (
     "drivers/virtio/virtio_ring.ko",
     "drivers/virtio/virtio.ko",

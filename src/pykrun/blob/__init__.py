@@ -6,15 +6,22 @@ themselves: lookup, recipe, source, archive, image, builder, and the C files lau
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pykrun.blob.lookup import OVERRIDE, Blob, find
 
 __all__ = ["OVERRIDE", "Blob", "build", "find"]
 
 
-def build(arch: str = "x86_64", progress: Callable[[str], None] | None = None, *, again: bool = False) -> Blob:
+def build(
+    arch: str = "x86_64",
+    progress: Callable[[str], None] | None = None,
+    *,
+    again: bool = False,
+    with_parts: Iterable[str] = (),
+    without_parts: Iterable[str] = (),
+) -> Blob:
     """See `pykrun.blob.builder.build`."""
     from pykrun.blob.builder import build as do_build
 
-    return do_build(arch, progress, again=again)
+    return do_build(arch, progress, again=again, with_parts=with_parts, without_parts=without_parts)

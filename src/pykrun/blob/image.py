@@ -65,17 +65,19 @@ def make_snapshot(
     *,
     link: Sequence[str] = recipe.LINK,
     start: Sequence[str] = (),
+    replaced: Sequence[str] = (),
 ) -> Path:
     """Compile, link, start once and save. Twice: a blob that is not the same twice is not handed out.
 
     :param guest: the folder of the package `krun_init`.
     :param link: options for the linker.
     :param start: the words of a start that is to be quick: it runs once, and the objects it needs lie side by side.
+    :param replaced: modules that come from elsewhere, `MODULE=FILE` each.
     :param work: an empty folder to work in.
     :raise BlobError: it does not build; the message says what the compiler or freeze.py said.
     """
     compiler = str(write_compiler(work, musl))
-    _freeze(str(archive.python), guest, work, log)
+    _freeze(str(archive.python), guest, work, log, *replaced)
     sources = [OWN / name for name in recipe.SNAPSHOT_SOURCES]
     flags = [
         *recipe.COMPILE,
@@ -83,7 +85,7 @@ def make_snapshot(
         "-fno-builtin-malloc",
         *(f"-I{folder}" for folder in archive.includes),
     ]
-    objects = _compile(compiler, [*sources, *sorted(guest.glob("*.c"))], flags, work, log)
+    objects = _compile(compiler, [*sources, _seam(guest)], flags, work, log)
     wraps = [f"-Wl,--wrap={name}" for name in recipe.WRAPPED]
     run([compiler, *link, *wraps, _sort(work), "-o", "stem", *objects, str(archive.library), "-lm"], cwd=work, log=log)
     wanted = _survey(start, work, log)
@@ -107,12 +109,12 @@ def _survey(start: Sequence[str], work: Path, log: Path) -> list[str]:
     return ["wanted", *start]
 
 
-def make_native(guest: Path, native: Native, work: Path, log: Path) -> Path:
+def make_native(guest: Path, native: Native, work: Path, log: Path, *, replaced: Sequence[str] = ()) -> Path:
     """Compile and link with the system's archive; Python starts anew at every start."""
     stand_ins = [f"{name}={OWN / file}" for name, file in recipe.NATIVE_STAND_INS.items()]
-    _freeze(native.python, guest, work, log, *stand_ins)
+    _freeze(native.python, guest, work, log, *stand_ins, *replaced)
     (work / "frozen.S").write_text(EMBED)
-    sources = [*(OWN / name for name in recipe.NATIVE_SOURCES), *sorted(guest.glob("*.c")), work / "frozen.S"]
+    sources = [*(OWN / name for name in recipe.NATIVE_SOURCES), _seam(guest), work / "frozen.S"]
     flags = [
         *recipe.COMPILE,
         "-DEMBEDDED",
@@ -145,8 +147,14 @@ def _anonymous(folders: dict[Path, str]) -> list[str]:
     return [f"-ffile-prefix-map={folder}={name}" for folder, name in folders.items()]
 
 
-def _freeze(python: str, guest: Path, work: Path, log: Path, *stand_ins: str) -> None:
-    command = [python, "-B", str(OWN / "freeze.py"), str(guest), "frozen", recipe.importable(), *stand_ins]
+def _seam(guest: Path, system: str = "linux") -> Path:
+    """The C file of the guest's native seam."""
+    return guest / f"{recipe.SEAMS[system]}.c"
+
+
+def _freeze(python: str, guest: Path, work: Path, log: Path, *modules: str) -> None:
+    command = [python, "-B", str(OWN / "freeze.py"), str(guest), recipe.ENTRIES["linux"], "frozen"]
+    command += [recipe.importable(), *modules]
     try:
         run(command, cwd=work, log=log, timeout=120)
     except BlobError as error:

@@ -18,6 +18,9 @@ from pykrun.record import record
 OVERRIDE = "KRUN_INIT_BINARY_PATH"
 """Environment variable: a file to take instead of the blob, whatever it holds."""
 
+DATE = "SOURCE_DATE_EPOCH"
+"""Environment variable of the build (reproducible-builds.org): seconds since the epoch."""
+
 ARCHITECTURES = ("x86_64",)
 
 FOLDER = Path(__file__).parent
@@ -75,7 +78,7 @@ def find(arch: str = "x86_64") -> Blob:
     """
     if arch not in ARCHITECTURES:
         raise UsageError(f"no init blob for {arch}", f"there are: {', '.join(ARCHITECTURES)}")
-    blob = given(arch) or _entry(FOLDER / "data" / arch) or cached(arch)
+    blob = given(arch) or _entry(FOLDER / "data" / arch) or _dated(arch) or cached(arch)
     if blob is None:
         raise MissingError("the init blob has not been built yet", f"run: {command_for('pykrun.blob')}")
     return blob
@@ -106,11 +109,23 @@ def given(arch: str) -> Blob | None:
     return Blob(path, about.st_size, arch, "given", "", ())
 
 
-def cached(arch: str) -> Blob | None:
-    """The blob in the cache that was built from the sources as they are now."""
+def _dated(arch: str) -> Blob | None:
+    """The one for the environment's date. To run, any date does: the environment may be another than the build's."""
+    if DATE not in os.environ or is_privileged():
+        return None
+    from pykrun.blob.switches import chosen
+
+    return cached(arch, chosen().suffix)
+
+
+def cached(arch: str, suffix: str = "") -> Blob | None:
+    """The blob in the cache that was built from the sources as they are now.
+
+    :param suffix: of a `switches.Choice`, empty for the default.
+    """
     if not GUEST_FOLDER.is_dir():
         return None
-    return _entry(entry_folder(arch))
+    return _entry(entry_folder(arch, suffix))
 
 
 def blob_folder() -> Path:
@@ -118,9 +133,9 @@ def blob_folder() -> Path:
     return cache_directory() / "blob"
 
 
-def entry_folder(arch: str) -> Path:
+def entry_folder(arch: str, suffix: str = "") -> Path:
     """The cache's entry for the sources as they are now, whether it exists or not."""
-    return blob_folder() / f"{arch}-{source_key(arch)}"
+    return blob_folder() / f"{arch}-{source_key(arch)}{suffix}"
 
 
 def _entry(folder: Path) -> Blob | None:
@@ -139,8 +154,9 @@ def _entry(folder: Path) -> Blob | None:
 
 def source_files() -> list[Path]:
     """Every file of ours that has a part in the blob's bytes."""
-    own = [FOLDER / name for name in ("freeze.py", "hot.txt", "image.py", "native_json.py", "recipe.py")]
-    guest = [file for pattern in ("*.py", "*.c", "*.h") for file in GUEST_FOLDER.glob(pattern)]
+    names = ("freeze.py", "hot.txt", "image.py", "native_json.py", "recipe.py", "switches.py")
+    own = [FOLDER / name for name in names]
+    guest = [file for pattern in ("*.py", "*/*.py", "*.c", "*.h") for file in GUEST_FOLDER.glob(pattern)]
     return own + sorted(FOLDER.glob("*.[ch]")) + sorted(guest)
 
 

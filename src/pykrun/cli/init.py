@@ -47,7 +47,7 @@ def report(found: blob.Blob) -> list[str]:
         f"architecture: {found.arch}",
         f"recipe: {found.recipe}: {_HOW.get(found.recipe, 'unknown')}",
         f"built with: {found.builder or 'unknown'}",
-        f"switches: {', '.join(found.switches) or 'none'}",
+        f"switches: {'unknown' if found.recipe == 'given' else ', '.join(found.switches) or 'none'}",
     ]
 
 

@@ -24,6 +24,8 @@ examples:
   pykrun run --file /hello=./hello-static -- /hello world
   pykrun run --file /bin/sh=/bin/busybox --secret /key=./key.pem -- /bin/sh -c 'cat /key'
   pykrun run --publish 8080:80 --file /server=./server -- /server
+  pykrun run --disk data.img --disk tools.img:ro --file /prog=./prog -- /prog
+  pykrun run --disk debian.img --root-disk /dev/vda1 -- /bin/bash
   pykrun run --engine qemu --cpus 2 --text /etc/motd=hi --file /prog=./prog -- /prog
 """
 
@@ -46,6 +48,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a one-shot file: it can be looked up once, is never listed (0400)",
     )
     root.add_argument("--dir", action="append", default=[], metavar="GUEST[:MODE]", help="a virtual directory (0755)")
+    disks = parser.add_argument_group("block devices")
+    disks.add_argument(
+        "--disk",
+        action=_InOrder,
+        dest="disks",
+        default=[],
+        metavar="IMAGE[:ro]",
+        help="a file or block device of the host, in the guest /dev/vda, vdb, ... in this order",
+    )
+    disks.add_argument(
+        "--disk-format",
+        action=_InOrder,
+        dest="disks",
+        choices=("raw", "qcow2"),
+        help="of the --disk options that follow; after the last of them: of those before it (raw)",
+    )
+    disks.add_argument("--root-disk", metavar="DEVICE", help="boot into that disk or partition of the guest: vda, vda2")
+    disks.add_argument("--root-fstype", metavar="TYPE", help="its file system (what the guest finds there)")
+    disks.add_argument("--root-options", metavar="OPTIONS", help="mount options: ro,noatime")
     work = parser.add_argument_group("the command and its surroundings")
     work.add_argument("-e", "--env", action="append", default=[], metavar="K=V", help="a variable; K alone copies ours")
     work.add_argument("--env-file", action="append", default=[], metavar="FILE", help="lines of K=V")
@@ -76,6 +97,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     vm.add_argument("--boot-log", metavar="FILE", help="write the kernel's console there")
     vm.add_argument("-v", "--verbose", action="store_true", help="say on standard error what takes how long")
     parser.set_defaults(command=[])
+
+
+class _InOrder(argparse.Action):
+    """Appends (option, value): these options' meaning depends on their order among each other."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        value: str | Sequence[object] | None,
+        option: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), (option, value)])
 
 
 def split_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -133,11 +167,15 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         user=None if arguments.user is None else values.user(arguments.user),
         rlimits=[values.rlimit(text) for text in arguments.rlimit],
         terminal=terminal,
+        root_device=values.root_disk(arguments.root_disk, arguments.root_fstype, arguments.root_options),
+        root_fstype=values.file_system(arguments.root_fstype),
+        root_options=arguments.root_options,
     )
     publish = _publish(arguments)
     return Plan(
         root=_root(arguments),
         start=start,
+        disks=values.disks(arguments.disks),
         engine=arguments.engine,
         accel=arguments.accel,
         kernel=arguments.kernel,
@@ -242,6 +280,8 @@ def _tell(plan: Plan, outcome: Outcome, *, verbose: bool) -> None:
 def _timing(outcome: Outcome) -> list[str]:
     """One line a phase: its own milliseconds, the sum so far, the phase's name, what was reached."""
     lines = [f"pykrun: engine {outcome.engine}, isolation {outcome.isolation}"]
+    if outcome.disk_isolation:
+        lines.append(f"pykrun: disks, isolation {outcome.disk_isolation}")
     start = last = outcome.phases["start"]
     for name, reached in sorted(outcome.phases.items(), key=lambda item: item[1])[1:]:
         step, total = (reached - last) * 1000, (reached - start) * 1000

@@ -58,15 +58,20 @@ class Engine:
         return kernel if folder is None else replace(kernel, modules=folder)
 
     def initramfs(
-        self, kernel: Kernel, blob: str | os.PathLike[str], modules: tuple[str, ...] = ()
+        self,
+        kernel: Kernel,
+        blob: str | os.PathLike[str],
+        modules: tuple[str, ...] = (),
+        file_systems: tuple[str, ...] = (),
     ) -> Path | None:
         """Return stage one for a kernel, from the cache or made now; None when the kernel needs none.
 
         :param blob: the init blob.
-        :param modules: kernel modules that this machine needs and others do not.
-        :raise MissingError: the kernel lacks a module, or the cache cannot be written.
+        :param modules: further modules to load.
+        :param file_systems: what a root disk may have; load what the kernel has of it.
+        :raise MissingError: the kernel lacks a module or file system, or the cache cannot be written.
         """
-        return kernels.initramfs(kernel, Path(blob), modules)
+        return kernels.initramfs(kernel, Path(blob), modules, file_systems)
 
     def launch(self, machine: Machine, *, sandbox: str = "auto") -> Running:
         """Start the machine and return at once; the caller must be single threaded.

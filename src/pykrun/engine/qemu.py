@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from pathlib import Path
 
 from pykrun.engine.running import Endpoint, Running
@@ -16,7 +17,7 @@ from pykrun.errors import MissingError
 from pykrun.host.numbers import MACHINE as ARCHITECTURE
 from pykrun.host.programs import find_program
 from pykrun.kernel.image import uncompressed
-from pykrun.machine import Machine, Network
+from pykrun.machine import Machine, Network, disk_name
 from pykrun.sandbox import FILES, WORK, Jail, Wish, shared_libraries, start
 
 PROGRAM = f"qemu-system-{ARCHITECTURE}"
@@ -46,7 +47,12 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
     wires = _Wires()
     listeners = {} if machine.network is None else {"net": socket.socket(socket.AF_UNIX)}
     try:
-        arguments = [PROGRAM, *_options(machine, accel), *_devices(machine, wires), *_kernel(machine, accel)]
+        arguments = [
+            *(PROGRAM, *_options(machine, accel)),
+            *_devices(machine, wires),
+            *_disks(machine, wires),
+            *_kernel(machine, accel),
+        ]
         jail = Jail(
             program=program,
             arguments=tuple(arguments),
@@ -75,6 +81,7 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
         ports={name: wires.outside[f"port{i}"] for i, name in enumerate(machine.ports)},
         terminal=wires.outside.get("terminal"),
         control=wires.outside["qmp"],
+        keeps_tables=any(disk.format == "qcow2" and not disk.read_only for disk in machine.disks),
         inmate=inmate,
     )
 
@@ -84,7 +91,7 @@ class _Wires:
 
     def __init__(self) -> None:
         self.outside: dict[str, socket.socket] = {}
-        self._inside: list[socket.socket] = []
+        self._inside: list[socket.socket | int] = []
         self._nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self.add("log")
 
@@ -96,15 +103,21 @@ class _Wires:
         self._inside.append(inside)
         return 2 + len(self._inside)
 
+    def lend(self, descriptor: int) -> int:
+        """Return the number that a descriptor of the caller's will have in the engine."""
+        self._inside.append(descriptor)
+        return 2 + len(self._inside)
+
     def inside(self) -> tuple[int, ...]:
         """What becomes 0, 1, 2, 3, ... of the engine: its messages go where the guest's console goes."""
-        log = self._inside[0].fileno()
-        return (self._nothing, log, log, *(sock.fileno() for sock in self._inside))
+        numbers = [end if isinstance(end, int) else end.fileno() for end in self._inside]
+        return (self._nothing, numbers[0], numbers[0], *numbers)
 
     def close_inside(self) -> None:
         os.close(self._nothing)
-        for sock in self._inside:
-            sock.close()
+        for end in self._inside:
+            if not isinstance(end, int):
+                end.close()
 
     def close_outside(self) -> None:
         for sock in self.outside.values():
@@ -139,7 +152,7 @@ def _devices(machine: Machine, wires: _Wires) -> list[str]:
         words += chardev(f"fs{index}")
         words += ["-device", f"vhost-user-fs-pci,chardev=fs{index},tag={tag},queue-size={_QUEUE_SIZE}"]
     if machine.network is not None:
-        # Of all chardevs that of a network must have a path: QEMU does not ask an inherited one if it passes descriptors.
+        # A network's chardev must have a path: QEMU does not ask an inherited one whether it passes descriptors.
         words += ["-chardev", f"socket,id=net,path={WORK}net", "-netdev", "vhost-user,id=net,chardev=net"]
         words += ["-device", _network_card(machine.network)]
     if machine.ports or machine.console:
@@ -156,6 +169,36 @@ def _devices(machine: Machine, wires: _Wires) -> list[str]:
 def _network_card(network: Network) -> str:
     """The device's options; without `romfile=` QEMU wants a file of firmware to boot from it."""
     return f"virtio-net-pci,netdev=net,mac={network.mac.hex(':')},host_mtu={network.mtu},romfile=,vectors=0"
+
+
+def _disks(machine: Machine, wires: _Wires) -> list[str]:
+    """Block devices, last on the bus and in order, so that the guest finds them as vda, vdb, ...
+
+    QEMU opens no image: it duplicates the descriptor that it has inherited.
+    """
+    import json  # of use only here
+
+    words = []
+    for index, disk in enumerate(machine.disks):
+        name = disk_name(index)
+        words += ["-add-fd", f"fd={wires.lend(disk.descriptor)},set={index}"]
+        common = {"read-only": disk.read_only, "discard": "unmap"}
+        driver = "host_device" if stat.S_ISBLK(os.fstat(disk.descriptor).st_mode) else "file"
+        file: dict[str, object] = {
+            "driver": driver,
+            "filename": f"/dev/fdset/{index}",
+            "node-name": f"{name}-file",
+            **common,
+        }
+        node: dict[str, object] = {"driver": disk.format, "file": f"{name}-file", "node-name": name, **common}
+        if disk.format == "qcow2":
+            node["backing"] = None  # an image is not to name further files of the host
+        for description in (file, node):
+            words += ["-blockdev", json.dumps(description)]
+        # The guest is told of errors; by default QEMU would stop the machine when the host's disk is full.
+        serial = disk.serial.replace(",", ",,")
+        words += ["-device", f"virtio-blk-pci,drive={name},serial={serial},werror=report,rerror=report"]
+    return words
 
 
 def _files(machine: Machine) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""The addresses of every guest's network: the same for each, and no other machine's, since none of them leaves passt."""
+"""The addresses of every guest's network: the same for each, and no other machine's, as none of them leaves passt."""
 
 from __future__ import annotations
 

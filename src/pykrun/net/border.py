@@ -2,8 +2,8 @@
 
 passt connects to whatever address a packet names. Asked not to map its gateway's address to the host's loopback, it
 still takes a packet to 127.0.0.1, ::1, ::ffff:127.0.0.1, 0.0.0.0 or :: from a guest that sends one, and connects to the
-services that trust whoever is on this host (passt of 2023; later versions refuse some of these). So each frame is looked
-at here, on a copy that the guest cannot change any more.
+services that trust whoever is on this host (passt of 2023; later versions refuse some of these). So each frame is
+looked at here, on a copy that the guest cannot change any more.
 
 passt looks at the same bytes: neither reassembles fragments, and it drops a frame whose type it does not know.
 """

@@ -39,7 +39,9 @@ def find() -> Path | None:
     return find_program(PROGRAM)
 
 
-def words(network: Network, publish: Sequence[Publish], routes: surroundings.Routes, *, local_resolver: bool) -> list[str]:
+def words(
+    network: Network, publish: Sequence[Publish], routes: surroundings.Routes, *, local_resolver: bool
+) -> list[str]:
     """Return passt's command line.
 
     :param routes: where this host's packets go.
@@ -184,7 +186,7 @@ def _become_passt(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     identity = unprivileged_identity()
     if identity is not None:
-        linux.become(identity, linux.CAP_NET_BIND_SERVICE if is_low else None)
+        linux.become(*identity, linux.CAP_NET_BIND_SERVICE if is_low else None)
     linux.set_parent_death_signal(signal.SIGKILL)  # the kernel forgot earlier ones when the ids changed
     if select.select([supervisor], [], [], 0)[0]:
         os._exit(125)  # the supervisor is gone

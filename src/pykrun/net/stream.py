@@ -4,7 +4,7 @@ passt of 2023 (Debian 12's) reads what there is, takes it apart, and reads the r
 It loses its place in the stream for good when that call brings less than the rest, or when four bytes or fewer are left
 over. So what is sent here comes in pieces that it never sees half of:
 
-- small frames are put together to at most `_PIECE` bytes, which the kernel queues as one buffer, entirely or not at all;
+- small frames are put together to at most `_PIECE` bytes, which the kernel queues as one buffer, all or nothing;
 - a large one is sent by a call of its own, so that its length and headers are in one buffer;
 - passt's end of the socket has a low-water mark above any frame: its second call waits for all that it asks for.
 

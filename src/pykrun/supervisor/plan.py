@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pykrun.machine import Disk
 from pykrun.record import field, record
 from pykrun.root import Root
 from pykrun.start_data import StartData
@@ -18,6 +19,7 @@ class Plan:
 
     :param root: the root file system; closed by the supervisor.
     :param start: the workload; the supervisor fills in what depends on the machine (ports, window, seed).
+    :param disks: block devices, /dev/vda first; their descriptors are closed by the supervisor.
     :param engine: `auto` or an engine's name.
     :param accel: `auto`, `kvm` or `tcg`.
     :param kernel: path of a kernel, None for the engine's default.
@@ -33,6 +35,7 @@ class Plan:
 
     root: Root
     start: StartData
+    disks: tuple[Disk, ...] = ()
     engine: str = "auto"
     accel: str = "auto"
     kernel: str | None = None
@@ -60,6 +63,7 @@ class Outcome:
     :param console: the kernel's last words, when the guest did not end as it should.
     :param warnings: what was not to be had as it was asked for.
     :param log: what the guest's init had to say: level (0 error to 3 debug) and text.
+    :param disk_isolation: how isolated the servers of the disks are, where they are not the engine's.
     :param phases: name and monotonic time in seconds of each step reached, in order.
     """
 
@@ -72,3 +76,4 @@ class Outcome:
     phases: dict[str, float] = field(default_factory=dict)
     engine: str = ""
     isolation: str = ""
+    disk_isolation: str = ""

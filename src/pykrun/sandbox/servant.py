@@ -1,0 +1,240 @@
+"""A server in a process of its own, forked from the supervisor, that can reach nothing but the descriptors it is given.
+
+A device's server works for a hostile guest and may block in system calls for long. So it runs as a copy of the
+supervisor (whose modules it shares) that has left everything behind: an empty root, namespaces, ids, capabilities,
+descriptors, and by a filter all system calls but those of a Python loop. It executes nothing and imports nothing: what
+it needs must have been imported before the fork.
+
+Lines that go up the report pipe: `I<level> <note>` it is about to serve, `E<text>` why it ended.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from pykrun.errors import EngineError, PykrunError, SandboxError
+from pykrun.host import linux
+from pykrun.record import record
+from pykrun.sandbox import filter as system_call_filter
+from pykrun.sandbox.child import (
+    MOUNT_POINT,
+    NOT_ALLOWED,
+    PRIVATE_NAMESPACES,
+    Refused,
+    choose_identity,
+    close_all_but,
+    die_with,
+    drop_privileges,
+    enter_root,
+    say,
+)
+from pykrun.sandbox.fork import Wish, check_single_thread, fork
+from pykrun.sandbox.jail import REDUCED, Isolation
+from pykrun.sandbox.start import signal_name
+
+_SETUP_SECONDS = 20.0
+_END_SECONDS = 5.0
+_FAILED = 1
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What a servant is to do, and with what.
+
+    :param name: for messages and the process list, up to 15 bytes.
+    :param serve: runs in the sandbox until there is nothing more to serve; returns then. What it raises is told.
+    :param descriptors: all that it has; they keep their numbers.
+    :param allowed: system calls (names of `pykrun.host.numbers`) beside those of a loop with sockets and open files.
+    :param root: a folder that becomes its root, with what is mounted there; None: an empty one.
+    :param keep_rights: keep user, groups and capabilities (a server of files needs them); namespaces, root and filter
+        hold all the same.
+    """
+
+    name: str
+    serve: Callable[[], None]
+    descriptors: tuple[int, ...]
+    allowed: tuple[str, ...] = ()
+    root: str | None = None
+    keep_rights: bool = False
+
+
+class Servant:
+    """A server's process, as its supervisor sees it.
+
+    :ivar pid: its process id.
+    :ivar pidfd: readable as soon as it has ended.
+    """
+
+    def __init__(self, name: str, pid: int, pidfd: int, report: int, level: str, note: str, required: bool) -> None:
+        self.name = name
+        self.pid = pid
+        self.pidfd = pidfd
+        self._report = report
+        self._level = level
+        self._note = note
+        self._required = required
+        self._heard = b""
+        self._isolation: Isolation | None = None
+        self._error = ""
+        self._status: int | None = None
+
+    @property
+    def isolation(self) -> Isolation:
+        """The isolation reached; waits (bounded) until it serves.
+
+        :raise SandboxError: the required isolation is not to be had.
+        :raise EngineError: it could not be set up.
+        """
+        deadline = time.monotonic() + _SETUP_SECONDS
+        while self._isolation is None and self._listen(max(0.0, deadline - time.monotonic())):
+            pass
+        if self._isolation is not None:
+            return self._isolation
+        if self._error:
+            raise (SandboxError if self._required else EngineError)(f"{self.name}: {self._error}")
+        return Isolation(self._level, "it ended before it was set up")
+
+    def reap(self) -> str | None:
+        """Collect it when `pidfd` is readable: why it failed, empty when it had nothing more to do; None: it runs."""
+        if self._status is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # somebody else has waited for it
+                pid, status = self.pid, signal.SIGKILL
+            if pid == 0:
+                return None
+            self._status = status
+            while self._listen(0):
+                pass
+        code = os.waitstatus_to_exitcode(self._status)
+        if code == 0 or self._error:
+            return self._error
+        return f"its server was ended by {signal_name(-code)}" if code < 0 else f"its server exited with {code}"
+
+    def close(self) -> None:
+        """End it, wait (bounded: it may hang in a disk), and give every descriptor back. May be called again."""
+        if self._report < 0:
+            return
+        if self.reap() is None:
+            try:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            poll = select.poll()
+            poll.register(self.pidfd, select.POLLIN)
+            poll.poll(_END_SECONDS * 1000)
+            self.reap()
+        os.close(self.pidfd)
+        os.close(self._report)
+        self._report = -1
+
+    def _listen(self, timeout: float) -> bool:
+        """Read what it reports; False when nothing comes (any more)."""
+        poll = select.poll()
+        poll.register(self._report, select.POLLIN)
+        if not poll.poll(timeout * 1000):
+            return False
+        chunk = os.read(self._report, 65536)
+        *lines, self._heard = (self._heard + chunk).split(b"\n")
+        for line in lines:
+            text = line[1:].decode("utf-8", "replace")
+            if line[:1] == b"I":
+                level, _, note = text.partition(" ")
+                self._isolation = Isolation(level, note or self._note)
+            else:
+                self._error = self._error or text
+        return bool(chunk)
+
+
+def serve(service: Service, wish: Wish = "auto") -> Servant:
+    """Fork a server and return at once; it serves some milliseconds later.
+
+    The caller must be single threaded. It keeps its copies of the service's descriptors, and closes those that it does
+    not need itself.
+
+    :param wish: `require` refuses anything less than own namespaces.
+    :raise SandboxError: the host's kernel allows no namespaces, and they were required.
+    :raise EngineError: the process has threads, or the host can run no further process.
+    """
+    check_single_thread()
+    report, report_write = os.pipe()
+    supervisor = os.pidfd_open(os.getpid())
+    caller = os.geteuid(), os.getegid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        level, pid, pidfd, note = fork(wish)
+        if pid == 0:
+            _run(service, level, wish == "require", supervisor, report_write, caller)
+    except BaseException:
+        os.close(report)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(report_write)
+        os.close(supervisor)
+    return Servant(service.name, pid, pidfd, report, level, note, wish == "require")
+
+
+def _run(
+    service: Service, level: str, required: bool, supervisor: int, report: int, caller: tuple[int, int]
+) -> NoReturn:
+    """The child's life; signals stay blocked, but for those that nothing can block."""
+    gc.freeze()  # nothing of the supervisor's is collected here: its sockets' numbers may be somebody else's by now
+    try:
+        isolation = _enter(service, level, required, supervisor, report, caller)
+        say(report, f"I{isolation.level} {isolation.note}")
+        service.serve()
+    except BaseException as error:  # the copy of the supervisor must not run on
+        told = isinstance(error, PykrunError | Refused)
+        say(report, "E" + (str(error) if told else f"{type(error).__name__}: {error}"))
+        os._exit(_FAILED)
+    os._exit(0)
+
+
+def _enter(
+    service: Service, level: str, required: bool, supervisor: int, report: int, caller: tuple[int, int]
+) -> Isolation:
+    """Leave everything behind; return the isolation reached."""
+    die_with(supervisor)
+    os.setsid()  # what is typed at the supervisor's terminal is not for us
+    note = ""
+    identity = choose_identity(level, caller)
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for stream in (0, 1, 2):
+        if stream not in (*service.descriptors, supervisor, report, nothing):
+            os.dup2(nothing, stream, inheritable=False)
+    if level != REDUCED:
+        try:
+            _private_root(service.root)
+        except OSError as error:
+            note = f"{error.filename or 'mount'}: {error.strerror}"
+            if required or error.errno not in NOT_ALLOWED or service.root is not None:
+                raise Refused(note) from None
+            level = REDUCED
+    if service.keep_rights:
+        linux.set_no_new_privileges()
+        linux.set_dumpable(False)
+    else:
+        drop_privileges(identity)
+    die_with(supervisor)  # the kernel forgot it when the ids changed
+    close_all_but({0, 1, 2, report, *service.descriptors})
+    linux.set_name(service.name)
+    linux.install_filter(system_call_filter.assemble_allowed(service.allowed))
+    return Isolation(level, note)
+
+
+def _private_root(folder: str | None) -> None:
+    linux.unshare(PRIVATE_NAMESPACES)
+    linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
+    if folder is not None:
+        linux.mount(folder, MOUNT_POINT, None, linux.MS_BIND | linux.MS_REC)
+    else:
+        flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC | linux.MS_RDONLY
+        linux.mount("tmpfs", MOUNT_POINT, "tmpfs", flags, "size=4k,nr_inodes=2,mode=555")
+    enter_root(MOUNT_POINT)
