@@ -14,7 +14,6 @@ from pykrun.machine import Network
 from pykrun.net import FrameStream, Publish, check_all, make_pair, passt
 from pykrun.virtio.net import NetDevice
 
-
 RESOLVER = b"/etc/resolv.conf"
 """Where the guest's init writes the name servers, or mounts a file of its own."""
 
