@@ -111,9 +111,8 @@ def _acquire(network: Network, eth0: Link, places: Places, log: Log) -> None:
 
     :raise OSError: this machine cannot have one.
     """
-    deadline = time.monotonic() + FOREGROUND
     client = Client(eth0)
-    lease = client.acquire(deadline)
+    lease = client.acquire(time.monotonic() + FOREGROUND)
     if lease is not None:
         client.close()
         trouble = apply.install(eth0, lease.reply, None, places)
@@ -125,7 +124,7 @@ def _acquire(network: Network, eth0: Link, places: Places, log: Log) -> None:
     elif log.control is not None:
         log.line(INFO, f"DHCP on {eth0.name}: no answer yet")
     if lease is None or lease.expires != FOREVER:
-        network.keeper = Keeper(eth0, client, lease, bool(client.refused), places)
+        network.keeper = Keeper(eth0, client, lease, lease is None and bool(client.refused), places)
 
 
 # -- TSI -----------------------------------------------------------------------------------------------------------

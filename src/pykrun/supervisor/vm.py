@@ -11,9 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pykrun import engine as engines
+from pykrun import kernel as kernels
 from pykrun.errors import PeerError, UsageError
 from pykrun.loop import IN, Loop, Timer
-from pykrun.machine import Machine
+from pykrun.machine import Machine, Network
 from pykrun.record import replace
 from pykrun.root import INIT_PATH
 from pykrun.signals import HeldUp, Signals
@@ -30,12 +31,21 @@ if TYPE_CHECKING:
     from pykrun.sandbox import Ended
     from pykrun.start_data import StartData
     from pykrun.supervisor.disks import DiskServers
+    from pykrun.supervisor.network import GuestNetwork
     from pykrun.supervisor.wiring import Ends
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
 TIME = "krun-timesync"
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+FORWARDED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+)
 NOT_FOUND = 127
 LOG_LINE, LOG_TEXT = 1024, 65536
 """Characters of one line and of all lines of the guest's log that are kept: more than init ever has to say."""
@@ -101,6 +111,7 @@ class VirtualMachine:
         self._log_lines: list[tuple[int, str]] = []
         self._disks: DiskServers | None = None
         self._engine_ended = False
+        self._network: GuestNetwork | None = None
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
         self._log = BootLog(plan.boot_log)
@@ -126,13 +137,14 @@ class VirtualMachine:
         self._log.attach(self._loop, running.console)
         self._stack.callback(self._log.detach)
         self._loop.add(running.pidfd, IN, lambda events: self._on_engine_end())
+        if machine.network is not None:
+            self._start_network(machine.network)
         self._serve(running, machine)
         self._phase("served")
         if plan.timeout is not None:
             reason = f"the VM was ended after {plan.timeout:g} seconds (--timeout)"
             self._loop.call_later(plan.timeout, partial(self._end, TIMED_OUT, reason))
-        handled = (*FORWARDED, signal.SIGWINCH) if self._window else FORWARDED
-        self._stack.callback(Signals(self._loop, handled, self._on_signal, deadline=plan.timeout).close)
+        self._stack.callback(Signals(self._loop, FORWARDED, self._on_signal, deadline=plan.timeout).close)
         if self._window:
             self._stack.callback(self._window.restore)
         try:
@@ -193,6 +205,7 @@ class VirtualMachine:
             cpus=plan.cpus or 1,
             memory_mib=plan.memory_mib,
             disks=plan.disks,
+            network=Network() if plan.network else None,
             ports=self._ports(),
             console=terminal,
             init=os.fsdecode(INIT_PATH),
@@ -201,15 +214,16 @@ class VirtualMachine:
         )
 
     def _modules(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What the disks need of the guest's kernel: modules, and file systems."""
+        """What network and disks need of the guest's kernel: modules, and file systems."""
         plan = self._plan
+        modules = kernels.NETWORK if plan.network else ()
         if not plan.disks and plan.start.root_device is None:
-            return (), ()
+            return modules, ()
         from pykrun.disk import doubts
         from pykrun.supervisor.root_disk import file_systems
 
         self._warnings += filter(None, map(doubts, plan.disks))
-        return ("virtio_blk",) if plan.disks else (), file_systems(plan.disks, plan.start)
+        return (*modules, *(("virtio_blk",) if plan.disks else ())), file_systems(plan.disks, plan.start)
 
     def _ports(self) -> tuple[str, ...]:
         """The names of the ports. One more costs a boot some 3 ms: only without an init does the clock need its own."""
@@ -225,6 +239,7 @@ class VirtualMachine:
             self._carried_over(),
             ports=machine.ports,
             window=self._window.size() if self._window else None,
+            dhcp=machine.network is not None,
             streams="console" if machine.console else ("ports" if self._is_pid1 else "relay"),
             seed=os.urandom(32),
         )
@@ -241,6 +256,8 @@ class VirtualMachine:
             STDERR: (self._stderr, None),
             TIME: (port, port),
         }
+        if self._network is not None:
+            wiring.network(self._network.device)
         console = (self._stdout, self._stdin) if machine.console else None
         wiring.ports({name: ends[name] for name in machine.ports}, console, self._on_port_end)
         self._wiring = wiring
@@ -262,6 +279,17 @@ class VirtualMachine:
         self._stack.callback(servers.close)
         servers.start(running, machine.disks, "require" if self._plan.sandbox == "require" else "auto")
         self._disks = servers
+
+    def _start_network(self, network: Network) -> None:
+        """After the engine, which has its kernel to boot meanwhile."""
+        from pykrun.supervisor.network import RESOLVER, GuestNetwork
+
+        if (
+            RESOLVER not in self._plan.root.files
+        ):  # in a root that cannot be written, something to mount the real one on
+            self._plan.root.file(RESOLVER, b"")
+        self._network = GuestNetwork(self._loop, network, self._plan.publish, self._on_network_failure)
+        self._stack.callback(self._network.close)
 
     @property
     def _is_pid1(self) -> bool:
@@ -343,6 +371,13 @@ class VirtualMachine:
             return
         self._end(SET_UP_FAILED, f"the guest broke a protocol: {error}")
 
+    def _on_network_failure(self, reason: str) -> None:
+        """Without what it asked for a workload is not started; once it runs, its work is worth more than its line."""
+        if "started" in self._phases:
+            self._warnings.append(f"the network ended before the VM: {reason}")
+        else:
+            self._end(SET_UP_FAILED, f"there is no network: {reason}")
+
     def _on_disk_end(self, reason: str) -> None:
         """A disk's server is gone, and with it what the guest wants written."""
         if self._exit is None and not self._engine_ended:
@@ -352,8 +387,8 @@ class VirtualMachine:
 
     def _on_signal(self, number: int) -> None:
         """Hand it on; SIGTERM asks for an orderly end, and a second one or a second SIGINT ends the VM."""
-        if number == signal.SIGWINCH:
-            if self._window and (size := self._window.size()):
+        if number == signal.SIGWINCH and self._window:  # the guest's terminal makes the signal
+            if size := self._window.size():
                 self._control.resize(*size)
             return
         deadly = number in (signal.SIGINT, signal.SIGTERM)
