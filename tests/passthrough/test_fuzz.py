@@ -197,9 +197,7 @@ STEPS: dict[str, st.SearchStrategy[Step]] = {
     ),
     "pread": st.builds(lambda i: lambda t: t.use(i, lambda f: t.view.pread(f, 9999, 0)), st.integers(0, 5)),
     "fstat": st.builds(lambda i: lambda t: t.use(i, lambda f: told(t.view.fstat(f))), st.integers(0, 5)),
-    "link_file": st.builds(
-        lambda i, n: lambda t: t.use(i, lambda f: t.view.link_file(f, n)), st.integers(0, 5), NAMES
-    ),
+    "link_file": st.builds(lambda i, n: lambda t: t.use(i, lambda f: t.view.link_file(f, n)), st.integers(0, 5), NAMES),
     "close": st.builds(lambda i: lambda t: t.close(i), st.integers(0, 5)),
 }
 ONE_STEP = st.one_of(*(st.tuples(st.just(name), step) for name, step in STEPS.items()))

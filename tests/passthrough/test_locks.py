@@ -31,7 +31,15 @@ def share(tmp_path: Path) -> Iterator[Share]:
 
 
 def lock(
-    share: Share, opcode: int, node: int, handle: int, kind: int, owner: int, start: int = 0, end: int = END, flock: int = 0
+    share: Share,
+    opcode: int,
+    node: int,
+    handle: int,
+    kind: int,
+    owner: int,
+    start: int = 0,
+    end: int = END,
+    flock: int = 0,
 ) -> Reply:
     return share.call(opcode, node, struct.pack("<QQQQIIII", handle, owner, start, end, kind, 33, flock, 0))
 

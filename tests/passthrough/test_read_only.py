@@ -43,7 +43,9 @@ def state(folder: Path) -> list[object]:
     for place, names, files in os.walk(folder):
         for name in sorted([*names, *files, "."]):
             status = os.lstat(f"{place}/{name}")
-            found.append((place, name, status.st_mode, status.st_uid, status.st_nlink, status.st_size, status.st_ctime_ns))
+            found.append(
+                (place, name, status.st_mode, status.st_uid, status.st_nlink, status.st_size, status.st_ctime_ns)
+            )
     return found
 
 
@@ -78,7 +80,11 @@ def changing(share: Share) -> Iterator[tuple[int, int, bytes]]:
     yield fuse.REMOVEXATTR, file, b"user.x\0"
     yield fuse.ACCESS, file, struct.pack("<II", os.W_OK, 0)
     for command in CHANGING_IOCTLS:
-        yield fuse.IOCTL, file, struct.pack("<QIIQII", handle, 0, command, 0, 8, 8)[:24] + struct.pack("<QII", 0, 8, 8) + bytes(8)
+        yield (
+            fuse.IOCTL,
+            file,
+            struct.pack("<QIIQII", handle, 0, command, 0, 8, 8)[:24] + struct.pack("<QII", 0, 8, 8) + bytes(8),
+        )
 
 
 def test_nothing_can_be_changed(share: Share) -> None:
