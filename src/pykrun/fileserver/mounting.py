@@ -116,7 +116,7 @@ class HostMount:
     def read_ahead(self) -> None:
         """Let the kernel read ahead as far as one request reaches, where this process may say so: root.
 
-        Once INIT was answered: the kernel sets it then, to 128 KiB at most. A third less time for large files.
+        Once INIT was answered: the kernel sets it then, to 128 KiB at most. A fifth less CPU for large files.
         """
         if self._identity is None:
             return
