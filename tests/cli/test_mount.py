@@ -522,6 +522,20 @@ def test_nobody_without_fusermount3(nobody: Path) -> None:
 
 @fuse
 @root
+@pytest.mark.parametrize("name", ["two words", "tab\tand\nline", "back\\slash\\040", "caf\udce9", "-o"])
+def test_odd_names(run_pykrun: Pykrun, name: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="pkm") as place:
+        at = Path(place) / name
+        at.mkdir()
+        with Running(run_pykrun, ["mount", str(at), *NULL]) as running:
+            running.wait_for("mounted on")
+            assert (at / "hello").read_bytes() == b"world"
+            assert running.end(signal.SIGTERM) == 0
+        assert os.listdir(at) == []
+
+
+@fuse
+@root
 def test_it_is_quick_to_mount(run_pykrun: Pykrun, at: Path) -> None:
     """Not a measurement: a bound that a wait for something that never comes would miss."""
     began = time.monotonic()

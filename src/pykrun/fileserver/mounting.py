@@ -101,6 +101,9 @@ class HostMount:
         self._helped = os.geteuid() != 0
         self.descriptor = _through_helper(self.path, options) if self._helped else _by_ourselves(self.path, options)
         self._identity = _topmost(self.path)
+        if self._identity is None:  # somebody was quick; what cannot be found again could not be unmounted
+            self.close()
+            raise PykrunError(f"cannot mount on {path!r}: something else was mounted over it in the same moment")
 
     @property
     def present(self) -> bool:
