@@ -24,7 +24,7 @@ class VirtualFile:
     """A file that exists on the host's side only.
 
     :param one_shot: it can be looked up once and is never listed.
-    :param wipe: the content is a buffer of our own, to be zeroed when it was used up.
+    :param wipe: the content is a buffer of our own, to be zeroed when it was used up, or is to be read into one.
     """
 
     path: bytes
@@ -55,9 +55,13 @@ class Root:
     """Collects virtual files and directories; the supervisor turns it into a served file system.
 
     Parents of what is added are made as needed, and so are `/dev`, `/proc` and `/sys`.
+
+    :param bare: it is no VM's root: `/dev`, `/proc` and `/sys` are not needed, and secrets stay in their files until
+        the process that serves them reads them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, bare: bool = False) -> None:
+        self._bare = bare
         self.files: dict[bytes, VirtualFile] = {}
         self.directories: dict[bytes, int] = {}
         self._owned: set[int] = set()
@@ -105,6 +109,10 @@ class Root:
         from pykrun.secret import read_secret  # mmap is a library of its own, and most roots have no secret
 
         fd, _ = _open_source(source)
+        if self._bare:
+            self._owned.add(fd)
+            self._add(VirtualFile(guest_path(path), fd, mode & 0o7777, one_shot=True, wipe=True))
+            return
         try:
             content = read_secret(fd)
         except OSError as error:
@@ -127,7 +135,7 @@ class Root:
 
         :raise UsageError: a file lies where a directory is needed.
         """
-        wanted = dict.fromkeys(STANDARD_DIRECTORIES, 0o755)
+        wanted = dict.fromkeys(() if self._bare else STANDARD_DIRECTORIES, 0o755)
         for path in [*self.files, *self.directories]:
             for parent in _parents(path):
                 wanted.setdefault(parent, 0o755)

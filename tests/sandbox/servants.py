@@ -1,7 +1,7 @@
 """A server that does what a test asks, in this process' child or in that of an ordinary user.
 
-`python -m tests.sandbox.servants WISH [deny]...` starts one, prints its pid, level and note, and waits to be killed;
-with `deny` no namespaces can be made.
+`python -m tests.sandbox.servants WISH [deny] [folder=DIR]` starts one, prints its pid, level and note, and waits to be
+killed; with `deny` no namespaces can be made. With a folder it prints what the servant could open.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pykrun.host import linux
@@ -105,15 +106,32 @@ def status(pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+def look_around(folder: str, sock: socket.socket) -> None:
+    """Try to open and to make files in the folder and elsewhere."""
+    made = f"{folder}/made"
+    told = errors_of(
+        lambda: os.close(os.open(made, os.O_CREAT | os.O_WRONLY)),
+        lambda: os.open("/etc/passwd", os.O_RDONLY),
+        lambda: os.open("/tmp", os.O_RDONLY),
+        lambda: os.open(f"{folder}-outside", os.O_CREAT | os.O_WRONLY),
+        lambda: os.rename(made, f"{folder}-outside", src_dir_fd=0, dst_dir_fd=0),  # renameat: absolute paths
+        lambda: os.stat("/etc/passwd"),
+    )
+    sock.send(told.encode())
+
+
 def main() -> None:
     """Run the words of the command line."""
     if "deny" in sys.argv[2:]:
         linux.set_no_new_privileges()
         linux.install_filter(assemble())
     wish: Wish = "require" if sys.argv[1] == "require" else "auto"
-    errand = Errand(echo, wish)
+    folders = [word.partition("=")[2] for word in sys.argv[2:] if word.startswith("folder=")]
+    errand = Errand(partial(look_around, folders[0]), wish, folder=folders[0]) if folders else Errand(echo, wish)
     isolation = errand.servant.isolation
     print(errand.servant.pid, isolation.level, isolation.note, flush=True)
+    if folders:
+        print(errand.hear(), flush=True)
     time.sleep(1000)
 
 

@@ -8,13 +8,16 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pykrun.errors import EngineError, PeerError
-from pykrun.sandbox import NAMESPACES, REDUCED, USER_NAMESPACE
+from pykrun.host import linux
+from pykrun.sandbox import FOLDER, LANDLOCK, NAMESPACES, REDUCED, USER_NAMESPACE, landlock
 from tests.sandbox import prison
 from tests.sandbox.prison import wait_until_gone
 from tests.sandbox.servants import Errand, echo, errors_of, start_as_user, status
@@ -130,19 +133,65 @@ def test_a_folder_as_root(start: Start, tmp_path: Path) -> None:
     (tmp_path / "only").mkdir()
 
     def work(sock: socket.socket) -> None:
-        sock.send(repr((os.listdir("/"), os.listdir("/.."))).encode())
+        processes = [name for name in os.listdir(".") if name.isdigit()]
+        sock.send(repr((os.listdir("/"), os.listdir("/.."), processes, os.path.exists("./sys"))).encode())
 
     tmp_path.chmod(0o755)
-    assert start(work, "require", allowed=LOOK, root=str(tmp_path)).hear() == "(['only'], ['only'])"
+    errand = start(work, "require", folder=str(tmp_path))
+    assert errand.hear() == "(['only'], ['only'], ['1'], False)"
+    assert errand.servant.isolation.level == FOLDER
 
 
 @root
-def test_rights_can_be_kept(start: Start) -> None:
-    errand = start(echo, "require", keep_rights=True)
-    assert errand.servant.isolation.level == NAMESPACES
+def test_a_folder_keeps_rights_over_files_and_no_others(start: Start, tmp_path: Path) -> None:
+    errand = start(echo, "require", folder=str(tmp_path))
+    assert errand.servant.isolation.level == FOLDER
     found = status(errand.servant.pid)
     assert found["Uid"].split() == ["0"] * 4
     assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
+    sets = {int(found[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")}
+    assert sets == {1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 27 | 1 << 31}
+    assert int(found["CapInh"], 16) == int(found["CapAmb"], 16) == 0
+
+
+@root
+def test_a_folder_may_have_threads_and_no_processes(start: Start, tmp_path: Path) -> None:
+    def work(sock: socket.socket) -> None:
+        with socket.socket(fileno=os.dup(sock.fileno())) as other:
+            lock = allocate_lock()
+            lock.acquire()
+            start_new_thread(lambda: (other.send(b"thread "), lock.release()), ())
+            lock.acquire()
+        forbidden: list[Callable[[], object]] = [
+            os.fork,
+            lambda: os.execv("/bin/true", ["true"]),
+            lambda: os.kill(1, signal.SIGTERM),
+            lambda: socket.socket(socket.AF_UNIX),
+            lambda: os.chroot("/"),
+            lambda: os.setuid(1),
+            lambda: linux.system_call("open_by_handle_at", 0, bytes(16), 0),
+            lambda: linux.mount("none", "/", "tmpfs"),
+        ]
+        sock.send(errors_of(*forbidden).encode())
+
+    heard = start(work, "require", folder=str(tmp_path)).hear()
+    assert heard == f"thread {[errno.EPERM] * 8}"
+
+
+@pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+@pytest.mark.parametrize("as_root", [pytest.param(True, marks=root), pytest.param(False, marks=as_user)])
+def test_without_namespaces_a_folder_is_all_that_can_be_opened(as_root: bool) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)
+        with start_as_user("require", "deny", f"folder={name}", root=as_root) as supervisor:
+            try:
+                assert supervisor.stdout is not None
+                assert supervisor.stdout.readline().split()[1] == LANDLOCK
+                told = supervisor.stdout.readline().strip()
+            finally:
+                supervisor.kill()
+        assert os.listdir(name) == ["made"]
+    assert told == repr([0, *[errno.EACCES] * 4, 0])
 
 
 def test_tells_why_it_failed(start: Start) -> None:
@@ -157,7 +206,7 @@ def test_tells_why_it_failed(start: Start) -> None:
 
 
 def test_a_folder_that_is_not_there(start: Start) -> None:
-    errand = start(echo, root="/nonexistent")
+    errand = start(echo, folder="/nonexistent")
     with pytest.raises(EngineError, match="No such file"):
         print(errand.servant.isolation)
 

@@ -9,6 +9,8 @@ from pykrun.cli.streams import keep_standard_streams
 
 COMMANDS = {
     "run": "run a command in a microVM",
+    "fs": "share files with a VM of any front end: the vhost-user daemon on its own",
+    "mount": "mount the same file system on this host",
     "doctor": "say what can run here, what is missing and how to get it",
     "init": "say where the init blob is and how it was built",
 }

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pykrun.cli import values
+from pykrun.cli.entries import add_entry_arguments, collect_entries
 from pykrun.errors import UsageError
 from pykrun.root import Root
 from pykrun.start_data import StartData
@@ -32,20 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options (the contract of the command line)."""
     parser.usage = "pykrun run [OPTION...] [--] COMMAND [ARG...]"
     root = parser.add_argument_group("root file system")
-    root.add_argument(
-        "--file", action="append", default=[], metavar="GUEST=HOST[:MODE]", help="a virtual file with HOST's bytes"
-    )
-    root.add_argument(
-        "--text", action="append", default=[], metavar="GUEST=STRING", help="a virtual file with that text (0644)"
-    )
-    root.add_argument(
-        "--secret",
-        action="append",
-        default=[],
-        metavar="GUEST=HOST[:MODE]",
-        help="a one-shot file: it can be looked up once, is never listed (0400)",
-    )
-    root.add_argument("--dir", action="append", default=[], metavar="GUEST[:MODE]", help="a virtual directory (0755)")
+    add_entry_arguments(root)
     disks = parser.add_argument_group("block devices")
     disks.add_argument(
         "--disk",
@@ -162,7 +150,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         root_options=arguments.root_options,
     )
     return Plan(
-        root=_root(arguments),
+        root=collect_entries(arguments, Root()),
         start=start,
         disks=values.disks(arguments.disks),
         engine=arguments.engine,
@@ -186,31 +174,6 @@ def _wants_terminal(asked: bool | None) -> bool:
 
     is_terminal = standard_stream(0) is not None and standard_stream(1) is not None and os.isatty(0) and os.isatty(1)
     return is_terminal if asked is None else asked
-
-
-def _root(arguments: argparse.Namespace) -> Root:
-    root = Root()
-    for text in arguments.dir:
-        path, mode = values.with_mode(text)
-        root.directory(path, mode=0o755 if mode is None else mode)
-    for text in arguments.text:
-        path, content = values.assignment("--text", text)
-        root.file(path, os.fsencode(content))
-    for text in arguments.file:
-        path, rest = values.assignment("--file", text)
-        source, mode = _source(rest)
-        root.host_file(path, source, mode=mode)
-    for text in arguments.secret:
-        path, rest = values.assignment("--secret", text)
-        source, mode = _source(rest)
-        root.secret(path, source, mode=0o400 if mode is None else mode)
-    return root
-
-
-def _source(text: str) -> tuple[str, int | None]:
-    """A host file whose own name ends in `:644` is that file, not a mode."""
-    source, mode = values.with_mode(text)
-    return (text, None) if mode is not None and os.path.exists(text) and not os.path.exists(source) else (source, mode)
 
 
 def _kernel_word(word: str) -> str:

@@ -36,6 +36,13 @@ def positive(option: str, text: str, *, unit: str = "", largest: int = 1 << 31) 
     return int(text)
 
 
+def descriptor(option: str, text: str) -> int:
+    """The number of an open descriptor, above the standard streams."""
+    if not text.isascii() or not text.isdigit() or not 3 <= int(text) < 1 << 20:
+        raise UsageError(f"{option} wants the number of an open descriptor, from 3, not {text!r}")
+    return int(text)
+
+
 def seconds(option: str, text: str) -> float:
     """A positive number of seconds."""
     try:

@@ -1,7 +1,8 @@
 """The values that file systems and the server exchange. All are made once and not changed after they were handed out.
 
 Plain classes with slots: making one is on the path of every request, and a frozen dataclass takes five times as long.
-`wire` is a place for the server to keep the packed form, so that what does not change is packed once.
+`wire` is a place for the server to keep the packed form, so that what does not change is packed once. Where the host's
+kernel is asked every time, attributes are born packed (`PackedAttributes`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import strerror
 from typing import Any
+
+from pykrun.fs.packed import ATTR, ATTR_SUBMOUNT, unfold_device
 
 FOREVER = float("inf")
 """A timeout that never ends."""
@@ -46,6 +49,7 @@ class Attributes:
         "mode",
         "mtime_ns",
         "nlink",
+        "packed",
         "rdev",
         "size",
         "submount",
@@ -88,7 +92,42 @@ class Attributes:
         self.birth_ns = birth_ns
         self.submount = submount
         self.timeout = timeout
+        self.packed: bytes | None = None
+        """`struct fuse_attr`, once it was made."""
         self.wire: bytes | None = None
+
+
+_SECOND = 1_000_000_000
+
+
+class PackedAttributes(Attributes):
+    """Attributes that came packed; the other members are unpacked when somebody asks for one.
+
+    :param packed: `struct fuse_attr` (`pykrun.fs.packed.ATTR`).
+    """
+
+    __slots__ = ()
+
+    def __init__(self, packed: bytes, timeout: float, birth_ns: int | None = None) -> None:
+        self.packed = packed
+        self.timeout = timeout
+        self.birth_ns = birth_ns
+        self.wire = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Unpack: called for a member that is not there yet, and so once at most."""
+        packed = self.packed
+        if packed is None or name not in Attributes.__slots__:
+            raise AttributeError(name)
+        self.ino, self.size, self.blocks, *times = ATTR.unpack(packed)[:9]
+        self.mode, self.nlink, self.uid, self.gid, rdev, self.block_size, flags = ATTR.unpack(packed)[9:]
+        self.atime_ns, self.mtime_ns, self.ctime_ns = (
+            (seconds - (1 << 64) if seconds >> 63 else seconds) * _SECOND + nanoseconds
+            for seconds, nanoseconds in zip(times[:3], times[3:], strict=True)
+        )
+        self.rdev = unfold_device(rdev)
+        self.submount = bool(flags & ATTR_SUBMOUNT)
+        return getattr(self, name)
 
 
 class Entry:

@@ -1,7 +1,8 @@
 """One small function per operation: decoded fields in, body of the reply out.
 
 The functions' parameters after `request` are the members of the operation's row in `wire.OPERATIONS`: the structure's,
-then the names, then the tail. LOOKUP, GETATTR, OPEN, READ, RELEASE and FORGET are in `server`, for speed.
+then the names, then the tail. LOOKUP, GETATTR, OPEN, READ, RELEASE and FORGET are in `server`, for speed, and so is a
+WRITE without extensions.
 """
 
 from __future__ import annotations
@@ -316,6 +317,9 @@ def readdir(
     handle = session.directory(request.ino, number)
     if size > request.room:
         raise errno_error(EINVAL)
+    packed = session.filesystem.list_packed(request.ino, handle, _offset(offset), size)
+    if packed is not None:
+        return packed
 
     def pack(item: DirectoryEntry) -> bytes:
         return encode.dirent(item)
@@ -421,11 +425,19 @@ def listxattr(session: Session, request: Request, size: int) -> bytes:
 
 def setxattr(session: Session, request: Request, size: int, flags: int, name: bytes, value: bytes) -> bytes:
     """SETXATTR."""
+    return extended_setxattr(session, request, size, flags, 0, name, value)
+
+
+def extended_setxattr(
+    session: Session, request: Request, size: int, flags: int, more_flags: int, name: bytes, value: bytes
+) -> bytes:
+    """SETXATTR, with `SETXATTR_EXT`."""
     if size > wire.XATTR_SIZE_MAX:
         raise errno_error(E2BIG)
     if len(value) != size or flags & ~3:
         raise errno_error(EINVAL)
-    session.filesystem.setxattr(request.ino, name, value, flags)
+    kill_sgid = bool(more_flags & wire.SETXATTR_ACL_KILL_SGID)
+    session.filesystem.setxattr(request.ino, name, value, flags, kill_sgid)
     return b""
 
 

@@ -24,7 +24,10 @@ MS_RDONLY = 0x0001
 MS_NOSUID = 0x0002
 MS_NODEV = 0x0004
 MS_NOEXEC = 0x0008
+MS_SYNCHRONOUS = 0x0010
 MS_REMOUNT = 0x0020
+MS_DIRSYNC = 0x0080
+MS_NOATIME = 0x0400
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x4_0000
@@ -198,9 +201,11 @@ def set_no_new_privileges() -> None:
     system_call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def drop_bounding_set() -> None:
-    """Remove every capability from the bounding set; without CAP_SETPCAP nothing changes."""
+def drop_bounding_set(kept: int = 0) -> None:
+    """Remove every capability (but those of a set) from the bounding set; without CAP_SETPCAP nothing changes."""
     for capability in range(_LAST_CAPABILITY + 1):
+        if kept >> capability & 1:
+            continue
         try:
             system_call("prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
         except OSError as error:
@@ -213,6 +218,19 @@ def drop_capabilities() -> None:
     """Empty the effective, permitted and inheritable sets (and with them the ambient one)."""
     header = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)
     system_call("capset", header, bytes(24))
+
+
+def limit_capabilities(kept: int) -> None:
+    """Have no other capabilities than those of a set (bit n is capability n), as far as they are there now."""
+    header = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)
+    words = (ctypes.c_uint32 * 6)()  # struct __user_cap_data_struct[2]: effective, permitted, inheritable
+    nr = number("capget")
+    assert nr is not None
+    if _syscall(ctypes.c_long(nr), ctypes.c_char_p(header), words) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), "capget")
+    low, high = words[1] & kept, words[4] & kept >> 32
+    system_call("capset", header, b"".join(word.to_bytes(4, "little") for word in (low, low, 0, high, high, 0)))
 
 
 def no_address_randomization() -> None:

@@ -34,20 +34,32 @@ DENIED = (
 
 # fmt: off
 LOOP = (
-    "epoll_wait", "epoll_pwait", "preadv", "pwritev", "preadv2", "pwritev2", "read", "write", "recvmsg", "sendto",
-    "epoll_ctl", "epoll_create1", "close", "fdatasync", "fsync", "fallocate", "pread64", "pwrite64", "lseek", "fstat",
-    "newfstatat", "munmap", "mremap", "brk", "madvise", "futex", "rt_sigprocmask", "rt_sigaction", "rt_sigreturn",
-    "restart_syscall", "clock_gettime", "clock_nanosleep", "gettimeofday", "getpid", "gettid", "getrandom", "poll",
-    "ppoll", "fcntl", "sendmsg", "recvfrom", "accept4", "shutdown", "getsockopt", "getsockname", "sched_yield",
-    "exit", "exit_group",
+    "epoll_wait", "epoll_pwait", "preadv", "pwritev", "preadv2", "pwritev2", "read", "readv", "write", "recvmsg",
+    "sendto", "epoll_ctl", "epoll_create1", "close", "fdatasync", "fsync", "fallocate", "pread64", "pwrite64", "lseek",
+    "fstat", "newfstatat", "munmap", "mremap", "brk", "madvise", "futex", "rt_sigprocmask", "rt_sigaction",
+    "rt_sigreturn", "restart_syscall", "clock_gettime", "clock_nanosleep", "gettimeofday", "getpid", "gettid",
+    "getrandom", "poll", "ppoll", "fcntl", "sendmsg", "recvfrom", "accept4", "shutdown", "getsockopt", "getsockname",
+    "sched_yield", "exit", "exit_group",
 )
-# fmt: on
 """What a server of ours may call: memory, time, open files and sockets."""
+
+FOLDER = (
+    "openat", "openat2", "statx", "getdents64", "readlinkat", "fstatfs", "statfs", "faccessat",
+    "symlinkat", "mknodat", "mkdirat", "unlinkat", "renameat", "renameat2", "linkat",
+    "fchmod", "fchmodat", "fchown", "fchownat", "utimensat", "ftruncate", "copy_file_range", "syncfs", "flock", "dup",
+    "getxattr", "setxattr", "listxattr", "removexattr", "fgetxattr", "fsetxattr", "flistxattr", "fremovexattr",
+    "umask", "setfsuid", "setfsgid", "setgroups", "capset", "capget",
+)
+"""And one that serves a folder of the host."""
+# fmt: on
+
+_THREADS = ("set_robust_list", "rseq", "sched_getaffinity")
 
 _LOOP_IOCTLS = (0x5421, 0x5450, 0x5451)  # FIONBIO, FIONCLEX, FIOCLEX: how Python sets these flags
 _PROT_EXEC = 4
 
 _NEW_NAMESPACES = 0x7E02_0000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+_CLONE_THREAD = 0x1_0000
 _AF_UNIX = 1
 _X32 = 0x4000_0000
 
@@ -108,15 +120,20 @@ def assemble(also_denied: Iterable[str] = ()) -> bytes:
     return program + _step(_RETURN, _ALLOW)
 
 
-def assemble_allowed(also_allowed: Iterable[str] = ()) -> bytes:
+def assemble_allowed(also_allowed: Iterable[str] = (), *, threads: bool = False) -> bytes:
     """Return a server's filter as `struct sock_filter` records.
 
     :param also_allowed: calls (names of `pykrun.host.numbers`) beside those of `LOOP`.
+    :param threads: it may start threads, and still no processes.
     """
     program = _head()
-    for name in (*LOOP, *also_allowed):
+    for name in (*LOOP, *also_allowed, *(_THREADS if threads else ())):
         program += _answer(name, _ALLOW)
     program += _judge("mmap", _ANY_BIT, _PROT_EXEC, _EPERM, _ALLOW, argument=2)
+    if threads:
+        program += _judge("mprotect", _ANY_BIT, _PROT_EXEC, _EPERM, _ALLOW, argument=2)
+        program += _judge("clone", _ANY_BIT, _CLONE_THREAD, _ALLOW, _EPERM)
+        program += _answer("clone3", _ENOSYS)  # its flags are out of reach: C libraries fall back to clone
     nr = number("ioctl")
     assert nr is not None
     program += _step(_EQUAL, nr, 0, 1 + 2 * len(_LOOP_IOCTLS)) + _step(_LOAD, _ARG0 + 8)

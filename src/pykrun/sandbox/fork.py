@@ -14,17 +14,19 @@ Wish = Literal["auto", "require"]
 _ATTEMPTS = ((NAMESPACES, linux.CLONE_NEWPID), (USER_NAMESPACE, linux.CLONE_NEWUSER | linux.CLONE_NEWPID), (REDUCED, 0))
 
 
-def fork(wish: Wish) -> tuple[str, int, int, str]:
+def fork(wish: Wish, *, user_namespace: bool = True) -> tuple[str, int, int, str]:
     """Fork with the most isolation that the kernel grants: (level, pid, pidfd, why not more); pid 0 in the child.
 
     The caller has blocked all signals and is the only thread of its process.
+
+    :param user_namespace: one that maps only the caller's id will do.
 
     :raise SandboxError: the host's kernel allows no namespaces, and they were required.
     :raise EngineError: the host can run no further process.
     """
     note = ""
     for level, flags in _ATTEMPTS:
-        if level == NAMESPACES and os.geteuid() != 0:
+        if (level == NAMESPACES and os.geteuid() != 0) or (level == USER_NAMESPACE and not user_namespace):
             continue
         if level == REDUCED and wish == "require":
             raise SandboxError(

@@ -55,10 +55,14 @@ class Jail:
 
 NAMESPACES = "namespaces"
 USER_NAMESPACE = "user-namespace"
+FOLDER = "folder"
+LANDLOCK = "landlock"
 REDUCED = "reduced"
 LEVELS = {
     NAMESPACES: "own namespaces and root, an id that owns nothing, no capabilities, system-call filter",
     USER_NAMESPACE: "own namespaces and root, the caller's id without rights over anything, system-call filter",
+    FOLDER: "own namespaces, the shared folder as root, no rights but those over files, system-call filter",
+    LANDLOCK: "no namespaces; opens and changes no files outside the shared folder (Landlock), system-call filter",
     REDUCED: "no namespaces: a process without privileges that sees what its user sees, system-call filter",
 }
 

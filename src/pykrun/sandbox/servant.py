@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import select
 import signal
 import time
 from collections.abc import Callable
+from errno import EINVAL
 from typing import NoReturn
 
 from pykrun.errors import EngineError, PykrunError, SandboxError
 from pykrun.host import linux
 from pykrun.record import record
 from pykrun.sandbox import filter as system_call_filter
+from pykrun.sandbox import landlock
 from pykrun.sandbox.child import (
     MOUNT_POINT,
     NOT_ALLOWED,
@@ -35,12 +38,14 @@ from pykrun.sandbox.child import (
     say,
 )
 from pykrun.sandbox.fork import Wish, check_single_thread, fork
-from pykrun.sandbox.jail import REDUCED, Isolation
+from pykrun.sandbox.jail import FOLDER, LANDLOCK, REDUCED, Isolation
 from pykrun.sandbox.start import signal_name
 
 _SETUP_SECONDS = 20.0
 _END_SECONDS = 5.0
 _FAILED = 1
+_FILE_CAPABILITIES = sum(1 << number for number in (0, 1, 3, 4, 6, 7, 27, 31))
+"""CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, MKNOD, SETFCAP: not DAC_READ_SEARCH, which opens by number."""
 
 
 @record(frozen=True, slots=True, kw_only=True)
@@ -51,17 +56,17 @@ class Service:
     :param serve: runs in the sandbox until there is nothing more to serve; returns then. What it raises is told.
     :param descriptors: all that it has; they keep their numbers.
     :param allowed: system calls (names of `pykrun.host.numbers`) beside those of a loop with sockets and open files.
-    :param root: a folder that becomes its root, with what is mounted there; None: an empty one.
-    :param keep_rights: keep user, groups and capabilities (a server of files needs them); namespaces, root and filter
-        hold all the same.
+    :param folder: a directory of the host that it serves, with what is mounted there: its root, where it has namespaces
+        of its own, and else all that it can open, where the kernel has Landlock. It keeps user and groups, and of the
+        capabilities those over files; its working directory is a proc file system, which shows no other process where
+        it has namespaces; it may start threads. None: its root is empty, and it is nobody.
     """
 
     name: str
     serve: Callable[[], None]
     descriptors: tuple[int, ...]
     allowed: tuple[str, ...] = ()
-    root: str | None = None
-    keep_rights: bool = False
+    folder: str | None = None
 
 
 class Servant:
@@ -168,7 +173,8 @@ def serve(service: Service, wish: Wish = "auto") -> Servant:
     caller = os.geteuid(), os.getegid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        level, pid, pidfd, note = fork(wish)
+        # A user namespace would show other users' files as nobody's.
+        level, pid, pidfd, note = fork("auto" if service.folder else wish, user_namespace=service.folder is None)
         if pid == 0:
             _run(service, level, wish == "require", supervisor, report_write, caller)
     except BaseException:
@@ -211,30 +217,63 @@ def _enter(
             os.dup2(nothing, stream, inheritable=False)
     if level != REDUCED:
         try:
-            _private_root(service.root)
+            _private_root(service.folder)
         except OSError as error:
             note = f"{error.filename or 'mount'}: {error.strerror}"
-            if required or error.errno not in NOT_ALLOWED or service.root is not None:
+            if error.errno not in NOT_ALLOWED or (required and service.folder is None):
                 raise Refused(note) from None
             level = REDUCED
-    if service.keep_rights:
-        linux.set_no_new_privileges()
-        linux.set_dumpable(False)
-    else:
+    if service.folder is None:
         drop_privileges(identity)
+    else:
+        level = _keep_to_folder(service.folder, level, required)
     die_with(supervisor)  # the kernel forgot it when the ids changed
     close_all_but({0, 1, 2, report, *service.descriptors})
     linux.set_name(service.name)
-    linux.install_filter(system_call_filter.assemble_allowed(service.allowed))
+    more = (*service.allowed, *(system_call_filter.FOLDER if service.folder else ()))
+    linux.install_filter(system_call_filter.assemble_allowed(more, threads=service.folder is not None))
     return Isolation(level, note)
 
 
 def _private_root(folder: str | None) -> None:
+    """Make a folder or nothing the root; with a folder a proc file system, mounted nowhere, the working directory."""
     linux.unshare(PRIVATE_NAMESPACES)
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
-    if folder is not None:
-        linux.mount(folder, MOUNT_POINT, None, linux.MS_BIND | linux.MS_REC)
-    else:
-        flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC | linux.MS_RDONLY
-        linux.mount("tmpfs", MOUNT_POINT, "tmpfs", flags, "size=4k,nr_inodes=2,mode=555")
+    flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+    if folder is None:
+        linux.mount("tmpfs", MOUNT_POINT, "tmpfs", flags | linux.MS_RDONLY, "size=4k,nr_inodes=2,mode=555")
+        enter_root(MOUNT_POINT)
+        return
+    opened = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # /proc itself may be the folder, or on its way
+    _mount_proc(flags | linux.MS_RDONLY)
+    proc = os.open(MOUNT_POINT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    linux.mount(f"/proc/self/fd/{opened}", MOUNT_POINT, None, linux.MS_BIND | linux.MS_REC)
     enter_root(MOUNT_POINT)
+    os.fchdir(proc)
+
+
+def _mount_proc(flags: int) -> None:
+    """Mount a proc file system of this process namespace, with processes alone where the kernel can (5.8)."""
+    try:
+        linux.mount("proc", MOUNT_POINT, "proc", flags, "subset=pid")
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+        linux.mount("proc", MOUNT_POINT, "proc", flags)
+
+
+def _keep_to_folder(folder: str, level: str, required: bool) -> str:
+    """Give up everything but a folder, where that is not done already; return the level reached."""
+    linux.set_no_new_privileges()
+    linux.drop_bounding_set(_FILE_CAPABILITIES)
+    linux.limit_capabilities(_FILE_CAPABILITIES)
+    linux.set_dumpable(False)  # our memory is a copy of the supervisor's
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if level != REDUCED:
+        return FOLDER
+    os.chdir("/proc")
+    if landlock.confine(folder):
+        return LANDLOCK
+    if required:
+        raise Refused("this host allows no namespaces to a server of files, and its kernel has no Landlock")
+    return REDUCED

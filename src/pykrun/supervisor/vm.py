@@ -16,11 +16,11 @@ from pykrun.loop import IN, Loop, Timer
 from pykrun.machine import Machine
 from pykrun.record import replace
 from pykrun.root import INIT_PATH
+from pykrun.signals import HeldUp, Signals
 from pykrun.supervisor.console import BootLog, printable
 from pykrun.supervisor.control import Control, Events, Exit
 from pykrun.supervisor.needs import missing_interpreter
 from pykrun.supervisor.plan import Outcome, Plan
-from pykrun.supervisor.signals import HeldUp, Signals
 from pykrun.supervisor.streams import FdSink, FdSource
 from pykrun.supervisor.terminal import Escape, Terminal
 from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
