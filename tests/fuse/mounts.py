@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from pykrun.fs import FileSystem
 from pykrun.fuse import Server
 from pykrun.fuse.dev_fuse import Mount
 from pykrun.host import linux
+from tests.support.processes import become_nobody
 
 LIMIT = 30.0
 
@@ -31,16 +33,30 @@ class Outcome:
 @contextmanager
 def mounted(filesystem: FileSystem, folder: Path, tell: Callable[[], Any] = lambda: None) -> Iterator[Outcome]:
     """Mount on `folder` for the time of the block; afterwards the outcome is filled, `tell()` as its `extra`."""
-    mount = Mount(Server(filesystem), str(folder))
+    with mounted_in_child(lambda: filesystem, folder, tell=tell) as outcome:
+        yield outcome
+
+
+@contextmanager
+def mounted_in_child(
+    make: Callable[[], FileSystem], folder: Path, *, nobody: bool = False, tell: Callable[[], Any] = lambda: None
+) -> Iterator[Outcome]:
+    """Mount as `mounted`, what is made in the serving process, which may be an ordinary user's."""
+    mount = Mount(Server(FileSystem()), str(folder))
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
         try:
             os.close(reading)
-            server = mount._server
+            if nobody:
+                become_nobody()
+            filesystem = make()
+            server = mount._server = Server(filesystem)
             mount.run()
             told = json.dumps([server.statistics(), server.faults, tell()]).encode()
             os.write(writing, told)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(writing)

@@ -1,14 +1,15 @@
-"""Two structures of the wire that a file system may fill in itself, because it does so for every request.
+"""Structures of the wire that a file system may fill in itself, because it does so for every request.
 
 What is told about each look-up and each name of a listing is packed where it comes from: a host's `struct statx` is
-turned into `struct fuse_attr` in two steps, without sixteen attributes of an object in between. `pykrun.fuse.wire`
-takes the declarations from here.
+turned into a reply in two steps, without an object of sixteen members in between. `pykrun.fuse.wire` takes the
+declarations from here.
 
 Source: the Linux kernel's include/uapi/linux/fuse.h.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from os import major, makedev, minor
 from struct import Struct
 
@@ -16,10 +17,29 @@ ATTR = Struct("<QQQQQQIIIIIIIIII")
 """struct fuse_attr: ino, size, blocks, atime, mtime, ctime, their nanoseconds, mode, nlink, uid, gid, rdev, blksize,
 flags. Times before 1970 are two's complement."""
 
+ENTRY_OUT = Struct("<QQQQII" + ATTR.format[1:])
+"""struct fuse_entry_out: nodeid, generation, seconds of the name and of the attributes, nanoseconds of both, attr."""
+
+ATTR_OUT = Struct("<QI4x" + ATTR.format[1:])
+"""struct fuse_attr_out: seconds, nanoseconds, attr."""
+
 ATTR_SUBMOUNT = 1 << 0
 
 DIRENT = Struct("<QQII")
 """struct fuse_dirent without its name: ino, off, namelen, type. A record is padded to 8 bytes."""
+
+
+FOREVER = float("inf")
+"""A timeout that never ends."""
+
+
+@lru_cache(maxsize=64)
+def split_timeout(seconds: float) -> tuple[int, int]:
+    """Split a timeout into seconds and nanoseconds; for ever is the greatest number there is."""
+    if seconds == FOREVER:
+        return (1 << 64) - 1, 0
+    whole = int(seconds)
+    return whole, int((seconds - whole) * 1_000_000_000)
 
 
 def kernel_device(major_: int, minor_: int) -> int:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import strerror
+from struct import Struct
 from typing import Any
 
-from pykrun.fs.packed import ATTR, ATTR_SUBMOUNT, unfold_device
-
-FOREVER = float("inf")
-"""A timeout that never ends."""
+from pykrun.fs.packed import ATTR, ATTR_OUT, ATTR_SUBMOUNT, ENTRY_OUT, unfold_device
+from pykrun.fs.packed import FOREVER as FOREVER  # for everybody else
 
 # What the guest may do with an open file or directory: values as in FUSE's open reply.
 DIRECT_IO = 1 << 0
@@ -98,27 +97,30 @@ class Attributes:
 
 
 _SECOND = 1_000_000_000
+_ATTR_HEAD = Struct("<QI4x")
 
 
 class PackedAttributes(Attributes):
-    """Attributes that came packed; the other members are unpacked when somebody asks for one.
+    """Attributes that came packed; members are unpacked when somebody asks for one.
 
-    :param packed: `struct fuse_attr` (`pykrun.fs.packed.ATTR`).
+    :param wire: `struct fuse_attr_out`.
     """
 
     __slots__ = ()
 
-    def __init__(self, packed: bytes, timeout: float, birth_ns: int | None = None) -> None:
-        self.packed = packed
-        self.timeout = timeout
-        self.birth_ns = birth_ns
-        self.wire = None
+    def __init__(self, wire: bytes) -> None:
+        self.wire = wire
+        self.packed = None
+        self.birth_ns = None
 
     def __getattr__(self, name: str) -> Any:
         """Unpack: called for a member that is not there yet, and so once at most."""
-        packed = self.packed
-        if packed is None or name not in Attributes.__slots__:
+        if name not in Attributes.__slots__:
             raise AttributeError(name)
+        assert self.wire is not None
+        packed = self.packed = self.wire[-ATTR.size :]
+        seconds, nanoseconds = ATTR_OUT.unpack(self.wire)[:2]
+        self.timeout = seconds + nanoseconds / _SECOND
         self.ino, self.size, self.blocks, *times = ATTR.unpack(packed)[:9]
         self.mode, self.nlink, self.uid, self.gid, rdev, self.block_size, flags = ATTR.unpack(packed)[9:]
         self.atime_ns, self.mtime_ns, self.ctime_ns = (
@@ -145,6 +147,29 @@ class Entry:
         self.timeout = timeout
         self.generation = generation
         self.wire: bytes | None = None
+
+
+class PackedEntry(Entry):
+    """An entry that came packed.
+
+    :param wire: `struct fuse_entry_out`.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, ino: int, wire: bytes) -> None:
+        self.ino = ino
+        self.wire = wire
+
+    def __getattr__(self, name: str) -> Any:
+        """Unpack: called for a member that is not there yet, and so once at most."""
+        if name not in Entry.__slots__:
+            raise AttributeError(name)
+        assert self.wire is not None
+        _, self.generation, name_seconds, seconds, name_nanoseconds, nanoseconds = ENTRY_OUT.unpack(self.wire)[:6]
+        self.timeout = name_seconds + name_nanoseconds / _SECOND
+        self.attributes = PackedAttributes(_ATTR_HEAD.pack(seconds, nanoseconds) + self.wire[-ATTR.size :])
+        return getattr(self, name)
 
 
 MISSING_FOREVER = Entry(0, Attributes(ino=0, mode=0), FOREVER)

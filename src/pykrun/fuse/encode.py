@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from os import major, minor
 
-from pykrun.fs.packed import fold_device
-from pykrun.fs.types import FOREVER, Attributes, DirectoryEntry, Entry, FileSystemStatistics, Lock
+from pykrun.fs.packed import fold_device, split_timeout
+from pykrun.fs.types import Attributes, DirectoryEntry, Entry, FileSystemStatistics, Lock
 from pykrun.fuse import wire
 
 SECOND = 1_000_000_000
@@ -17,15 +16,6 @@ STATX_BTIME = 0x800
 
 _pack_attr_head = wire.ATTR_HEAD.pack
 _pack_entry_head = wire.ENTRY_HEAD.pack
-
-
-@lru_cache(maxsize=64)
-def timeout(seconds: float) -> tuple[int, int]:
-    """Split a timeout into seconds and nanoseconds; for ever is the greatest number there is."""
-    if seconds == FOREVER:
-        return _U64, 0
-    whole = int(seconds)
-    return whole, int((seconds - whole) * SECOND)
 
 
 def attr(attributes: Attributes) -> bytes:
@@ -59,7 +49,7 @@ def attr(attributes: Attributes) -> bytes:
 def attr_out(attributes: Attributes) -> bytes:
     """Pack fuse_attr_out."""
     if attributes.wire is None:
-        attributes.wire = _pack_attr_head(*timeout(attributes.timeout)) + (attributes.packed or attr(attributes))
+        attributes.wire = _pack_attr_head(*split_timeout(attributes.timeout)) + attr(attributes)
     return attributes.wire
 
 
@@ -67,10 +57,10 @@ def entry_out(entry: Entry) -> bytes:
     """Pack fuse_entry_out."""
     if entry.wire is None:
         attributes = entry.attributes
-        name_seconds, name_ns = timeout(entry.timeout)
-        seconds, ns = timeout(attributes.timeout)
+        name_seconds, name_ns = split_timeout(entry.timeout)
+        seconds, ns = split_timeout(attributes.timeout)
         head = _pack_entry_head(entry.ino, entry.generation, name_seconds, seconds, name_ns, ns)
-        entry.wire = head + (attributes.packed or attr(attributes))
+        entry.wire = head + attr(attributes)
     return entry.wire
 
 
@@ -84,7 +74,7 @@ def statx_out(attributes: Attributes) -> bytes:
     for ns in (attributes.atime_ns, attributes.birth_ns or 0, attributes.ctime_ns, attributes.mtime_ns):
         times += [*divmod(ns, SECOND), 0]
     return wire.STATX_OUT.pack(
-        *timeout(attributes.timeout),
+        *split_timeout(attributes.timeout),
         0,
         STATX_BASIC | (STATX_BTIME if attributes.birth_ns is not None else 0),
         attributes.block_size,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from struct import Struct
 
-from pykrun.fs.packed import ATTR, ATTR_SUBMOUNT, DIRENT
+from pykrun.fs.packed import ATTR, ATTR_OUT, ATTR_SUBMOUNT, DIRENT, ENTRY_OUT
 
-__all__ = ["ATTR", "ATTR_SUBMOUNT", "DIRENT"]  # declared where file systems can have them
+__all__ = ["ATTR", "ATTR_OUT", "ATTR_SUBMOUNT", "DIRENT", "ENTRY_OUT"]  # declared where file systems can have them
 
 MAJOR = 7
 MINOR = 45
@@ -28,9 +28,7 @@ OFFSET_MAX = (1 << 63) - 1
 MAX_REQUEST = 40 + 40 + MAX_WRITE  # the longest legal request: a WRITE
 
 ENTRY_HEAD = Struct("<QQQQII")  # nodeid, generation, seconds of the name and of the attributes, nanoseconds
-ENTRY_OUT = Struct("<QQQQII" + ATTR.format[1:])
 ATTR_HEAD = Struct("<QI4x")  # seconds, nanoseconds
-ATTR_OUT = Struct("<QII" + ATTR.format[1:])
 OPEN_OUT = Struct("<QII")
 STATX_OUT = Struct("<QII16x" + "IIQIIIHxxQQQQ" + "qII" * 4 + "IIII112x")
 STATFS_OUT = Struct("<QQQQQIIII24x")

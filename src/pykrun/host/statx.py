@@ -39,8 +39,9 @@ class Statx:
         nr = number("statx")
         assert nr is not None
         self._nr = ctypes.c_long(nr)
-        self._answer = ctypes.create_string_buffer(256)
-        self._address = ctypes.c_void_p(ctypes.addressof(self._answer))
+        self._answer = bytearray(256)
+        self._held = (ctypes.c_char * 256).from_buffer(self._answer)
+        self._address = ctypes.c_void_p(ctypes.addressof(self._held))
 
     def at(self, directory: int, name: bytes) -> Fields | None:
         """Tell about a name in a directory, a symbolic link itself included; None when there is no such name.

@@ -21,11 +21,11 @@ from typing import Any
 from pykrun.fs import interface
 from pykrun.fs.inodes import InodeAllocator
 from pykrun.fs.interface import FileSystem
-from pykrun.fs.packed import ATTR, ATTR_SUBMOUNT, kernel_device
+from pykrun.fs.packed import ATTR_OUT, ATTR_SUBMOUNT, ENTRY_OUT, kernel_device, split_timeout
 from pykrun.fs.passthrough.handles import Listing
 from pykrun.fs.passthrough.inodes import Inode, Inodes
 from pykrun.fs.passthrough.options import Options
-from pykrun.fs.types import Attributes, Caller, Entry, PackedAttributes, errno_error
+from pykrun.fs.types import Attributes, Caller, Entry, PackedAttributes, PackedEntry, errno_error
 from pykrun.host.files import DirectoryReader
 from pykrun.host.identity import Identity
 from pykrun.host.own import OwnDescriptors
@@ -35,7 +35,8 @@ SPARE_DESCRIPTORS = 64
 """Left for the rest of the process: sockets, eventfds, memory regions."""
 SECOND = 1_000_000_000
 
-_pack_attr = ATTR.pack
+_pack_attr = ATTR_OUT.pack
+_pack_entry = ENTRY_OUT.pack
 
 
 class Core(FileSystem):
@@ -78,6 +79,8 @@ class Core(FileSystem):
             self._own.close()
             raise
         self._inodes = Inodes(top, self._statx, allocator, min(descriptors // 4, 8192))
+        (names, names_ns), (seconds, ns) = split_timeout(cache.entries), split_timeout(cache.attributes)
+        self._timeouts = names, seconds, names_ns, ns
         self._missing = Entry(0, Attributes(ino=0, mode=0), cache.negative)
         self._root_number = self._inodes.root.key[0]
 
@@ -109,7 +112,7 @@ class Core(FileSystem):
             inode = self._inodes.get(ino)
             fd = inode.fd
             fields = self._statx.of(fd) if fd >= 0 else self._describe(inode)
-        return PackedAttributes(_pack(fields), self._cache.attributes)
+        return self._attributes(fields)
 
     def forget(self, ino: int, count: int) -> None:
         """Take back look-ups."""
@@ -119,8 +122,9 @@ class Core(FileSystem):
         """Tell the attributes with the time of birth."""
         fields = self._statx.of(handle.fd) if handle is not None else self._describe(self._inodes.get(ino))
         seconds, nanoseconds = fields[10], fields[11]
-        birth = seconds * SECOND + nanoseconds if seconds or nanoseconds else None
-        return PackedAttributes(_pack(fields), self._cache.attributes, birth)
+        attributes = self._attributes(fields)
+        attributes.birth_ns = seconds * SECOND + nanoseconds if seconds or nanoseconds else None
+        return attributes
 
     # For the other modules
 
@@ -133,13 +137,28 @@ class Core(FileSystem):
                 return fields
         return self._statx.of(self._inodes.reach(inode))
 
+    # fmt: off
     def _entry(self, inode: Inode, fields: Fields, directory: Inode) -> Entry:
         """Make the answer to a look-up."""
-        cache = self._cache
-        flags = 0
-        if fields[20] != directory.key[3] and inode.kind == S_IFDIR and self.options.submounts:
-            flags = ATTR_SUBMOUNT
-        return Entry(inode.ino, PackedAttributes(_pack(fields, flags), cache.attributes), cache.entries)
+        (block_size, nlink, uid, gid, mode, ino, size, blocks, atime, atime_ns, _, _, ctime, ctime_ns, mtime, mtime_ns,
+         major, minor, _, _, mount) = fields
+        rdev = kernel_device(major, minor) if major or minor else 0
+        submount = mount != directory.key[3] and inode.kind == S_IFDIR and self.options.submounts
+        number, names, seconds, names_ns, ns = inode.ino, *self._timeouts
+        return PackedEntry(number, _pack_entry(
+            number, 0, names, seconds, names_ns, ns, ino, size, blocks, atime, mtime, ctime, atime_ns, mtime_ns,
+            ctime_ns, mode, nlink, uid, gid, rdev, block_size, ATTR_SUBMOUNT if submount else 0))
+
+    def _attributes(self, fields: Fields) -> Attributes:
+        """Make the answer to a getattr."""
+        (block_size, nlink, uid, gid, mode, ino, size, blocks, atime, atime_ns, _, _, ctime, ctime_ns, mtime, mtime_ns,
+         major, minor, _, _, _) = fields
+        rdev = kernel_device(major, minor) if major or minor else 0
+        _, seconds, _, ns = self._timeouts
+        return PackedAttributes(_pack_attr(
+            seconds, ns, ino, size, blocks, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns, mode, nlink, uid, gid,
+            rdev, block_size, 0))
+    # fmt: on
 
     def _made(self, directory: Inode, name: bytes, fd: int = -1) -> tuple[Inode, Entry]:
         """Look up what was just made for the guest; by `fd` if it is open.
@@ -218,14 +237,3 @@ def _features(options: Options, listings: bool) -> int:
         if choice:
             features |= feature
     return features
-
-
-def _pack(fields: Fields, flags: int = 0) -> bytes:
-    """Turn statx's answer into fuse_attr."""
-    # fmt: off
-    (block_size, nlink, uid, gid, mode, ino, size, blocks, atime, atime_ns, _, _, ctime, ctime_ns, mtime, mtime_ns,
-     major, minor, _, _, _) = fields
-    rdev = kernel_device(major, minor) if major or minor else 0
-    return _pack_attr(ino, size, blocks, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns, mode, nlink, uid, gid,
-                      rdev, block_size, flags)
-    # fmt: on
