@@ -360,7 +360,8 @@ def test_options_that_cannot_be(run_pykrun: Pykrun, tmp_path: Path, words: tuple
 
 @fuse
 @pytest.mark.parametrize(
-    ("name", "complaint"), [("missing", "No such file or directory (make the directory first)"), ("file", "not a directory")]
+    ("name", "complaint"),
+    [("missing", "No such file or directory (make the directory first)"), ("file", "not a directory")],
 )
 def test_mount_points_that_cannot_be(run_pykrun: Pykrun, tmp_path: Path, name: str, complaint: str) -> None:
     (tmp_path / "file").write_bytes(b"")
@@ -472,7 +473,9 @@ def test_what_nobody_may_not(nobody: Path) -> None:
 @helper
 @as_nobody
 def test_a_mount_of_nobodys_is_gone_when_it_is_killed(nobody: Path) -> None:
-    script = f"kill -KILL $pid; for i in $(seq 100); do grep -q ' {nobody} ' /proc/self/mounts || break; sleep 0.1; done"
+    script = (
+        f"kill -KILL $pid; for i in $(seq 100); do grep -q ' {nobody} ' /proc/self/mounts || break; sleep 0.1; done"
+    )
     done = by_nobody(nobody, *NULL, script=script)
     assert done.stdout.splitlines() == ["status 137", "0"]
 

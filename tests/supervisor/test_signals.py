@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from pykrun.loop import Loop
 from pykrun import signals as module
+from pykrun.loop import Loop
 from pykrun.signals import HeldUp, Signals
 
 

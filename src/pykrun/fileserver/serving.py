@@ -10,7 +10,6 @@ from pykrun.errors import PeerError, VirtqueueError
 from pykrun.fileserver import link as messages
 from pykrun.fileserver.link import Link
 from pykrun.fileserver.log import DEBUG, ERROR, WARN
-from pykrun.fs import AugmentFs
 from pykrun.fuse import Server
 from pykrun.fuse.dev_fuse import Channel
 from pykrun.loop import IN, Loop
@@ -33,7 +32,7 @@ class Serving:
         logging.getLogger("pykrun").addHandler(_ToLink(link))
         self.loop = Loop()
         self.link = link
-        self._filesystem = _compose(share)
+        self._filesystem = share.compose_in_sandbox()
         self.server = Server(self._filesystem)
         self.loop.add(link.fileno(), IN, self._readable)
 
@@ -146,14 +145,6 @@ class Attached(Serving):
         self._lines += 1
         if self._lines <= _LINES:
             self.link.send(messages.LOG, f"{level}{text}")
-
-
-def _compose(share: Share) -> AugmentFs:
-    """Make the file system where this process is now: the shared directory may have become its root."""
-    if share.folder is None:
-        return share.compose()
-    top = os.stat("/")
-    return share.compose("/" if (top.st_dev, top.st_ino) == share.identity else share.folder, proc=".")
 
 
 class _ToLink(logging.Handler):

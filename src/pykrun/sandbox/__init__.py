@@ -5,7 +5,18 @@
 """
 
 from pykrun.sandbox.fork import Wish
-from pykrun.sandbox.jail import FILES, FOLDER, LANDLOCK, LEVELS, NAMESPACES, REDUCED, USER_NAMESPACE, WORK, Isolation, Jail
+from pykrun.sandbox.jail import (
+    FILES,
+    FOLDER,
+    LANDLOCK,
+    LEVELS,
+    NAMESPACES,
+    REDUCED,
+    USER_NAMESPACE,
+    WORK,
+    Isolation,
+    Jail,
+)
 from pykrun.sandbox.libraries import search_path, shared_libraries
 from pykrun.sandbox.start import Ended, Inmate, signal_name, start
 
