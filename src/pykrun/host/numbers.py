@@ -70,6 +70,8 @@ _TABLE: dict[str, tuple[int | None, int | None]] = {
     "ftruncate": (77, 46),
     "futex": (202, 98),
     "getdents64": (217, 61),
+    "getegid": (108, 177),
+    "geteuid": (107, 175),
     "getpid": (39, 172),
     "getrandom": (318, 278),
     "getsockname": (51, 204),
