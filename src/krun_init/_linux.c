@@ -648,6 +648,25 @@ linux_attach_filter(PyObject *module, PyObject *args)
     return none_or_error(result);
 }
 
+/* The child's steps by name, in order. */
+static int
+add_steps(PyObject *module)
+{
+    PyObject *names = PyTuple_New(sizeof STEPS / sizeof *STEPS);
+    for (size_t i = 0; names && i < sizeof STEPS / sizeof *STEPS; i++) {
+        PyObject *name = PyUnicode_FromString(STEPS[i].name);
+        if (!name)
+            Py_CLEAR(names);
+        else
+            PyTuple_SET_ITEM(names, (Py_ssize_t)i, name);
+    }
+    if (!names)
+        return -1;
+    int result = PyModule_AddObjectRef(module, "STEPS", names);
+    Py_DECREF(names);
+    return result;
+}
+
 #define WITH_KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS
 
 static PyMethodDef METHODS[] = {
@@ -665,8 +684,14 @@ static PyMethodDef METHODS[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyModuleDef_Slot SLOTS[] = {
+    {Py_mod_exec, add_steps},
+    {0, NULL},
+};
+
 static struct PyModuleDef MODULE = {
     PyModuleDef_HEAD_INIT, .m_name = "krun_init._linux", .m_doc = "The guest's seam to Linux.", .m_methods = METHODS,
+    .m_slots = SLOTS,
 };
 
 PyMODINIT_FUNC

@@ -111,9 +111,8 @@ def _acquire(network: Network, eth0: Link, places: Places, log: Log) -> None:
 
     :raise OSError: this machine cannot have one.
     """
-    deadline = time.monotonic() + FOREGROUND
     client = Client(eth0)
-    lease = client.acquire(deadline)
+    lease = client.acquire(time.monotonic() + FOREGROUND)
     if lease is not None:
         client.close()
         trouble = apply.install(eth0, lease.reply, None, places)

@@ -36,7 +36,15 @@ if TYPE_CHECKING:
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
 TIME = "krun-timesync"
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+FORWARDED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+)
 NOT_FOUND = 127
 LOG_LINE, LOG_TEXT = 1024, 65536
 """Characters of one line and of all lines of the guest's log that are kept: more than init ever has to say."""
@@ -133,8 +141,7 @@ class VirtualMachine:
         if plan.timeout is not None:
             reason = f"the VM was ended after {plan.timeout:g} seconds (--timeout)"
             self._loop.call_later(plan.timeout, partial(self._end, TIMED_OUT, reason))
-        handled = (*FORWARDED, signal.SIGWINCH) if self._window else FORWARDED
-        self._stack.callback(Signals(self._loop, handled, self._on_signal, deadline=plan.timeout).close)
+        self._stack.callback(Signals(self._loop, FORWARDED, self._on_signal, deadline=plan.timeout).close)
         if self._window:
             self._stack.callback(self._window.restore)
         try:
@@ -377,8 +384,8 @@ class VirtualMachine:
 
     def _on_signal(self, number: int) -> None:
         """Hand it on; SIGTERM asks for an orderly end, and a second one or a second SIGINT ends the VM."""
-        if number == signal.SIGWINCH:
-            if self._window and (size := self._window.size()):
+        if number == signal.SIGWINCH and self._window:  # the guest's terminal makes the signal
+            if size := self._window.size():
                 self._control.resize(*size)
             return
         deadly = number in (signal.SIGINT, signal.SIGTERM)
