@@ -313,6 +313,9 @@ def test_mount_options(run_pykrun: Pykrun, at: Path) -> None:
     words = ("-o", "noexec,fsname=a b", "-o", "ro,default_permissions,allow_other")
     with mount(run_pykrun, at, *NULL, *words) as running:
         running.wait_for("mounted on")
+        device = os.stat(at).st_dev
+        ahead = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+        assert ahead.read_text() == "1024\n"
         (row,) = [row.split() for row in Path("/proc/self/mounts").read_text().splitlines() if str(at) in row]
         assert row[0] == r"a\040b"
         assert row[2] == "fuse.pykrun"
@@ -386,13 +389,13 @@ def test_a_dead_mount_is_named(run_pykrun: Pykrun, at: Path) -> None:
 
 
 @pytest.fixture
-def nobody(at: Path) -> Iterator[Path]:
+def nobody(at: Path) -> Path:
     """A mount point of nobody's, below a folder with a device node that everybody may open."""
     os.mknod(at.parent / "fuse", 0o20666, os.makedev(10, 229))
     (at.parent / "fuse").chmod(0o666)
     os.chown(at, NOBODY, NOBODY)
     (at.parent / "tmp").mkdir(mode=0o777)
-    yield at
+    return at
 
 
 SCRIPT = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); from pykrun.cli import main; sys.exit(main())"

@@ -72,7 +72,7 @@ class Keeper:
     def _fork(self, serve: Callable[[], None], descriptors: tuple[int, ...]) -> Servant | Worker:
         if self._sandbox == "none":
             return Worker(serve, descriptors)
-        service = Service(name=NAME, serve=serve, descriptors=descriptors, folder=self.share.folder)
+        service = Service(name=NAME, serve=serve, descriptors=descriptors, folder=self.share.folder, session=False)
         servant = start_servant(service, self._sandbox)
         self.stack.callback(servant.close)
         self.isolation = servant.isolation.level

@@ -14,7 +14,7 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EMFILE, ENFILE
+from errno import EMFILE, ENFILE, ENOENT
 from stat import S_IFDIR
 from typing import Any
 
@@ -64,8 +64,8 @@ class Core(FileSystem):
         self._cache = cache = options.policy()
         if descriptors is None:
             descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS
-        self._max_files = max(descriptors // 2, 16)
-        self._open_files = 0
+        self._max_files = max(descriptors // 3, 16)
+        self._open_files = 0  # files, directories with a handle, and carriers of locks
         self._reader = DirectoryReader()
         self._cursors: dict[int, Listing] = {}  # by inode, in the order in which they were begun
         self.features = _features(options, cache.listings)
@@ -78,7 +78,7 @@ class Core(FileSystem):
         except OSError:
             self._own.close()
             raise
-        self._inodes = Inodes(top, self._statx, allocator, min(descriptors // 4, 8192))
+        self._inodes = Inodes(top, self._statx, allocator, min(descriptors // 4, 8192))  # twice, with those held
         (names, names_ns), (seconds, ns) = split_timeout(cache.entries), split_timeout(cache.attributes)
         self._timeouts = names, seconds, names_ns, ns
         self._missing = Entry(0, Attributes(ino=0, mode=0), cache.negative)
@@ -170,9 +170,17 @@ class Core(FileSystem):
         else:
             fields = self._statx.at(self._inodes.reach(directory), name)
         if fields is None:
-            raise errno_error(2)
+            raise errno_error(ENOENT)
         inode = self._inodes.found(directory, name, fields, new=True)
         return inode, self._entry(inode, fields, directory)
+
+    def _require_room(self) -> None:
+        """Check, before something is opened for the guest, that it does not have too much open.
+
+        :raise OSError: ENFILE.
+        """
+        if self._open_files >= self._max_files:
+            raise errno_error(ENFILE)
 
     def _reopen(self, inode: Inode, flags: int) -> int:
         """Open a regular file or directory anew; the only way in which anything of the shared tree is opened."""

@@ -28,11 +28,15 @@ class DirectoryOperations(Core):
 
     def opendir(self, ino: int, flags: int) -> Opened:
         """Open a directory, for guests that must."""
-        return Opened(self._listing(self._inodes.directory(ino)))
+        self._require_room()
+        listing = self._listing(self._inodes.directory(ino))
+        self._open_files += 1
+        return Opened(listing)
 
     def releasedir(self, ino: int, handle: Any) -> None:
         """Close."""
         if handle is not None:
+            self._open_files -= 1
             handle.close()
 
     def readdir(self, ino: int, handle: Any, offset: int) -> Iterator[DirectoryEntry]:

@@ -95,6 +95,7 @@ class Inodes:
         self._by_number = {ROOT: self.root}
         self._by_key: dict[Key, Inode] = {self.root.key: self.root}
         self._pins: dict[Inode, None] = {}  # in the order in which they were made: the oldest goes first
+        self._held: set[Inode] = set()  # pinned too, and not to be found again: their names are gone
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -184,8 +185,9 @@ class Inodes:
                 old.parent = None
         children[name] = inode
         inode.parent, inode.name = parent, name
-        if inode.fd >= 0:
-            self._pins[inode] = None  # its pin may have been the only way to it; it is not any more
+        if inode in self._held:
+            self._held.remove(inode)
+            self._pins[inode] = None
 
     def _unhint(self, inode: Inode) -> None:
         parent = inode.parent
@@ -197,17 +199,27 @@ class Inodes:
         inode.parent = None
 
     def removing(self, parent: Inode, name: bytes) -> None:
-        """The guest is about to remove a name: what it knows by that name only must stay within reach."""
+        """The guest is about to remove a name: what it knows by that name only must stay within reach.
+
+        As long as there are not too many: a guest that forgets nothing loses sight of what it removed.
+        """
         inode = parent.children.get(name) if parent.children else None
         if inode is None:
             return
         if inode.fd < 0 and not inode.files:
             try:
+                self.reach(parent)
                 self._pin(inode, parent)
             except OSError:
-                return  # it is stale already, or there are no descriptors left: it will be
+                return  # it is stale already
         self._unhint(inode)
-        self._pins.pop(inode, None)  # the only way to it from now on: never given up
+        if inode.fd < 0:
+            return
+        if len(self._held) < self.limit:
+            del self._pins[inode]
+            self._held.add(inode)
+        else:
+            self._unpin(inode)
 
     def moved(self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, exchange: bool) -> None:
         """The guest has renamed (what was at the new name was told to `removing`, unless they were exchanged)."""
@@ -287,6 +299,7 @@ class Inodes:
 
     def _unpin(self, inode: Inode) -> None:
         self._pins.pop(inode, None)
+        self._held.discard(inode)
         fd, inode.fd = inode.fd, -1
         if fd >= 0:
             os.close(fd)
