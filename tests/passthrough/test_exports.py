@@ -35,7 +35,7 @@ def export(share: Share, node: int, handle: int, size: int = 16) -> Reply:
 
 
 def test_its_number() -> None:
-    assert EXPORT_FD == 2 << 30 | 16 << 16 | ord("v") << 8 | 1  # _IOR('v', 1, 16)
+    assert 2 << 30 | 16 << 16 | ord("v") << 8 | 1 == EXPORT_FD  # _IOR('v', 1, 16)
 
 
 def test_an_open_file_is_exported(share: Share, table: ExportTable) -> None:

@@ -287,7 +287,7 @@ def test_who_may_keep_the_set_group_id_bit(share: Share) -> None:
     caller = (1000, 1000, 1)
     for name, extension, expected in ((b"stranger", b"", 0o755), (b"member", groups_extension(5, 77), 0o2755)):
         body = struct.pack("<IIII", os.O_RDWR | os.O_CREAT, 0o102755, 0, 0) + name + b"\0" + extension
-        _, handle = created(share.call(fuse.CREATE, node, body, caller=caller, ext=len(extension) // 8))
+        _, _handle = created(share.call(fuse.CREATE, node, body, caller=caller, ext=len(extension) // 8))
         made = (share.folder / "d" / name.decode()).stat()
         assert (stat.S_IMODE(made.st_mode), made.st_uid, made.st_gid) == (expected, 1000, 77)
 
@@ -320,7 +320,7 @@ def test_a_guests_user_makes_files_where_its_guest_lets_it(share: Share) -> None
     (share.folder / "d").mkdir(mode=0o770)
     os.chown(share.folder / "d", 0, 50)
     node = share.node(b"d")
-    _, handle = created(share.create(node, b"x", caller=(1000, 1000, 1)))
+    _, _handle = created(share.create(node, b"x", caller=(1000, 1000, 1)))
     found = (share.folder / "d/x").stat()
     assert (found.st_uid, found.st_gid) == (1000, 1000)
 

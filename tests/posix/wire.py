@@ -115,7 +115,7 @@ class WireView:
 
     # Files
 
-    def open(self, path: bytes, flags: int, mode: int = 0o644) -> Any:
+    def open(self, path: bytes, flags: int, mode: int = 0o644, depth: int = 0) -> Any:
         if flags & os.O_CREAT:
             try:
                 node, name = self.parent(path)
@@ -125,6 +125,10 @@ class WireView:
             except OSError as error:
                 if error.errno != errno.ESTALE:
                     raise
+            node, found = self.walk(path, follow=False)
+            if stat.S_ISLNK(found) and not flags & os.O_NOFOLLOW and depth < 40:
+                target = path.rpartition(b"/")[0] + b"/" + self.call(fuse.READLINK, node)
+                return self.open(target, flags, mode, depth + 1)
         node, mode = self.walk(path, follow=not flags & os.O_NOFOLLOW)
         if stat.S_ISDIR(mode) and flags & os.O_ACCMODE:
             raise OSError(errno.EISDIR, "a directory")

@@ -69,9 +69,9 @@ class Identity:
     def take(self, uid: int, gid: int, groups: Sequence[int] = ()) -> bool:
         """Make files as somebody else from now on; return whether `restore` is needed.
 
-        No group of ours is kept, from the first time on: a guest's user is in none of them. Rights to directories were checked by the guest's
-        kernel, which knows all groups of its user, so they are not checked by ours again; what a set-group-ID
-        directory does, and who may keep that bit, is.
+        No group of ours is kept, from the first time on: a guest's user is in none of them. Rights to directories were
+        checked by the guest's kernel, which knows all groups of its user, so they are not checked by ours again; what a
+        set-group-ID directory does, and who may keep that bit, is.
 
         Ids that cannot be taken on are left: without the right to, or in a user namespace that does not have them.
         """

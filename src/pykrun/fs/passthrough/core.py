@@ -138,16 +138,16 @@ class Core(FileSystem):
         return self._statx.of(self._inodes.reach(inode))
 
     # fmt: off
-    def _entry(self, inode: Inode, fields: Fields, directory: Inode) -> Entry:
+    def _packed_entry(self, inode: Inode, fields: Fields, directory: Inode) -> bytes:
         """Make the answer to a look-up."""
         (block_size, nlink, uid, gid, mode, ino, size, blocks, atime, atime_ns, _, _, ctime, ctime_ns, mtime, mtime_ns,
          major, minor, _, _, mount) = fields
         rdev = kernel_device(major, minor) if major or minor else 0
         submount = mount != directory.key[3] and inode.kind == S_IFDIR and self.options.submounts
-        number, names, seconds, names_ns, ns = inode.ino, *self._timeouts
-        return PackedEntry(number, _pack_entry(
-            number, 0, names, seconds, names_ns, ns, ino, size, blocks, atime, mtime, ctime, atime_ns, mtime_ns,
-            ctime_ns, mode, nlink, uid, gid, rdev, block_size, ATTR_SUBMOUNT if submount else 0))
+        names, seconds, names_ns, ns = self._timeouts
+        return _pack_entry(
+            inode.ino, 0, names, seconds, names_ns, ns, ino, size, blocks, atime, mtime, ctime, atime_ns, mtime_ns,
+            ctime_ns, mode, nlink, uid, gid, rdev, block_size, ATTR_SUBMOUNT if submount else 0)
 
     def _attributes(self, fields: Fields) -> Attributes:
         """Make the answer to a getattr."""
@@ -159,6 +159,10 @@ class Core(FileSystem):
             seconds, ns, ino, size, blocks, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns, mode, nlink, uid, gid,
             rdev, block_size, 0))
     # fmt: on
+
+    def _entry(self, inode: Inode, fields: Fields, directory: Inode) -> Entry:
+        """Make the answer to a look-up."""
+        return PackedEntry(inode.ino, self._packed_entry(inode, fields, directory))
 
     def _made(self, directory: Inode, name: bytes, fd: int = -1) -> tuple[Inode, Entry]:
         """Look up what was just made for the guest; by `fd` if it is open.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import EINVAL
 from struct import Struct
 
-from pykrun.fs.packed import DIRENT
+from pykrun.fs.packed import DIRENT, ENTRY_OUT
 from pykrun.fs.passthrough.inodes import Inode
 from pykrun.fs.types import DirectoryEntry, errno_error
 from pykrun.host.files import DirectoryReader
@@ -72,9 +72,12 @@ class Listing:
             self._position = position + length
             self.offset = following
 
-    def pack(self, reader: DirectoryReader, offset: int, size: int) -> bytes:
+    def pack(
+        self, reader: DirectoryReader, offset: int, size: int, entry_of: Callable[[bytes], bytes] | None = None
+    ) -> bytes:
         """List from `offset` as `entries`, as many `struct fuse_dirent` as find room.
 
+        :param entry_of: makes what goes before each record, by its name.
         :raise OSError: EINVAL when not even one does.
         """
         self._seek(offset)
@@ -93,6 +96,10 @@ class Listing:
                     ino = self._root
                 record = _PACKERS[len(name)](ino, cookie, len(name), kind, name)
                 size -= len(record)
+                if entry_of is not None:
+                    size -= ENTRY_OUT.size
+                    if size >= 0:
+                        packed.append(entry_of(name))
                 if size < 0:
                     break
                 packed.append(record)
