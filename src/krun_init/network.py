@@ -124,7 +124,7 @@ def _acquire(network: Network, eth0: Link, places: Places, log: Log) -> None:
     elif log.control is not None:
         log.line(INFO, f"DHCP on {eth0.name}: no answer yet")
     if lease is None or lease.expires != FOREVER:
-        network.keeper = Keeper(eth0, client, lease, bool(client.refused), places)
+        network.keeper = Keeper(eth0, client, lease, lease is None and bool(client.refused), places)
 
 
 # -- TSI -----------------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class Client:
             if reply.kind == packet.NAK:
                 self.refused = f"{text_of(reply.server)} offered {text_of(self._offer.address)} and then refused it"
                 self._refusals += 1
-                self._begin(time.monotonic() + min(_FIRST_WAIT * 2**self._refusals, _LONGEST_WAIT))
+                self._begin(time.monotonic() + min(_FIRST_WAIT * 2 ** min(self._refusals, 10), _LONGEST_WAIT))
         return None
 
 
