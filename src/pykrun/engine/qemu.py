@@ -17,8 +17,8 @@ from pykrun.errors import MissingError
 from pykrun.host.numbers import MACHINE as ARCHITECTURE
 from pykrun.host.programs import find_program
 from pykrun.kernel.image import uncompressed
-from pykrun.machine import Machine, disk_name
-from pykrun.sandbox import FILES, Jail, Wish, shared_libraries, start
+from pykrun.machine import Machine, Network, disk_name
+from pykrun.sandbox import FILES, WORK, Jail, Wish, shared_libraries, start
 
 PROGRAM = f"qemu-system-{ARCHITECTURE}"
 INSTALL = {"apt": "qemu-system-x86", "dnf": "qemu-system-x86-core", "pacman": "qemu-system-x86"}
@@ -45,6 +45,7 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
     if not os.access(machine.kernel.image, os.R_OK):
         raise MissingError(f"{machine.kernel.image} cannot be read", "name a kernel with --kernel")
     wires = _Wires()
+    listeners = {} if machine.network is None else {"net": socket.socket(socket.AF_UNIX)}
     try:
         arguments = [
             *(PROGRAM, *_options(machine, accel)),
@@ -58,12 +59,15 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
             libraries=(*shared_libraries(program, *_modules(program)), *_folders(program)),
             files=_files(machine),
             devices=("kvm",) if accel == "kvm" else (),
+            listeners=listeners,
             descriptors=wires.inside(),
             denied=("ptrace",),
         )
         inmate = start(jail, wish)
     except BaseException:
         wires.close_outside()
+        for listener in listeners.values():
+            listener.close()
         raise
     finally:
         wires.close_inside()
@@ -72,6 +76,7 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
         accel=accel,
         console=wires.outside["log"].detach(),
         shares=tuple(Endpoint(wires.outside[f"fs{i}"], connected=True) for i in range(len(machine.shares))),
+        network=Endpoint(listeners["net"], connected=False) if listeners else None,
         console_device=None,
         ports={name: wires.outside[f"port{i}"] for i, name in enumerate(machine.ports)},
         terminal=wires.outside.get("terminal"),
@@ -146,6 +151,10 @@ def _devices(machine: Machine, wires: _Wires) -> list[str]:
     for index, tag in enumerate(machine.shares):
         words += chardev(f"fs{index}")
         words += ["-device", f"vhost-user-fs-pci,chardev=fs{index},tag={tag},queue-size={_QUEUE_SIZE}"]
+    if machine.network is not None:
+        # A network's chardev must have a path: QEMU does not ask an inherited one whether it passes descriptors.
+        words += ["-chardev", f"socket,id=net,path={WORK}net", "-netdev", "vhost-user,id=net,chardev=net"]
+        words += ["-device", _network_card(machine.network)]
     if machine.ports or machine.console:
         # Port 0 is for a console. Each port is two queues that the guest's driver sets up, used or not; 31 by default.
         words += ["-device", f"virtio-serial-pci,max_ports={len(machine.ports) + 1}"]
@@ -155,6 +164,11 @@ def _devices(machine: Machine, wires: _Wires) -> list[str]:
         words += chardev(f"port{index}")
         words += ["-device", f"virtserialport,chardev=port{index},name={name},nr={index + 1}"]
     return words
+
+
+def _network_card(network: Network) -> str:
+    """The device's options; without `romfile=` QEMU wants a file of firmware to boot from it."""
+    return f"virtio-net-pci,netdev=net,mac={network.mac.hex(':')},host_mtu={network.mtu},romfile=,vectors=0"
 
 
 def _disks(machine: Machine, wires: _Wires) -> list[str]:

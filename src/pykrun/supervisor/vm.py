@@ -11,9 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pykrun import engine as engines
+from pykrun import kernel as kernels
 from pykrun.errors import PeerError, UsageError
 from pykrun.loop import IN, Loop, Timer
-from pykrun.machine import ROOT_TAG, Machine, volume_tags
+from pykrun.machine import ROOT_TAG, Machine, Network, volume_tags
 from pykrun.record import replace
 from pykrun.root import INIT_PATH
 from pykrun.signals import HeldUp, Signals
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pykrun.sandbox import Ended, Wish
     from pykrun.start_data import StartData
     from pykrun.supervisor.disks import DiskServers
+    from pykrun.supervisor.network import GuestNetwork
     from pykrun.supervisor.shares import ShareServers
     from pykrun.supervisor.wiring import Ends
 
@@ -111,6 +113,7 @@ class VirtualMachine:
         self._disks: DiskServers | None = None
         self._shares: ShareServers | None = None
         self._engine_ended = False
+        self._network: GuestNetwork | None = None
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
         self._log = BootLog(plan.boot_log)
@@ -136,6 +139,8 @@ class VirtualMachine:
         self._log.attach(self._loop, running.console)
         self._stack.callback(self._log.detach)
         self._loop.add(running.pidfd, IN, lambda events: self._on_engine_end())
+        if machine.network is not None:
+            self._start_network(machine.network)
         self._serve(running, machine)
         self._phase("served")
         if plan.timeout is not None:
@@ -203,6 +208,7 @@ class VirtualMachine:
             memory_mib=plan.memory_mib,
             shares=(ROOT_TAG, *volume_tags(len(plan.volumes))),
             disks=plan.disks,
+            network=Network() if plan.network else None,
             ports=self._ports(),
             console=terminal,
             init=os.fsdecode(INIT_PATH),
@@ -211,15 +217,16 @@ class VirtualMachine:
         )
 
     def _modules(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What the disks need of the guest's kernel: modules, and file systems."""
+        """What network and disks need of the guest's kernel: modules, and file systems."""
         plan = self._plan
+        modules = kernels.NETWORK if plan.network else ()
         if not plan.disks and plan.start.root_device is None:
-            return (), ()
+            return modules, ()
         from pykrun.disk import doubts
         from pykrun.supervisor.root_disk import file_systems
 
         self._warnings += filter(None, map(doubts, plan.disks))
-        return ("virtio_blk",) if plan.disks else (), file_systems(plan.disks, plan.start)
+        return (*modules, *(("virtio_blk",) if plan.disks else ())), file_systems(plan.disks, plan.start)
 
     def _ports(self) -> tuple[str, ...]:
         """The names of the ports. One more costs a boot some 3 ms: only without an init does the clock need its own."""
@@ -235,6 +242,7 @@ class VirtualMachine:
             self._carried_over(),
             ports=machine.ports,
             window=self._window.size() if self._window else None,
+            dhcp=machine.network is not None,
             streams="console" if machine.console else ("ports" if self._is_pid1 else "relay"),
             seed=os.urandom(32),
             volumes=[
@@ -258,6 +266,8 @@ class VirtualMachine:
             STDERR: (self._stderr, None),
             TIME: (port, port),
         }
+        if self._network is not None:
+            wiring.network(self._network.device)
         console = (self._stdout, self._stdin) if machine.console else None
         wiring.ports({name: ends[name] for name in machine.ports}, console, self._on_port_end)
         self._wiring = wiring
@@ -294,6 +304,17 @@ class VirtualMachine:
         self._stack.callback(servers.close)
         servers.start(running, machine.disks, "require" if self._plan.sandbox == "require" else "auto")
         self._disks = servers
+
+    def _start_network(self, network: Network) -> None:
+        """After the engine, which has its kernel to boot meanwhile."""
+        from pykrun.supervisor.network import RESOLVER, GuestNetwork
+
+        if (
+            RESOLVER not in self._plan.root.files
+        ):  # in a root that cannot be written, something to mount the real one on
+            self._plan.root.file(RESOLVER, b"")
+        self._network = GuestNetwork(self._loop, network, self._plan.publish, self._on_network_failure)
+        self._stack.callback(self._network.close)
 
     @property
     def _is_pid1(self) -> bool:
@@ -374,6 +395,13 @@ class VirtualMachine:
             self._stop_engine()  # a guest that reboots tears its rings down under us: it has said all it had to say
             return
         self._end(SET_UP_FAILED, f"the guest broke a protocol: {error}")
+
+    def _on_network_failure(self, reason: str) -> None:
+        """Without what it asked for a workload is not started; once it runs, its work is worth more than its line."""
+        if "started" in self._phases:
+            self._warnings.append(f"the network ended before the VM: {reason}")
+        else:
+            self._end(SET_UP_FAILED, f"there is no network: {reason}")
 
     def _on_disk_end(self, reason: str) -> None:
         """A disk's server is gone, and with it what the guest wants written."""
