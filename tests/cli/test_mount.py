@@ -101,6 +101,25 @@ def test_a_signal_while_it_is_used_unmounts_lazily(run_pykrun: Pykrun, at: Path)
 
 @fuse
 @root
+def test_a_second_signal_ends_one_that_hangs(run_pykrun: Pykrun, at: Path) -> None:
+    with mount(run_pykrun, at, *NULL) as running:
+        running.wait_for("mounted on")
+        with (at / "hello").open("rb", buffering=0):
+            family = running.family()
+            os.kill(running.server(), signal.SIGSTOP)
+            running.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            assert running.process.poll() is None  # it waits for what it stopped
+            began = time.monotonic()
+            assert running.end(signal.SIGTERM) == 1
+            assert time.monotonic() - began < 8  # by itself it waits for ten seconds
+            assert "it was killed" in running.said
+            assert not is_mounted(at)
+    wait_until_gone(family)
+
+
+@fuse
+@root
 def test_a_signal_in_the_middle_of_a_copy(run_pykrun: Pykrun, at: Path, tmp_path: Path) -> None:
     """Whoever uses the mount then gets an error, and nobody waits."""
     (tmp_path / "shared").mkdir()

@@ -285,7 +285,7 @@ def test_look_ups_are_counted_inward_once(world: World, guest: Guest) -> None:
         for path in (b"/", b"/etc", b"/usr/lib", b"/usr/lib/deep", DEEP):
             names(guest, path, plus=plus, size=300)
     inner, known = world.inner._inodes, guest.server._session.inodes
-    counts = {number: inode.lookups for number, inode in inner._by_number.items() if number != 1}
+    counts = {number: inode.lookups for number, inode in inner.by_number.items() if number != 1}
     assert counts == {number: known[number] for number in counts}
     guest.batch_forget(*counts.items())
     assert len(inner) == 1

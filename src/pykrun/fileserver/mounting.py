@@ -16,7 +16,7 @@ from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, EPERM
 
 from pykrun.errors import MissingError, PykrunError, UsageError
 from pykrun.fuse import wire
-from pykrun.fuse.dev_fuse import open_mount
+from pykrun.fuse.dev_fuse import OPTIONS, open_mount
 from pykrun.host import linux
 from pykrun.record import field, record
 
@@ -49,13 +49,13 @@ class MountOptions:
 
     :param flags: MS_... of mount(2).
     :param words: the same for fusermount3, in the order they were given.
-    :param allow_other: users other than the one who mounts may enter; None for the default, which is root's only.
+    :param allow_other: users other than the one who mounts may enter, as they always may where root mounts.
     :param source: what the list of mounts shows as the device.
     """
 
     flags: int = linux.MS_NOSUID | linux.MS_NODEV
     words: list[str] = field(default_factory=list)
-    allow_other: bool | None = None
+    allow_other: bool = False
     source: str = "pykrun"
 
 
@@ -177,11 +177,8 @@ def check_mountpoint(path: str) -> None:
 
 
 def _by_ourselves(path: str, options: MountOptions) -> int:
-    words = ["default_permissions"]  # the kernel checks modes: the server does not
-    if options.allow_other is not False:
-        words.append("allow_other")
     try:
-        return open_mount(path, flags=options.flags, source=options.source, options=",".join(words))
+        return open_mount(path, flags=options.flags, source=options.source, options=OPTIONS)
     except OSError as error:
         if error.errno in (ENOENT, ENODEV) and not os.path.exists("/dev/fuse"):
             raise MissingError(
