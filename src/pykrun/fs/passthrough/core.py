@@ -29,12 +29,13 @@ from pykrun.fs.types import Attributes, Caller, Entry, PackedAttributes, PackedE
 from pykrun.host.files import DirectoryReader
 from pykrun.host.identity import Identity
 from pykrun.host.own import OwnDescriptors
-from pykrun.host.statx import Fields, Statx
+from pykrun.host.statx import FIELDS, MASK, NAMED, Fields, Statx
 
 SPARE_DESCRIPTORS = 64
 """Left for the rest of the process: sockets, eventfds, memory regions."""
 SECOND = 1_000_000_000
 
+_unpack = FIELDS.unpack_from
 _pack_attr = ATTR_OUT.pack
 _pack_entry = ENTRY_OUT.pack
 
@@ -93,26 +94,46 @@ class Core(FileSystem):
 
     # The two
 
+    # fmt: off
     def lookup(self, parent: int, name: bytes) -> Entry:
         """Find a name: one system call, and no descriptor."""
+        # What `Statx.at`, `Inodes.found` and `_entry` do, without the calls between them: a quarter of the time.
         inodes = self._inodes
-        directory = inodes.directory(parent)
+        directory = inodes.by_number.get(parent)
+        if directory is None or directory.kind != S_IFDIR:
+            directory = inodes.directory(parent)  # which says what is wrong
         fd = directory.fd
-        fields = self._statx.at(fd if fd >= 0 else inodes.reach(directory), name)
-        if fields is None:
+        statx = self._statx
+        if statx.call(statx.nr, fd if fd >= 0 else inodes.reach(directory), name, NAMED, MASK, statx.address):
+            statx.failed()
             return self._missing
-        inode = inodes.found(directory, name, fields)
-        return self._entry(inode, fields, directory)
+        fields = _unpack(statx.answer)
+        (block_size, nlink, uid, gid, mode, ino, size, blocks, atime, atime_ns, birth, birth_ns, ctime, ctime_ns,
+         mtime, mtime_ns, major, minor, device_major, device_minor, mount) = fields
+        inode = inodes.by_key.get((ino, device_major, device_minor, mount))
+        if (
+            inode is None or inode.parent is not directory or inode.name != name
+            or (inode.fd < 0 and not inode.files
+                and (inode.kind != mode & 0o170000 or inode.birth != (birth, birth_ns)))
+        ):
+            return self._entry(inodes.found(directory, name, fields), fields, directory)
+        inode.lookups += 1
+        submount = mount != directory.key[3] and inode.kind == S_IFDIR and self.options.submounts
+        names, seconds, names_ns, ns = self._timeouts
+        number = inode.ino
+        return PackedEntry(number, _pack_entry(
+            number, 0, names, seconds, names_ns, ns, ino, size, blocks, atime, mtime, ctime, atime_ns, mtime_ns,
+            ctime_ns, mode, nlink, uid, gid, kernel_device(major, minor) if major or minor else 0, block_size,
+            ATTR_SUBMOUNT if submount else 0))
+    # fmt: on
 
     def getattr(self, ino: int, handle: Any) -> Attributes:
         """Tell the attributes of what the guest knows, wherever it is by now."""
         if handle is not None:
-            fields = self._statx.of(handle.fd)
-        else:
-            inode = self._inodes.get(ino)
-            fd = inode.fd
-            fields = self._statx.of(fd) if fd >= 0 else self._describe(inode)
-        return self._attributes(fields)
+            return self._attributes(self._statx.of(handle.fd))
+        inode = self._inodes.get(ino)
+        fd = inode.fd
+        return self._attributes(self._statx.of(fd) if fd >= 0 else self._describe(inode))
 
     def forget(self, ino: int, count: int) -> None:
         """Take back look-ups."""

@@ -92,20 +92,22 @@ class Inodes:
         self.limit = max(limit, 16)
         self._statx = statx
         self._allocate = allocator.allocate
-        self._by_number = {ROOT: self.root}
-        self._by_key: dict[Key, Inode] = {self.root.key: self.root}
+        self.by_number = {ROOT: self.root}
+        """By the guest's number."""
+        self.by_key: dict[Key, Inode] = {self.root.key: self.root}
+        """By the host's."""
         self._pins: dict[Inode, None] = {}  # in the order in which they were made: the oldest goes first
         self._held: set[Inode] = set()  # pinned too, and not to be found again: their names are gone
 
     def __len__(self) -> int:
-        return len(self._by_number)
+        return len(self.by_number)
 
     def get(self, ino: int) -> Inode:
         """Find an inode by the guest's number.
 
         :raise OSError: ESTALE.
         """
-        inode = self._by_number.get(ino)
+        inode = self.by_number.get(ino)
         if inode is None:
             raise errno_error(ESTALE)
         return inode
@@ -115,7 +117,7 @@ class Inodes:
 
         :raise OSError: ESTALE, ENOTDIR.
         """
-        inode = self._by_number.get(ino)
+        inode = self.by_number.get(ino)
         if inode is None or inode.kind != S_IFDIR:
             raise errno_error(ESTALE if inode is None else ENOTDIR)
         return inode
@@ -128,7 +130,7 @@ class Inodes:
         :param new: the guest has just made the file: whatever had its number before is gone.
         """
         key = (fields[5], fields[18], fields[19], fields[20])
-        inode = self._by_key.get(key)
+        inode = self.by_key.get(key)
         if inode is None or (inode.fd < 0 and not inode.files and (new or self._replaced(inode, fields))):
             inode = self._new(key, fields)
         inode.lookups += 1
@@ -144,22 +146,22 @@ class Inodes:
 
     def forget(self, ino: int, count: int) -> None:
         """Take back look-ups; an inode without any is dropped."""
-        inode = self._by_number.get(ino)
+        inode = self.by_number.get(ino)
         if inode is None:
             return
         inode.lookups -= count
         if inode.lookups > 0 or inode is self.root:
             return
-        del self._by_number[ino]
-        if self._by_key.get(inode.key) is inode:
-            del self._by_key[inode.key]
+        del self.by_number[ino]
+        if self.by_key.get(inode.key) is inode:
+            del self.by_key[inode.key]
         self._unhint(inode)
         self._unpin(inode)
 
     def _new(self, key: Key, fields: Fields) -> Inode:
         inode = Inode(self._allocate(), key, S_IFMT(fields[4]), birth_of(fields))
-        self._by_key[key] = inode
-        self._by_number[inode.ino] = inode
+        self.by_key[key] = inode
+        self.by_number[inode.ino] = inode
         return inode
 
     def _replaced(self, inode: Inode, fields: Fields) -> bool:
@@ -306,10 +308,10 @@ class Inodes:
 
     def close(self) -> None:
         """Close every descriptor."""
-        for inode in {*self._by_number.values(), *self._pins}:
+        for inode in {*self.by_number.values(), *self._pins}:
             self._unpin(inode)
-        self._by_number.clear()
-        self._by_key.clear()
+        self.by_number.clear()
+        self.by_key.clear()
 
 
 def key_of(fields: Fields) -> Key:
