@@ -76,6 +76,11 @@ def disk_place(device: str) -> tuple[int, int] | None:
     return ord(letter) - ord("a"), int(number or "0")
 
 
+def volume_tags(count: int) -> tuple[str, ...]:
+    """Return the virtio-fs tags of so many shared directories beside the root."""
+    return tuple(f"volume{index}" for index in range(count))
+
+
 @record(frozen=True, slots=True, kw_only=True)
 class Machine:
     """Everything an engine must know to start a VM; nothing about what the VM is to do (that is the start data).

@@ -8,6 +8,7 @@ import resource
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pykrun.errors import UsageError
 from pykrun.fs import AugmentFs, FileSource, FileSystem, InodeAllocator, MemorySource, NullFs
 from pykrun.record import record
 from pykrun.root import Root, VirtualFile
@@ -54,11 +55,29 @@ class Share:
         if self.folder is not None:
             self.files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
 
-    def compose(self, folder: str | None = None, proc: str = "/proc") -> AugmentFs:
+    def compose_in_sandbox(self, on_exit_code: Callable[[int], None] | None = None) -> AugmentFs:
+        """Make the file system in the process that serves it: the directory may have become its root.
+
+        :param on_exit_code: see `AugmentFs`.
+        :raise OSError: see `compose`.
+        """
+        if self.folder is None:
+            return self.compose(on_exit_code=on_exit_code)
+        top = os.stat("/")
+        folder = "/" if (top.st_dev, top.st_ino) == self.identity else self.folder
+        return self.compose(folder, proc=".", on_exit_code=on_exit_code)
+
+    def compose(
+        self,
+        folder: str | None = None,
+        proc: str = "/proc",
+        on_exit_code: Callable[[int], None] | None = None,
+    ) -> AugmentFs:
         """Make the file system.
 
         :param folder: where the directory is found by now; None for where it was.
         :param proc: where the proc file system is; "." if it is the working directory.
+        :param on_exit_code: see `AugmentFs`.
         :raise OSError: a directory or file cannot be read, or entries cannot lie where they are to.
         """
         allocator = InodeAllocator()
@@ -72,13 +91,28 @@ class Share:
             )
             if self.read_only:
                 inner = ReadOnly(inner)
-        filesystem = AugmentFs(inner, allocator)
+        filesystem = AugmentFs(inner, allocator, on_exit_code=on_exit_code)
         try:
             add_entries(filesystem, self.root, owner=self.owner)
         except BaseException:
             filesystem.close()
             raise
         return filesystem
+
+
+def find_directory(option: str, path: str) -> tuple[str, tuple[int, int]]:
+    """Find a directory: its path without symbolic links, which somebody could change later, and what is there now.
+
+    :param option: what names it, for the message.
+    :raise UsageError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"{option} {path!r}: {error.strerror}", "it has to be a directory of this host") from None
+    status = os.fstat(descriptor)
+    os.close(descriptor)
+    return os.path.realpath(path), (status.st_dev, status.st_ino)
 
 
 def add_entries(filesystem: AugmentFs, root: Root, *, owner: tuple[int, int] = (0, 0)) -> None:

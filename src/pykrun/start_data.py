@@ -44,6 +44,7 @@ class StartData:
     :param root_options: mount options, separated by commas.
     :param root_files: files of the virtio-fs root that are shown in the block device's too.
     :param root_directories: directories that are made there if they are missing.
+    :param volumes: further virtio-fs devices: tag, where to mount it, whether it is read-only.
     :param grace: seconds between TERM and KILL at the end.
     """
 
@@ -66,6 +67,7 @@ class StartData:
     root_options: str | None = None
     root_files: Sequence[Text] = ()
     root_directories: Sequence[Text] = ()
+    volumes: Sequence[tuple[str, Text, bool]] = ()
     grace: float | None = None
 
     def encode(self) -> bytes:
@@ -101,6 +103,11 @@ class StartData:
             document["root"] = disk
         if self.dhcp:
             document["dhcp"] = True
+        if self.volumes:
+            document["volumes"] = [
+                {"tag": tag, "destination": _text(where), "readonly": read_only}
+                for tag, where, read_only in self.volumes
+            ]
         if self.seed:
             document["seed"] = self.seed.hex()
         if self.grace is not None:

@@ -116,6 +116,25 @@ def test_system_calls(machine: Machine, strace: Path) -> None:
             assert not [line for line in own if re.search(call, line)], f"PID 1 itself: {step.name}"
 
 
+def test_no_mount_point_is_looked_at(machine: Machine, strace: Path) -> None:
+    """Whether a tmpfs is there already is read in the mount table: to stat its place would trigger an automount."""
+    machine.under = [
+        "strace",
+        "-f",
+        "-s",
+        "200",
+        "-o",
+        str(strace),
+        "-e",
+        "trace=%%stat,access,faccessat,mount,readlink",
+    ]
+    everything(machine).shell("exit 0").run(60)
+    lines = strace.read_text(errors="replace").splitlines()
+    mounted = next(index for index, line in enumerate(lines) if 'mount("tmpfs", "/first"' in line)
+    begin = next(index for index, line in enumerate(lines) if 'mount("devtmpfs", "/dev"' in line)
+    assert not [line for line in lines[begin:mounted] if '"/first"' in line]
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[str]:
     """A loop device with a file system, as a disk of the machine."""

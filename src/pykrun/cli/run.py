@@ -15,6 +15,7 @@ from pykrun.start_data import StartData
 
 if TYPE_CHECKING:
     from pykrun.net import Publish
+    from pykrun.share import Share
     from pykrun.supervisor import Outcome, Plan
 
 EPILOG = """COMMAND must exist in the guest's root. Without one, /.krun_config.json in the root decides, then /bin/sh.
@@ -22,6 +23,8 @@ Standard output and error of the command are this command's, byte for byte and a
 128+n for a signal; 124 timeout, 125 set-up failed (with the reason), 126 not executable, 127 not found.
 
 examples:
+  pykrun run --root / --read-only -- uname -a
+  pykrun run --root ./debian --volume ./src:/src:ro -- make -C /src
   pykrun run --file /hello=./hello-static -- /hello world
   pykrun run --file /bin/sh=/bin/busybox --secret /key=./key.pem -- /bin/sh -c 'cat /key'
   pykrun run --publish 8080:80 --file /server=./server -- /server
@@ -35,7 +38,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options (the contract of the command line)."""
     parser.usage = "pykrun run [OPTION...] [--] COMMAND [ARG...]"
     root = parser.add_argument_group("root file system")
+    root.add_argument("--root", metavar="DIR", help="share a directory of this host as / (nothing of the host)")
+    root.add_argument("--read-only", action="store_true", help="refuse every change in it")
     add_entry_arguments(root)
+    root.add_argument(
+        "--volume",
+        action="append",
+        default=[],
+        metavar="HOST:GUEST[:ro]",
+        help="share one more directory of this host",
+    )
+    root.add_argument(
+        "--cache",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="what the guest may remember of shared directories: for a second, for ever, nothing (auto)",
+    )
     disks = parser.add_argument_group("block devices")
     disks.add_argument(
         "--disk",
@@ -160,8 +178,11 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         root_options=arguments.root_options,
     )
     publish = _publish(arguments)
+    root, share, volumes = _shares(arguments)
     return Plan(
-        root=collect_entries(arguments, Root()),
+        root=root,
+        share=share,
+        volumes=volumes,
         start=start,
         disks=values.disks(arguments.disks),
         engine=arguments.engine,
@@ -180,6 +201,31 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         stdout=standard_stream(1),
         stderr=standard_stream(2),
     )
+
+
+def _shares(arguments: argparse.Namespace) -> tuple[Root, Share | None, tuple[tuple[bytes, Share], ...]]:
+    """The root's entries, the directory below them, and the volumes."""
+    if arguments.read_only and arguments.root is None:
+        raise UsageError("--read-only is for --root DIR", "virtual files are read-only as they are; volumes have :ro")
+    if arguments.root is None and not arguments.volume:
+        return collect_entries(arguments, Root()), None, ()
+    from pykrun.fs.passthrough import Options
+    from pykrun.share import Share, find_directory
+
+    options = Options(cache=arguments.cache)
+    root = Root(below=arguments.root)
+    share = None
+    if arguments.root is not None:
+        folder, identity = find_directory("--root", arguments.root)
+        share = Share(root=root, folder=folder, identity=identity, options=options, read_only=arguments.read_only)
+    volumes = []
+    for text in arguments.volume:
+        host, guest, read_only = values.volume(text)
+        folder, identity = find_directory("--volume", host)
+        root.directory(guest)
+        one = Share(root=Root(bare=True), folder=folder, identity=identity, options=options, read_only=read_only)
+        volumes.append((os.fsencode(guest), one))
+    return collect_entries(arguments, root), share, tuple(volumes)
 
 
 def _wants_terminal(asked: bool | None) -> bool:
@@ -243,6 +289,8 @@ def _tell(plan: Plan, outcome: Outcome, *, verbose: bool) -> None:
 def _timing(outcome: Outcome) -> list[str]:
     """One line a phase: its own milliseconds, the sum so far, the phase's name, what was reached."""
     lines = [f"pykrun: engine {outcome.engine}, isolation {outcome.isolation}"]
+    if outcome.share_isolation:
+        lines.append(f"pykrun: shared directories, isolation {outcome.share_isolation}")
     if outcome.disk_isolation:
         lines.append(f"pykrun: disks, isolation {outcome.disk_isolation}")
     start = last = outcome.phases["start"]

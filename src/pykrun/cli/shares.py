@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Literal, TypedDict
 
 from pykrun.cli import values
 from pykrun.cli.entries import add_entry_arguments, collect_entries
 from pykrun.errors import UsageError
 from pykrun.root import Root
-from pykrun.share import Share
+from pykrun.share import Share, find_directory
 
 MANY = 1 << 20
 """Descriptors that a server may have open, as far as the host allows."""
@@ -98,7 +97,7 @@ def share(arguments: argparse.Namespace, *, owner: tuple[int, int] = (0, 0)) -> 
             "either --shared-dir or --null says what is shared",
             "--null shares nothing of the host but what --file and its like add",
         )
-    root = collect_entries(arguments, Root(bare=True))
+    root = collect_entries(arguments, Root(bare=True, below=arguments.shared_dir))
     if arguments.null:
         return Share(root=root, read_only=arguments.readonly, owner=owner)
     from pykrun.cli import xattrmap
@@ -113,18 +112,7 @@ def share(arguments: argparse.Namespace, *, owner: tuple[int, int] = (0, 0)) -> 
         posix_acl=arguments.posix_acl != "never",
         submounts=arguments.announce_submounts,
     )
-    folder, identity = _directory(arguments.shared_dir)
+    folder, identity = find_directory("--shared-dir", arguments.shared_dir)
     return Share(
         root=root, folder=folder, identity=identity, options=options, read_only=arguments.readonly, owner=owner
     )
-
-
-def _directory(path: str) -> tuple[str, tuple[int, int]]:
-    """Find a directory: its path without symbolic links, which somebody could change later, and what is there now."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise UsageError(f"--shared-dir {path!r}: {error.strerror}") from None
-    status = os.fstat(descriptor)
-    os.close(descriptor)
-    return os.path.realpath(path), (status.st_dev, status.st_ino)

@@ -177,6 +177,17 @@ def _limit(option: str, text: str) -> int:
     return int(text)
 
 
+def volume(text: str) -> tuple[str, str, bool]:
+    """`HOST:GUEST[:ro]`: the host's directory, where it is mounted, whether it is read-only."""
+    rest, colon, mode = text.rpartition(":")
+    if colon and mode in ("ro", "rw"):
+        text = rest
+    host, colon, guest = text.rpartition(":")
+    if not colon or not host or not guest.startswith("/"):
+        raise UsageError(f"--volume wants HOST:GUEST or HOST:GUEST:ro, GUEST an absolute path, not {text!r}")
+    return host, guest, mode == "ro"
+
+
 def hostname(text: str) -> str:
     """A host name: 1 to 64 bytes without white space or slash (UTS, sethostname(2))."""
     raw = os.fsencode(text)

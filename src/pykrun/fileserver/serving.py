@@ -7,7 +7,6 @@ import os
 from pykrun.fileserver import link as messages
 from pykrun.fileserver.link import Link
 from pykrun.fileserver.log import ERROR
-from pykrun.fs import AugmentFs
 from pykrun.fuse import Server
 from pykrun.fuse.dev_fuse import Channel
 from pykrun.loop import IN, Loop
@@ -24,7 +23,7 @@ class Serving:
     def __init__(self, share: Share, link: Link) -> None:
         self.loop = Loop()
         self.link = link
-        self._filesystem = _compose(share)
+        self._filesystem = share.compose_in_sandbox()
         self.server = Server(self._filesystem, on_fault=self._fault)
         self.loop.add(link.fileno(), IN, self._readable)
 
@@ -92,14 +91,6 @@ class Mounted(Serving):
         """Close the descriptor: what is left of the mount is dead."""
         if self._channel is not None:
             self._channel.close()
-
-
-def _compose(share: Share) -> AugmentFs:
-    """Make the file system where this process is now: the shared directory may have become its root."""
-    if share.folder is None:
-        return share.compose()
-    top = os.stat("/")
-    return share.compose("/" if (top.st_dev, top.st_ino) == share.identity else share.folder, proc=".")
 
 
 def origin(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from pykrun.start_data import StartData
 
 if TYPE_CHECKING:
     from pykrun.net import Publish
+    from pykrun.share import Share
 
 
 @record(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,8 @@ class Plan:
     """One VM and its one workload.
 
     :param root: the root file system; closed by the supervisor.
+    :param share: the directory of the host that lies below the root's entries, as a share of `root`; None for nothing.
+    :param volumes: further directories: the path at which each is mounted in the guest, and the share.
     :param start: the workload; the supervisor fills in what depends on the machine (ports, window, seed).
     :param disks: block devices, /dev/vda first; their descriptors are closed by the supervisor.
     :param engine: `auto` or an engine's name.
@@ -35,6 +38,8 @@ class Plan:
 
     root: Root
     start: StartData
+    share: Share | None = None
+    volumes: tuple[tuple[bytes, Share], ...] = ()
     disks: tuple[Disk, ...] = ()
     engine: str = "auto"
     accel: str = "auto"
@@ -64,6 +69,7 @@ class Outcome:
     :param warnings: what was not to be had as it was asked for.
     :param log: what the guest's init had to say: level (0 error to 3 debug) and text.
     :param disk_isolation: how isolated the servers of the disks are, where they are not the engine's.
+    :param share_isolation: how isolated the servers of the shared directories are.
     :param phases: name and monotonic time in seconds of each step reached, in order.
     """
 
@@ -77,3 +83,4 @@ class Outcome:
     engine: str = ""
     isolation: str = ""
     disk_isolation: str = ""
+    share_isolation: str = ""

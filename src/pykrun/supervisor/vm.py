@@ -14,7 +14,7 @@ from pykrun import engine as engines
 from pykrun import kernel as kernels
 from pykrun.errors import PeerError, UsageError
 from pykrun.loop import IN, Loop, Timer
-from pykrun.machine import Machine, Network
+from pykrun.machine import ROOT_TAG, Machine, Network, volume_tags
 from pykrun.record import replace
 from pykrun.root import INIT_PATH
 from pykrun.signals import HeldUp, Signals
@@ -28,10 +28,11 @@ from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
 
 if TYPE_CHECKING:
     from pykrun.engine import Running
-    from pykrun.sandbox import Ended
+    from pykrun.sandbox import Ended, Wish
     from pykrun.start_data import StartData
     from pykrun.supervisor.disks import DiskServers
     from pykrun.supervisor.network import GuestNetwork
+    from pykrun.supervisor.shares import ShareServers
     from pykrun.supervisor.wiring import Ends
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
@@ -110,6 +111,7 @@ class VirtualMachine:
         self._lost = ""
         self._log_lines: list[tuple[int, str]] = []
         self._disks: DiskServers | None = None
+        self._shares: ShareServers | None = None
         self._engine_ended = False
         self._network: GuestNetwork | None = None
         self._ended: Ended | None = None
@@ -204,6 +206,7 @@ class VirtualMachine:
             kernel_args=plan.kernel_args,
             cpus=plan.cpus or 1,
             memory_mib=plan.memory_mib,
+            shares=(ROOT_TAG, *volume_tags(len(plan.volumes))),
             disks=plan.disks,
             network=Network() if plan.network else None,
             ports=self._ports(),
@@ -242,10 +245,17 @@ class VirtualMachine:
             dhcp=machine.network is not None,
             streams="console" if machine.console else ("ports" if self._is_pid1 else "relay"),
             seed=os.urandom(32),
+            volumes=[
+                (tag, where, share.read_only)
+                for tag, (where, share) in zip(machine.shares[1:], self._plan.volumes, strict=True)
+            ],
         )
         wiring = Wiring(self._loop, running, self._on_peer_error)
         self._stack.callback(wiring.close)
-        wiring.root(self._plan.root, start, self._init.path, self._on_exit_code)
+        if self._plan.share is None:
+            wiring.root(self._plan.root, start, self._init.path, self._on_exit_code)
+        if self._plan.share is not None or self._plan.volumes:
+            self._serve_shares(running, machine, start)
         port = TimePort()
         self._clock = ClockWatch(self._loop, port.tell if self._is_pid1 else self._control.tell_time)
         self._stack.callback(self._clock.close)
@@ -271,6 +281,21 @@ class VirtualMachine:
         from pykrun.supervisor.root_disk import carry_over
 
         return carry_over(self._plan.root, self._plan.start)
+
+    def _serve_shares(self, running: Running, machine: Machine, start: StartData) -> None:
+        from pykrun.supervisor.shares import ShareServers
+
+        plan = self._plan
+        wish: Wish = "require" if plan.sandbox == "require" else "auto"
+        servers = ShareServers(self._loop, wish, self._on_disk_end, self._on_exit_code)
+        self._stack.callback(servers.close)
+        self._shares = servers
+        ends = list(zip(machine.shares, running.shares, strict=True))
+        if plan.share is not None:
+            init = None if INIT_PATH in plan.root.files else os.fspath(self._init.path)
+            servers.root(running.engine, ends[0][1], ends[0][0], plan.share, init, start.encode())
+        for (tag, endpoint), (_where, share) in zip(ends[1:], plan.volumes, strict=True):
+            servers.volume(running.engine, endpoint, tag, share)
 
     def _serve_disks(self, running: Running, machine: Machine) -> None:
         from pykrun.supervisor.disks import DiskServers
@@ -424,6 +449,8 @@ class VirtualMachine:
         self._ended = self._running.reap()
         self._engine_ended = True
         self._stdin.close()
+        if self._shares is not None:
+            self._shares.collect()
         self._wiring.drain()
         self._on_port_end()
 
@@ -461,5 +488,6 @@ class VirtualMachine:
             phases=self._phases,
             engine=engine,
             isolation=running.isolation.description,
+            share_isolation=self._shares.isolation if self._shares else "",
             disk_isolation=self._disks.isolation if self._disks else "",
         )
