@@ -169,7 +169,7 @@ def test_an_ordinary_users_server(tmp_path: Path) -> None:
     def work() -> None:
         share = Share(folder)
         own, roots = share.node(b"own"), share.node(b"roots")
-        node, handle = created(share.create(own, b"new", caller=(0, 0, 1)))
+        node, _handle = created(share.create(own, b"new", caller=(0, 0, 1)))
         assert share.guest.getattr(node).uid == 65534
         chown = SETATTR(2, 0, *(0,) * 9, 0, 0, 5, 0, 0)
         assert share.call(fuse.SETATTR, node, chown).error == 1
