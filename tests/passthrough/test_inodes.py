@@ -238,6 +238,34 @@ def test_what_a_rename_moves_is_found_at_its_new_place(share: Share) -> None:
     assert share.node(b"z") == x
 
 
+@pytest.mark.parametrize("opcode", [fuse.RENAME, fuse.LINK])
+def test_giving_up_pins_spares_those_in_use(tmp_path: Path, opcode: int) -> None:
+    """Two directories take part, and reaching the second would close the first: its number would mean another."""
+    share = Share(tmp_path, limit=64)  # 16 pins
+    nodes = []
+    for number in range(16):
+        share.put(f"{number}/file", b"%d" % number)
+        nodes.append(share.node(b"%d" % number))
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target/file").write_bytes(b"another")
+    for node in nodes:
+        share.guest.lookup(node, b"file")
+    oldest, target = nodes[0], share.node(b"target")
+    assert list(share.fs._inodes._pins)[0].ino == oldest
+    assert len(share.fs._inodes._pins) == 16
+    if opcode == fuse.RENAME:
+        body = struct.pack("<Q", target) + b"file\0moved\0"
+        assert share.call(fuse.RENAME, oldest, body).error == 0
+    else:
+        body = struct.pack("<Q", oldest) + b"moved\0"
+        assert share.call(fuse.LINK, target, body).error == errno.EPERM  # a directory: the right file, at least
+        body = struct.pack("<Q", share.guest.lookup(oldest, b"file").nodeid) + b"moved\0"
+        assert share.call(fuse.LINK, target, body).error == 0
+    assert (tmp_path / "target/moved").read_bytes() == b"0"
+    assert (tmp_path / "target/file").read_bytes() == b"another"
+    share.end()
+
+
 def test_a_guest_that_forgets_nothing_cannot_hold_every_descriptor(tmp_path: Path) -> None:
     share = Share(tmp_path, limit=120)
     nodes = []
@@ -304,3 +332,29 @@ def test_cookies_of_another_directory_are_only_offsets(share: Share) -> None:
         reply = share.call(fuse.READDIR, a, io_in(0, offset, 4096))
         assert reply.error in (0, errno.EINVAL)
     assert sorted(share.guest.names(a)) == [b".", b"..", b"1"]
+
+
+@pytest.mark.parametrize("opcode", [fuse.READDIR, fuse.READDIRPLUS])
+def test_an_error_within_a_listing_comes_after_what_was_read(
+    share: Share, opcode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(600):
+        share.put(f"{number:0200d}")
+    assert share.guest.opendir(1) == 0
+    reader = share.fs._reader
+    reads = [reader.read]
+
+    def failing(descriptor: int) -> bytes:
+        if not reads:
+            raise OSError(errno.EIO, "the disk is gone")
+        return reads.pop()(descriptor)
+
+    monkeypatch.setattr(reader, "read", failing)
+    body = share.guest.good(opcode, 1, io_in(0, 0, 1 << 20), room=(1 << 20) + 16)
+    told = list(dirents(body, plus=opcode == fuse.READDIRPLUS))
+    assert 50 < len(told) < 600
+    for entry in told:
+        if entry.nodeid:
+            share.guest.forget(entry.nodeid)
+    assert share.call(opcode, 1, io_in(0, told[-1].off, 4096)).error == errno.EIO
+    assert len(share.fs._inodes) == 1

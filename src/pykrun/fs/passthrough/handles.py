@@ -82,7 +82,7 @@ class Listing:
         """
         self._seek(offset)
         packed: list[bytes] = []
-        while self._position < len(self._data) or self._fill(reader):
+        while self._position < len(self._data) or self._fill(reader, bool(packed)):
             data, position, end = self._data, self._position, len(self._data)
             find, following = data.find, self.offset
             while position < end:
@@ -122,6 +122,15 @@ class Listing:
             os.lseek(self.fd, offset, os.SEEK_SET)
             self._data, self._position, self.offset = b"", 0, offset
 
-    def _fill(self, reader: DirectoryReader) -> bool:
-        self._data, self._position = reader.read(self.fd), 0
+    def _fill(self, reader: DirectoryReader, patient: bool = False) -> bool:
+        """Read ahead; return False at the end.
+
+        :param patient: an error can wait for the next request: what was listed must be told first.
+        """
+        self._data, self._position = b"", 0
+        try:
+            self._data = reader.read(self.fd)
+        except OSError:
+            if not patient:
+                raise
         return bool(self._data)
