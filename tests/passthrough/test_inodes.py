@@ -251,7 +251,7 @@ def test_giving_up_pins_spares_those_in_use(tmp_path: Path, opcode: int) -> None
     for node in nodes:
         share.guest.lookup(node, b"file")
     oldest, target = nodes[0], share.node(b"target")
-    assert list(share.fs._inodes._pins)[0].ino == oldest
+    assert next(iter(share.fs._inodes._pins)).ino == oldest
     assert len(share.fs._inodes._pins) == 16
     if opcode == fuse.RENAME:
         body = struct.pack("<Q", target) + b"file\0moved\0"
