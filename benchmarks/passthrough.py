@@ -189,7 +189,7 @@ def memory(folder: Path) -> Table:
     guest.server.filesystem.close()
     series = [Series("bytes an inode", [spent / known]), Series("descriptors for all", [float(files)])]
     limits = [Limit("bytes an inode", spent / known, MEMORY_LIMIT)]
-    return Table(title=f"memory of the server for {known:,} known inodes", series=series, limits=limits)
+    return Table(title=f"memory of the server for {known:,} known inodes", series=series, unit="", limits=limits)
 
 
 def resident() -> int:

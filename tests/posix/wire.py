@@ -134,7 +134,7 @@ class WireView:
                 target = path.rpartition(b"/")[0] + b"/" + self.call(fuse.READLINK, node)
                 return self.open(target, flags, mode, depth + 1)
         node, mode = self.walk(path, follow=not flags & os.O_NOFOLLOW)
-        if stat.S_ISDIR(mode) and flags & os.O_ACCMODE:
+        if stat.S_ISDIR(mode) and flags & (os.O_ACCMODE | os.O_CREAT | os.O_TRUNC):
             raise OSError(errno.EISDIR, "a directory")
         if stat.S_ISDIR(mode):
             return Open(node, NO_HANDLE)
