@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pykrun.host.numbers import MACHINE
 from pykrun.record import record
 
 ROOT_TAG = "/dev/root"
@@ -14,13 +15,15 @@ ROOT_TAG = "/dev/root"
 class Kernel:
     """A guest kernel and what belongs to it.
 
-    `image` is an executable for User Mode Linux, a bzImage or an ELF vmlinux for QEMU. `modules` is the folder that
-    holds `kernel/` and `modules.dep`, None when everything that is needed is built in.
+    `image` is an executable for User Mode Linux; for QEMU a bzImage, an ELF vmlinux or an Image. `modules` is the
+    folder that holds `kernel/` and `modules.dep`, None when everything that is needed is built in. `arch` is the
+    machine that it runs on, as `uname -m` says.
     """
 
     image: Path
     modules: Path | None
     release: str
+    arch: str = MACHINE
 
 
 @record(frozen=True, slots=True, kw_only=True)

@@ -82,9 +82,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--rlimit", action="append", default=[], metavar="NAME=CUR:MAX", help="a resource limit")
     work.add_argument("-t", "--tty", action="store_true", default=None, help="give it a terminal")
     work.add_argument("-T", "--no-tty", dest="tty", action="store_false", help="give it pipes")
-    vm = parser.add_argument_group("the machine")
+    _add_machine(parser.add_argument_group("the machine"))
+    parser.set_defaults(command=[])
+
+
+def _add_machine(vm: argparse._ArgumentGroup) -> None:
+    """Declare what the machine is made of and how it is run."""
     vm.add_argument("--engine", choices=("auto", "uml", "qemu"), default="auto", help="what runs the VM (auto)")
     vm.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="how QEMU runs it (auto)")
+    vm.add_argument(
+        "--arch", metavar="A", help="what the guest is: x86_64, aarch64 (the kernel's, else this machine's)"
+    )
     vm.add_argument("--kernel", metavar="FILE", help="guest kernel (the engine's own)")
     vm.add_argument("--modules", metavar="DIR", help="its modules: the folder that holds modules.dep")
     vm.add_argument("--kernel-arg", action="append", default=[], metavar="WORD", help="a word for its command line")
@@ -102,7 +110,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     vm.add_argument("--sandbox", choices=("auto", "require"), default="auto", help="require: or refuse to run (auto)")
     vm.add_argument("--boot-log", metavar="FILE", help="write the kernel's console there")
     vm.add_argument("-v", "--verbose", action="store_true", help="say on standard error what takes how long")
-    parser.set_defaults(command=[])
 
 
 class _InOrder(argparse.Action):
@@ -189,6 +196,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         accel=arguments.accel,
         kernel=arguments.kernel,
         modules=arguments.modules,
+        arch=arguments.arch,
         kernel_args=tuple(_kernel_word(word) for word in arguments.kernel_arg),
         cpus=None if arguments.cpus is None else values.positive("--cpus", arguments.cpus, largest=255),
         memory_mib=values.positive("--memory", arguments.memory, unit=" of MiB", largest=1 << 20),

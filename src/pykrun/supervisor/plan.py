@@ -27,6 +27,7 @@ class Plan:
     :param accel: `auto`, `kvm` or `tcg`.
     :param kernel: path of a kernel, None for the engine's default.
     :param modules: folder with its modules, None for what belongs to the kernel.
+    :param arch: the machine that the guest is, as `uname -m` says; None for the kernel's or the host's.
     :param cpus: None when the caller does not care.
     :param network: the guest has a network (docs/network.md).
     :param publish: ports of this host that lead into the guest.
@@ -45,6 +46,7 @@ class Plan:
     accel: str = "auto"
     kernel: str | None = None
     modules: str | None = None
+    arch: str | None = None
     kernel_args: tuple[str, ...] = ()
     cpus: int | None = None
     memory_mib: int = 256

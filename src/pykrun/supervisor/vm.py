@@ -125,7 +125,7 @@ class VirtualMachine:
     def run(self) -> Outcome:
         """Start, serve until the end, and say how it was."""
         plan = self._plan
-        engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel)
+        engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel, plan.arch)
         if (plan.cpus or 1) > engine.max_cpus:
             self._warnings.append(
                 f"engine {engine.name} runs one CPU, {plan.cpus} were asked for (--engine qemu has more)"
@@ -198,7 +198,7 @@ class VirtualMachine:
 
         plan = self._plan
         kernel = engine.kernel(plan.kernel, plan.modules)
-        self._init = blob.find()
+        self._init = blob.find(kernel.arch)
         terminal = plan.start.terminal
         return Machine(
             kernel=kernel,
