@@ -115,7 +115,7 @@ def test_a_frame_of_a_thousand_pieces(end: End) -> None:
 
 
 def test_what_the_socket_does_not_take_waits_and_is_bounded(end: End) -> None:
-    sent = []
+    sent: list[bytes] = []
     while end.stream.ready:
         sent.append(frame(60000, len(sent)))
         end.send(sent[-1])
@@ -232,7 +232,8 @@ def test_a_call_holds_whole_small_frames_or_one_large_one() -> None:
     ours.setblocking(False)
     stream = FrameStream(loop, ours, ends.append)
     chance = random.Random(7)
-    sent, calls = [], []
+    sent: list[bytes] = []
+    calls: list[bytes] = []
     for _ in range(400):
         sent.append(frame(chance.choice((14, 66, *[1514] * 20, *[4096] * 20, 4097, 20000, 65535)), len(sent)))
         stream.send(sent[-1][:HEAD], [memoryview(sent[-1])[HEAD:]], len(sent[-1]))
