@@ -24,6 +24,18 @@ class Kernel:
 
 
 @record(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The guest's one network device, eth0.
+
+    :param mac: its address: six bytes, not a multicast one.
+    :param mtu: the largest packet in bytes, without the Ethernet header; 68 to 65520.
+    """
+
+    mac: bytes = b"\x52\x54\x00\x6b\x72\x75"
+    mtu: int = 65520
+
+
+@record(frozen=True, slots=True, kw_only=True)
 class Machine:
     """Everything an engine must know to start a VM; nothing about what the VM is to do (that is the start data).
 
@@ -33,6 +45,7 @@ class Machine:
     :param cpus: virtual CPUs, at least 1.
     :param memory_mib: guest memory in MiB.
     :param shares: tags of the virtio-fs devices, the root's first.
+    :param network: a network device, None for a machine without.
     :param ports: names of the virtio-console ports, in order.
     :param console: also a virtio console, hvc0 in the guest, for a terminal.
     :param init: value for the kernel's `init=`, None to leave it out.
@@ -47,6 +60,7 @@ class Machine:
     cpus: int = 1
     memory_mib: int = 256
     shares: tuple[str, ...] = (ROOT_TAG,)
+    network: Network | None = None
     ports: tuple[str, ...] = ()
     console: bool = False
     init: str | None = None

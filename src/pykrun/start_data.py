@@ -37,6 +37,7 @@ class StartData:
     :param ports: names of the virtio ports that the machine has.
     :param streams: `relay`, `ports` or `console`.
     :param pid1: execute the workload as PID 1, without an init.
+    :param dhcp: eth0 is to be configured by DHCP.
     :param seed: entropy for the guest's kernel.
     :param grace: seconds between TERM and KILL at the end.
     """
@@ -53,6 +54,7 @@ class StartData:
     ports: Sequence[str] = ()
     streams: str = "relay"
     pid1: bool = False
+    dhcp: bool = False
     seed: bytes = b""
     grace: float | None = None
 
@@ -80,6 +82,8 @@ class StartData:
         document["streams"] = self.streams
         if self.pid1:
             document["pid1"] = True
+        if self.dhcp:
+            document["dhcp"] = True
         if self.seed:
             document["seed"] = self.seed.hex()
         if self.grace is not None:

@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("root",),
     ("start_data",),
     ("engine",),
+    ("net",),
     ("kernel", "sandbox"),
     ("blob",),
     ("vhost_user",),

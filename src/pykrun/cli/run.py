@@ -13,6 +13,7 @@ from pykrun.root import Root
 from pykrun.start_data import StartData
 
 if TYPE_CHECKING:
+    from pykrun.net import Publish
     from pykrun.supervisor import Outcome, Plan
 
 EPILOG = """COMMAND must exist in the guest's root. Without one, /.krun_config.json in the root decides, then /bin/sh.
@@ -22,6 +23,7 @@ Standard output and error of the command are this command's, byte for byte and a
 examples:
   pykrun run --file /hello=./hello-static -- /hello world
   pykrun run --file /bin/sh=/bin/busybox --secret /key=./key.pem -- /bin/sh -c 'cat /key'
+  pykrun run --publish 8080:80 --file /server=./server -- /server
   pykrun run --engine qemu --cpus 2 --text /etc/motd=hi --file /prog=./prog -- /prog
 """
 
@@ -61,6 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     vm.add_argument("--kernel-arg", action="append", default=[], metavar="WORD", help="a word for its command line")
     vm.add_argument("--cpus", metavar="N", help="virtual CPUs (1)")
     vm.add_argument("--memory", metavar="MIB", default="256", help="memory in MiB (256)")
+    vm.add_argument("--net", choices=("none", "user"), help="user: a network through this host (none)")
+    vm.add_argument(
+        "--publish",
+        action="append",
+        default=[],
+        metavar="[ADDR:]HOST:GUEST[/udp]",
+        help="a port here that leads to one of the guest, on 127.0.0.1 unless ADDR says otherwise; implies --net user",
+    )
     vm.add_argument("--timeout", metavar="SECONDS", help="end the VM after that time, exit 124")
     vm.add_argument("--sandbox", choices=("auto", "require"), default="auto", help="require: or refuse to run (auto)")
     vm.add_argument("--boot-log", metavar="FILE", help="write the kernel's console there")
@@ -124,6 +134,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         rlimits=[values.rlimit(text) for text in arguments.rlimit],
         terminal=terminal,
     )
+    publish = _publish(arguments)
     return Plan(
         root=_root(arguments),
         start=start,
@@ -134,6 +145,8 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         kernel_args=tuple(_kernel_word(word) for word in arguments.kernel_arg),
         cpus=None if arguments.cpus is None else values.positive("--cpus", arguments.cpus, largest=255),
         memory_mib=values.positive("--memory", arguments.memory, unit=" of MiB", largest=1 << 20),
+        network=arguments.net == "user" or bool(publish),
+        publish=publish,
         timeout=None if arguments.timeout is None else values.seconds("--timeout", arguments.timeout),
         sandbox=arguments.sandbox,
         boot_log=arguments.boot_log,
@@ -173,6 +186,16 @@ def _source(text: str) -> tuple[str, int | None]:
     """A host file whose own name ends in `:644` is that file, not a mode."""
     source, mode = values.with_mode(text)
     return (text, None) if mode is not None and os.path.exists(text) and not os.path.exists(source) else (source, mode)
+
+
+def _publish(arguments: argparse.Namespace) -> tuple[Publish, ...]:
+    if not arguments.publish:
+        return ()
+    if arguments.net == "none":
+        raise UsageError("--publish needs a network", "leave out --net none: --publish implies --net user")
+    from pykrun.net import parse
+
+    return tuple(parse(text) for text in arguments.publish)
 
 
 def _kernel_word(word: str) -> str:

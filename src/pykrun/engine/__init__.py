@@ -57,13 +57,14 @@ class Engine:
             )
         return kernel if folder is None else replace(kernel, modules=folder)
 
-    def initramfs(self, kernel: Kernel, blob: str | os.PathLike[str]) -> Path | None:
+    def initramfs(self, kernel: Kernel, blob: str | os.PathLike[str], modules: tuple[str, ...] = ()) -> Path | None:
         """Return stage one for a kernel, from the cache or made now; None when the kernel needs none.
 
         :param blob: the init blob.
+        :param modules: kernel modules that this machine needs and others do not.
         :raise MissingError: the kernel lacks a module, or the cache cannot be written.
         """
-        return kernels.initramfs(kernel, Path(blob))
+        return kernels.initramfs(kernel, Path(blob), modules)
 
     def launch(self, machine: Machine, *, sandbox: str = "auto") -> Running:
         """Start the machine and return at once; the caller must be single threaded.

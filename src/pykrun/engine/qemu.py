@@ -16,8 +16,8 @@ from pykrun.errors import MissingError
 from pykrun.host.numbers import MACHINE as ARCHITECTURE
 from pykrun.host.programs import find_program
 from pykrun.kernel.image import uncompressed
-from pykrun.machine import Machine
-from pykrun.sandbox import FILES, Jail, Wish, shared_libraries, start
+from pykrun.machine import Machine, Network
+from pykrun.sandbox import FILES, WORK, Jail, Wish, shared_libraries, start
 
 PROGRAM = f"qemu-system-{ARCHITECTURE}"
 INSTALL = {"apt": "qemu-system-x86", "dnf": "qemu-system-x86-core", "pacman": "qemu-system-x86"}
@@ -44,20 +44,24 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
     if not os.access(machine.kernel.image, os.R_OK):
         raise MissingError(f"{machine.kernel.image} cannot be read", "name a kernel with --kernel")
     wires = _Wires()
+    listeners = {} if machine.network is None else {"net": socket.socket(socket.AF_UNIX)}
     try:
-        arguments = [PROGRAM, *_options(machine, accel), *_devices(machine, wires), *_kernel(machine, accel)]
+        arguments = [PROGRAM, *_options(machine, accel), *_devices(machine, accel, wires), *_kernel(machine, accel)]
         jail = Jail(
             program=program,
             arguments=tuple(arguments),
             libraries=(*shared_libraries(program, *_modules(program)), *_folders(program)),
             files=_files(machine),
             devices=("kvm",) if accel == "kvm" else (),
+            listeners=listeners,
             descriptors=wires.inside(),
             denied=("ptrace",),
         )
         inmate = start(jail, wish)
     except BaseException:
         wires.close_outside()
+        for listener in listeners.values():
+            listener.close()
         raise
     finally:
         wires.close_inside()
@@ -66,6 +70,7 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
         accel=accel,
         console=wires.outside["log"].detach(),
         shares=tuple(Endpoint(wires.outside[f"fs{i}"], connected=True) for i in range(len(machine.shares))),
+        network=Endpoint(listeners["net"], connected=False) if listeners else None,
         console_device=None,
         ports={name: wires.outside[f"port{i}"] for i, name in enumerate(machine.ports)},
         terminal=wires.outside.get("terminal"),
@@ -121,7 +126,7 @@ def _options(machine: Machine, accel: str) -> list[str]:
     ]
 
 
-def _devices(machine: Machine, wires: _Wires) -> list[str]:
+def _devices(machine: Machine, accel: str, wires: _Wires) -> list[str]:
     """Devices and the descriptors behind them."""
 
     def chardev(name: str) -> list[str]:
@@ -133,6 +138,10 @@ def _devices(machine: Machine, wires: _Wires) -> list[str]:
     for index, tag in enumerate(machine.shares):
         words += chardev(f"fs{index}")
         words += ["-device", f"vhost-user-fs-pci,chardev=fs{index},tag={tag},queue-size={_QUEUE_SIZE}"]
+    if machine.network is not None:
+        # By path: of an inherited socket QEMU does not believe that it passes descriptors, which a network asks for.
+        words += ["-chardev", f"socket,id=net,path={WORK}net", "-netdev", "vhost-user,id=net,chardev=net"]
+        words += ["-device", _network_card(machine.network, accel)]
     if machine.ports or machine.console:
         # Port 0 is for a console. Each port is two queues that the guest's driver sets up, used or not; 31 by default.
         words += ["-device", f"virtio-serial-pci,max_ports={len(machine.ports) + 1}"]
@@ -142,6 +151,16 @@ def _devices(machine: Machine, wires: _Wires) -> list[str]:
         words += chardev(f"port{index}")
         words += ["-device", f"virtserialport,chardev=port{index},name={name},nr={index + 1}"]
     return words
+
+
+def _network_card(network: Network, accel: str) -> str:
+    """The device's options; without `romfile=` QEMU wants a file of firmware to boot from it.
+
+    Where it emulates the processor, QEMU 7.2 masks this device's MSI-X vectors through KVM's structures, which are not
+    there, and crashes. So it has none: it interrupts by its one line.
+    """
+    card = f"virtio-net-pci,netdev=net,mac={network.mac.hex(':')},host_mtu={network.mtu},romfile="
+    return card if accel == "kvm" else f"{card},vectors=0"
 
 
 def _files(machine: Machine) -> dict[str, Path]:

@@ -21,6 +21,12 @@ TRANSPORTS = ("virtio_pci", "virtio_mmio")
 NEEDED = ("virtiofs", "virtio_console")
 """What every machine of ours boots from and speaks through."""
 
+NETWORK = ("virtio_net", "ipv6")
+"""What a machine with a network needs beside; `ipv6` only where the kernel has it as a module."""
+
+OPTIONAL = ("ipv6",)
+"""Modules that a kernel may lack."""
+
 KMSG = (1, 11)
 """What init gets as its console: the kernel's log, which reaches whatever console the engine has.
 
@@ -64,7 +70,11 @@ def _content(modules: Path, blob: Path, extra: tuple[str, ...]) -> list[bytes]:
     from pykrun.kernel.strip import without_debug
 
     tree = ModuleTree(modules)
-    wanted = (*(name for name in TRANSPORTS[:1] if name in tree), *NEEDED, *extra)
+    wanted = (
+        *(name for name in TRANSPORTS[:1] if name in tree),
+        *NEEDED,
+        *(name for name in extra if name in tree or name not in OPTIONAL),
+    )
     order = tree.load_order(wanted)
     if not order:
         return []

@@ -3,6 +3,7 @@
 `start` puts a program described by a `Jail` into the strongest isolation the host allows, and returns the `Inmate`.
 """
 
+from pykrun.sandbox.identity import unprivileged_identity
 from pykrun.sandbox.jail import FILES, LEVELS, NAMESPACES, REDUCED, USER_NAMESPACE, WORK, Isolation, Jail
 from pykrun.sandbox.libraries import search_path, shared_libraries
 from pykrun.sandbox.start import Ended, Inmate, Wish, start
@@ -22,4 +23,5 @@ __all__ = [
     "search_path",
     "shared_libraries",
     "start",
+    "unprivileged_identity",
 ]

@@ -25,6 +25,7 @@ from typing import NoReturn
 
 from pykrun.host import linux
 from pykrun.sandbox import filter as system_call_filter
+from pykrun.sandbox.identity import unprivileged_identity
 from pykrun.sandbox.jail import FILES, REDUCED, USER_NAMESPACE, WORK, Jail
 from pykrun.sandbox.libraries import search_path
 
@@ -33,8 +34,6 @@ _RESERVED = ("dev", "files", "proc", "tmp", "room")  # names that mean something
 _NOT_ALLOWED = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOSPC, errno.EUSERS)
 """How a kernel says that it does not allow or know a namespace or mount; anything else is a failure, not a limit."""
 _INNER_ID = 1000
-_UNALLOCATED_IDS = 0x7000_0000  # above every range that distributions or systemd hand out
-_NOBODY = 65534
 _PRIVATE_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 
 
@@ -148,10 +147,7 @@ class _Keeper:
                 with open(f"/proc/self/{name}", "w") as file:
                     file.write(text)
             return None
-        if os.geteuid() != 0 or not _may_change_ids():
-            return None
-        identity = _UNALLOCATED_IDS + _host_pid()
-        return identity if _is_mapped(identity) else _NOBODY if _is_mapped(_NOBODY) else None
+        return unprivileged_identity()
 
     def _private_root(self) -> None:
         linux.unshare(_PRIVATE_NAMESPACES)
@@ -261,15 +257,10 @@ class _Keeper:
         os.umask(0o077)
         linux.drop_bounding_set()
         if self.identity is not None:
-            self._become(self.identity)
+            linux.become(self.identity)
         linux.drop_capabilities()
         linux.set_no_new_privileges()
         linux.set_dumpable(False)  # the keeper's memory is a copy of the supervisor's
-
-    def _become(self, identity: int) -> None:
-        os.setgroups([])
-        os.setresgid(identity, identity, identity)
-        os.setresuid(identity, identity, identity)
 
     # The program
 
@@ -361,30 +352,6 @@ def _close_all_but(descriptors: set[int]) -> None:
         os.closerange(low, descriptor)
         low = descriptor + 1
     os.closerange(low, 1 << 30)
-
-
-def _may_change_ids() -> bool:
-    """Whether root is root here: CAP_CHOWN, CAP_SETGID and CAP_SETUID."""
-    with open("/proc/self/status") as file:
-        words = file.read().split()
-    needed = 1 << 0 | 1 << 6 | 1 << 7
-    return int(words[words.index("CapEff:") + 1], 16) & needed == needed
-
-
-def _is_mapped(identity: int) -> bool:
-    """Whether a user and group id exists in this user namespace."""
-
-    def within(name: str) -> bool:
-        with open(f"/proc/self/{name}") as file:
-            rows = [list(map(int, line.split())) for line in file]
-        return any(first <= identity < first + count for first, _, count in rows)
-
-    return within("uid_map") and within("gid_map")
-
-
-def _host_pid() -> int:
-    """The keeper's pid as the host counts it: a number that no other running VM has."""
-    return int(os.readlink("/proc/self"))
 
 
 def _make_read_only(root: str, bound: list[str]) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pykrun.record import field, record
 from pykrun.root import Root
 from pykrun.start_data import StartData
+
+if TYPE_CHECKING:
+    from pykrun.net import Publish
 
 
 @record(frozen=True, slots=True, kw_only=True)
@@ -18,6 +23,8 @@ class Plan:
     :param kernel: path of a kernel, None for the engine's default.
     :param modules: folder with its modules, None for what belongs to the kernel.
     :param cpus: None when the caller does not care.
+    :param network: the guest has a network (docs/network.md).
+    :param publish: ports of this host that lead into the guest.
     :param timeout: seconds until the VM is ended, None for no limit.
     :param sandbox: `auto` or `require`.
     :param boot_log: file that receives the kernel's console.
@@ -33,6 +40,8 @@ class Plan:
     kernel_args: tuple[str, ...] = ()
     cpus: int | None = None
     memory_mib: int = 256
+    network: bool = False
+    publish: tuple[Publish, ...] = ()
     timeout: float | None = None
     sandbox: str = "auto"
     boot_log: str | None = None

@@ -11,9 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pykrun import engine as engines
+from pykrun import kernel as kernels
 from pykrun.errors import PeerError, UsageError
 from pykrun.loop import IN, Loop, Timer
-from pykrun.machine import Machine
+from pykrun.machine import Machine, Network
 from pykrun.record import replace
 from pykrun.root import INIT_PATH
 from pykrun.supervisor.console import BootLog, printable
@@ -28,6 +29,7 @@ from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
 if TYPE_CHECKING:
     from pykrun.engine import Running
     from pykrun.sandbox import Ended
+    from pykrun.supervisor.network import GuestNetwork
     from pykrun.supervisor.wiring import Ends
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
@@ -93,6 +95,7 @@ class VirtualMachine:
         self._lost = ""
         self._log_lines: list[tuple[int, str]] = []
         self._engine_ended = False
+        self._network: GuestNetwork | None = None
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
         self._log = BootLog(plan.boot_log)
@@ -118,6 +121,8 @@ class VirtualMachine:
         self._log.attach(self._loop, running.console)
         self._stack.callback(self._log.detach)
         self._loop.add(running.pidfd, IN, lambda events: self._on_engine_end())
+        if machine.network is not None:
+            self._start_network(machine.network)
         self._serve(running, machine)
         self._phase("served")
         if plan.timeout is not None:
@@ -180,10 +185,11 @@ class VirtualMachine:
         terminal = plan.start.terminal
         return Machine(
             kernel=kernel,
-            initramfs=engine.initramfs(kernel, self._init.path),
+            initramfs=engine.initramfs(kernel, self._init.path, kernels.NETWORK if plan.network else ()),
             kernel_args=plan.kernel_args,
             cpus=plan.cpus or 1,
             memory_mib=plan.memory_mib,
+            network=Network() if plan.network else None,
             ports=(CONTROL,) if terminal else (CONTROL, *STREAM_PORTS),
             console=terminal,
             init=os.fsdecode(INIT_PATH),
@@ -199,6 +205,7 @@ class VirtualMachine:
             self._plan.start,
             ports=machine.ports,
             window=self._window.size() if self._window else None,
+            dhcp=machine.network is not None,
             streams="console" if machine.console else ("ports" if self._is_pid1 else "relay"),
             seed=os.urandom(32),
         )
@@ -211,9 +218,18 @@ class VirtualMachine:
             STDOUT: (self._stdout, None),
             STDERR: (self._stderr, None),
         }
+        if self._network is not None:
+            wiring.network(self._network.device)
         console = (self._stdout, self._stdin) if machine.console else None
         wiring.ports({name: ends[name] for name in machine.ports}, console, self._on_port_end)
         self._wiring = wiring
+
+    def _start_network(self, network: Network) -> None:
+        """After the engine, which has its kernel to boot meanwhile."""
+        from pykrun.supervisor.network import GuestNetwork
+
+        self._network = GuestNetwork(self._loop, network, self._plan.publish, self._on_network_failure)
+        self._stack.callback(self._network.close)
 
     @property
     def _is_pid1(self) -> bool:
@@ -292,6 +308,13 @@ class VirtualMachine:
             self._running.kill()  # a guest that reboots tears its rings down under us: it has said all it had to say
             return
         self._end(SET_UP_FAILED, f"the guest broke a protocol: {error}")
+
+    def _on_network_failure(self, reason: str) -> None:
+        """Without what it asked for a workload is not started; once it runs, its work is worth more than its line."""
+        if "started" in self._phases:
+            self._warnings.append(f"the network ended before the VM: {reason}")
+        else:
+            self._end(SET_UP_FAILED, f"there is no network: {reason}")
 
     # -- what the host says ------------------------------------------------------------------------------------
 

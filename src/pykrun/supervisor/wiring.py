@@ -101,6 +101,11 @@ class Wiring:
             self._stack.callback(port.close)
             self._sockets.append(port)
 
+    def network(self, device: Device) -> None:
+        """Serve the network device."""
+        assert self._running.network is not None, "the machine was launched with a network"
+        self._attach(self._running.network, device)
+
     def _attach(self, endpoint: Endpoint, device: Device) -> None:
         """Serve `device` on `endpoint` as soon as the engine is connected."""
         if endpoint.connected:
