@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include <Python.h>
 #include <errno.h>
+#include <linux/filter.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -18,6 +19,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/reboot.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -546,6 +548,29 @@ linux_signalfd(PyObject *module, PyObject *args)
     return PyLong_FromLong(descriptor);
 }
 
+static PyObject *
+linux_unblock_signals(PyObject *module, PyObject *nothing)
+{
+    uint64_t empty = 0;
+    (void)module;
+    (void)nothing;
+    return none_or_error(syscall(SYS_rt_sigprocmask, SIG_SETMASK, &empty, NULL, KERNEL_SIGSET_SIZE));
+}
+
+static PyObject *
+linux_attach_filter(PyObject *module, PyObject *args)
+{
+    int descriptor;
+    Py_buffer code;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "iy*", &descriptor, &code))
+        return NULL;
+    struct sock_fprog program = {(unsigned short)((size_t)code.len / sizeof(struct sock_filter)), code.buf};
+    int result = setsockopt(descriptor, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+    PyBuffer_Release(&code);
+    return none_or_error(result);
+}
+
 #define WITH_KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS
 
 static PyMethodDef METHODS[] = {
@@ -558,6 +583,8 @@ static PyMethodDef METHODS[] = {
     {"finit_module", linux_finit_module, METH_VARARGS, "finit_module(2), without parameters"},
     {"filesystem_type", linux_filesystem_type, METH_VARARGS, "f_type of fstatfs(2)"},
     {"signalfd", linux_signalfd, METH_VARARGS, "Block every signal; signalfd(2) for the bits of the mask."},
+    {"unblock_signals", linux_unblock_signals, METH_NOARGS, "Block no signal any more."},
+    {"attach_filter", linux_attach_filter, METH_VARARGS, "SO_ATTACH_FILTER of socket(7)"},
     {NULL, NULL, 0, NULL},
 };
 

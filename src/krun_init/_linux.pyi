@@ -74,3 +74,12 @@ def filesystem_type(descriptor: int, /) -> int:
 
 def signalfd(mask: int, /) -> int:
     """Block every signal and return a non-blocking signalfd(2) for those in the mask (bit n-1 is signal n)."""
+
+def unblock_signals() -> None:
+    """Block no signal any more: for a child of init that is to be ended like any process."""
+
+def attach_filter(descriptor: int, code: bytes, /) -> None:
+    """Let the socket receive only what the program accepts (SO_ATTACH_FILTER of socket(7)).
+
+    :param code: classic BPF, one `struct sock_filter` after the other.
+    """

@@ -61,12 +61,12 @@ def compose(words: Mapping[str, str], kernel: Mapping[str, str], start: Start, c
     return merged
 
 
-def set_hostname(variables: Mapping[str, str], start: Start, config: Config) -> None:
-    """Name the machine: start data, then the config, then HOSTNAME, else localhost.
+def set_hostname(variables: Mapping[str, str], start: Start, config: Config, offered: str | None) -> None:
+    """Name the machine: start data, then the config, then HOSTNAME, then what DHCP offers, else localhost.
 
     :raise InitError: the kernel does not take the name.
     """
-    name = start.hostname or config.hostname or variables.get("HOSTNAME") or "localhost"
+    name = start.hostname or config.hostname or variables.get("HOSTNAME") or offered or "localhost"
     try:
         _linux.sethostname(name)
     except OSError as error:

@@ -88,20 +88,20 @@ class Guest:
         run(self.open_control, found)
         run(entropy.credit, data.seed, places.random, log)
         run(session.begin, not data.terminal and data.streams != "relay")
-        run(network.up, self.words, log)
+        net = run(network.up, self.words, data, places, log)
         conf = run(config.read, self.words.get("KRUN_CONFIG", places.config), log)
         run(mounts.volumes, data.volumes, places)
         run(mounts.tmpfs, data.tmpfs + conf.tmpfs, places)
         variables = run(environment.compose, self.words, self.kernel_variables, data, conf)
-        run(environment.set_hostname, variables, data, conf)
+        run(environment.set_hostname, variables, data, conf, net.hostname)
         run(self.enter_workdir, data.workdir or self.words.get("KRUN_WORKDIR") or conf.workdir)
         program = run(workload.compose, self.words, self.argv[1:], variables, data, conf, log)
         pid1 = data.pid1 or self.words.get("KRUN_INIT_PID1", "").startswith("1")
         ends = run(streams.prepare, data, conf, program.user, found, places, pid1)
         self.trace.report(log)
         if pid1:
-            return streams.become(program, ends, log.control)
-        return streams.run(program, ends, self.signals, log.control, data.grace_ms / 1000)
+            return streams.become(program, ends, log.control, net.keeper)
+        return streams.run(program, ends, self.signals, log.control, data.grace_ms / 1000, net.keeper)
 
     def open_control(self, found: dict[str, str]) -> None:
         """Greet the host, if it has a control port."""

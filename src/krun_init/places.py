@@ -23,6 +23,9 @@ class Places:
     mount_table = "/proc/mounts"
     uevent_helper = "/sys/kernel/uevent_helper"
     random = "/dev/urandom"
+    interfaces = "/sys/class/net"
+    command_line = "/proc/cmdline"
+    resolver = "/etc/resolv.conf"
     patience = 5.0
     """Seconds that a device which was promised may take to appear."""
 

@@ -57,6 +57,7 @@ class Start:
     tmpfs: list[Tmpfs] = []
     volumes: list[Volume] = []
     seed = b""
+    dhcp = False
     grace_ms = DEFAULT_GRACE_MS
 
 
@@ -125,6 +126,7 @@ def _take_surroundings(start: Start, fields: Fields) -> None:
             start.seed = bytes.fromhex(seed)
         except ValueError:
             raise InitError(f"{fields.label('seed')} must be hexadecimal") from None
+    start.dhcp = fields.flag("dhcp")
     grace = fields.number("grace_ms", 0, _LONGEST_MS)
     if grace is not None:
         start.grace_ms = grace

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from krun_init.config import Config
     from krun_init.control import Control
+    from krun_init.dhcp.keeper import Keeper
     from krun_init.places import Places
     from krun_init.start import Start
     from krun_init.user import User
@@ -93,9 +94,12 @@ def _prepare_relay(ends: Ends, user: User | None, found: dict[str, str]) -> None
         ends.workload[stream], ends.pipes[stream] = (writer, reader) if stream else (reader, writer)
 
 
-def run(program: Workload, ends: Ends, signals: int, control: Control | None, grace: float) -> Ending:
+def run(
+    program: Workload, ends: Ends, signals: int, control: Control | None, grace: float, keeper: Keeper | None
+) -> Ending:
     """Run the workload until it has ended and its output is with the host.
 
+    :param keeper: what the network still needs, when it is due.
     :raise InitError: it could not be started.
     """
     loop = Loop()
@@ -111,6 +115,8 @@ def run(program: Workload, ends: Ends, signals: int, control: Control | None, gr
             on_closed = control.close_input if control is not None else _nothing
             watch.input = relay.Input(loop, port, ends.pipes[stream], on_closed)
     watch.terminal = ends.terminal
+    if keeper is not None:
+        loop.after("network", keeper.delay(), keeper.start)
     return watch.run(pid)
 
 
@@ -118,8 +124,10 @@ def _nothing() -> None:
     pass
 
 
-def become(program: Workload, ends: Ends, control: Control | None) -> Ending:
+def become(program: Workload, ends: Ends, control: Control | None, keeper: Keeper | None) -> Ending:
     """KRUN_INIT_PID1: be the workload; returns only when that fails."""
+    if keeper is not None:
+        keeper.start()
     if control is not None:
         control.settle()
     ending = program.become(ends.streams())

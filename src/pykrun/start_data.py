@@ -36,6 +36,7 @@ class StartData:
     :param terminal: the workload gets `/dev/hvc0` as its terminal; `window` is its size (rows, columns).
     :param ports: names of the virtio ports that the machine has.
     :param streams: `relay`, `ports` or `console`.
+    :param dhcp: the machine has a network card, `eth0`, that the guest is to configure by DHCP.
     :param pid1: execute the workload as PID 1, without an init.
     :param dhcp: eth0 is to be configured by DHCP.
     :param seed: entropy for the guest's kernel.

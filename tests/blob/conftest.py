@@ -44,13 +44,15 @@ def made_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def write_package(folder: Path, modules: dict[str, str]) -> Path:
-    """A package krun_init with the real native seam and these modules."""
+    """A package krun_init with the real native seam and these modules; a slash in a name is a package inside."""
     package = folder / "krun_init"
     package.mkdir(parents=True)
     for source in lookup.GUEST_FOLDER.glob("*.[ch]"):
         shutil.copy(source, package)
     for name, text in {"__init__": "", **modules}.items():
-        (package / f"{name}.py").write_text(textwrap.dedent(text))
+        file = package / f"{name}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(textwrap.dedent(text))
     return package
 
 

@@ -173,6 +173,18 @@ def test_a_module_more_is_a_blob_more(checkout: Checkout) -> None:
     assert again.read_bytes() != built.read_bytes()
 
 
+def test_a_change_in_a_package_inside_is_another_blob(checkout: Checkout) -> None:
+    inner = checkout.guest / "inner"
+    inner.mkdir()
+    (inner / "__init__.py").write_text("")
+    (inner / "part.py").write_text("import posix\n")
+    built = checkout.build()
+    (inner / "part.py").write_text("import errno\n")
+    assert checkout.find() is None
+    again = checkout.build()
+    assert again.read_bytes() != built.read_bytes()
+
+
 def test_a_damaged_entry_does_not_count(checkout: Checkout) -> None:
     built = checkout.build()
     content = built.read_bytes()

@@ -54,6 +54,23 @@ def test_arguments_and_environment_are_those_of_the_run(make: Maker, start: tupl
     assert environ == env
 
 
+def test_a_package_inside_is_a_part_of_it(make: Maker) -> None:
+    inside = {
+        "inner/__init__": "NAME = __name__\n",
+        "inner/part": "from krun_init.inner import other\ndef double(): return other.KEPT * 2\n",
+        "inner/other": "KEPT = 21\n",
+    }
+    main = """
+        import posix
+        from krun_init import inner
+        from krun_init.inner import part
+
+        def main():
+            posix.write(1, repr((inner.NAME, part.__name__, part.double())).encode())
+    """
+    assert said(run(make(main=main, **inside))) == ("krun_init.inner", "krun_init.inner.part", 42)
+
+
 @STARTS
 def test_nothing_of_the_builders_environment(make: Maker, start: tuple[str, ...]) -> None:
     assert said(run(make(*start, main=TELL)))[1] == {}

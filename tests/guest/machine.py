@@ -28,7 +28,11 @@ def frame(kind: int, body: bytes = b"", process: int = 0) -> bytes:
 
 
 class Machine:
-    """Files of the root, start data, ports; then `run`."""
+    """Files of the root, start data, ports; then `run`.
+
+    :ivar network: a process whose network namespace it gets, in place of one of its own.
+    :ivar readonly: the root is read-only.
+    """
 
     def __init__(self, folder: Path, library: Path) -> None:
         self.files: dict[str, tuple[bytes, int]] = {"/bin/busybox": (Path(BUSYBOX).read_bytes(), 0o755)}
@@ -41,6 +45,8 @@ class Machine:
         self.started_by_kernel = True
         self.terminal = "/dev/hvc0"
         self.inherit: tuple[int, ...] = ()
+        self.network: int | None = None
+        self.readonly = False
         self.acknowledge = True
         self.stdin = b""
         self.stdin_end = True
@@ -91,11 +97,16 @@ class Machine:
             "patience": self.patience,
             "started_by_kernel": self.started_by_kernel,
             "terminal": self.terminal,
+            "readonly": self.readonly,
         }
         spec_file = self._root.parent / "spec.json"
         spec_file.write_text(json.dumps(spec))
         runner = str(Path(__file__).with_name("pid1.py"))
-        command = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--net", "--ipc"]
+        command = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc"]
+        if self.network is None:
+            command.append("--net")
+        else:
+            command = ["nsenter", f"--target={self.network}", "--net", *command]
         self._process = subprocess.Popen(
             [*command, sys.executable, "-I", "-S", runner, str(spec_file)],
             pass_fds=[*self.inherit, *(end.fileno() for end in guest_ends.values())],

@@ -1,8 +1,8 @@
 """Runs as PID 1 of new namespaces: makes a root of its own in memory, then is krun_init.
 
 `pid1.py FILE`: the file holds a JSON object with `library`, `source`, `root`, `files`, `links`, `ports`, `argv`,
-`environ`, `patience`, `terminal`, `started_by_kernel` (false: init is to find out by itself). Ports are inherited
-socket pairs: like a virtio port, each can be had once and goes both ways.
+`environ`, `patience`, `terminal`, `readonly`, `started_by_kernel` (false: init is to find out by itself). Ports are
+inherited socket pairs: like a virtio port, each can be had once and goes both ways.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
 MNT_DETACH, MS_PRIVATE, MS_REC = 2, 1 << 18, 1 << 14
+MS_RDONLY, MS_REMOUNT = 1, 32
 
 
 def load(library: str, source: str) -> Any:
@@ -49,11 +50,15 @@ def make_root(linux: Any, spec: dict[str, Any]) -> None:
             stream.write(name + "\n")
         with open(folder + "/device/features", "w") as stream:
             stream.write("1" * 64 + "\n")
-    os.makedirs(root + "/devices", exist_ok=True)
+    for folder in ("/devices", "/proc", "/sys", "/dev") if spec["readonly"] else ("/devices",):
+        os.makedirs(root + folder, exist_ok=True)
     os.chdir(root)
     linux.mount(root, "/", None, 0x2000)  # MS_MOVE
     os.chroot(".")
     os.chdir("/")
+    if spec["readonly"]:
+        linux.mount("tmpfs", "/devices", "tmpfs")
+        linux.mount(None, "/", None, MS_REMOUNT | MS_RDONLY)
 
 
 def main() -> None:

@@ -177,6 +177,7 @@ def test_config_errors(document: Any, message: str) -> None:
         ({"tmpfs": [{}]}, "/s.json: tmpfs[0].destination must be an absolute path"),
         ({"grace_ms": -1}, "/s.json: grace_ms must be a number from 0"),
         ({"pid1": "1"}, "/s.json: pid1 must be true or false, not a string"),
+        ({"dhcp": 1}, "/s.json: dhcp must be true or false, not a number"),
     ],
 )
 def test_start_data_errors(document: dict[str, Any], message: str) -> None:
@@ -200,6 +201,7 @@ def test_whole_start_data() -> None:
             "ports": ["p"],
             "streams": "console",
             "pid1": True,
+            "dhcp": True,
             "tmpfs": [{"destination": "/t"}],
             "volumes": [{"tag": "v", "destination": "/v", "readonly": True}],
             "seed": "00ff",
@@ -212,7 +214,8 @@ def test_whole_start_data() -> None:
     assert (parsed.user.uid, parsed.user.gid, parsed.user.umask) == (1, 0, -1)
     assert (parsed.rlimits, parsed.window) == ({7: (1, (1 << 64) - 1)}, (24, 80))
     assert (parsed.workdir, parsed.hostname, parsed.ports, parsed.streams) == ("/w", "h", ["p"], "console")
-    assert (parsed.terminal, parsed.pid1, parsed.seed, parsed.grace_ms) == (True, True, b"\x00\xff", 0)
+    assert (parsed.terminal, parsed.pid1, parsed.dhcp) == (True, True, True)
+    assert (parsed.seed, parsed.grace_ms) == (b"\x00\xff", 0)
     assert [(one.destination, one.options) for one in parsed.tmpfs] == [("/t", [])]
     assert [(one.tag, one.destination, one.readonly) for one in parsed.volumes] == [("v", "/v", True)]
 

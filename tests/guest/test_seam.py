@@ -138,6 +138,44 @@ def test_many_and_long_arguments(pipe: tuple[int, int]) -> None:
     assert output == "20001 100000 b\n"
 
 
+def test_unblock_signals() -> None:
+    script = (
+        "import posix, sys; sys.path.insert(0, sys.argv[1]); from tests.guest import seam; from pathlib import Path;"
+        "seam.load(Path(sys.argv[2])); from krun_init import _linux; _linux.signalfd(0);"
+        "posix.kill(posix.getpid(), 10); posix.write(1, b'blocked'); _linux.unblock_signals(); posix.write(1, b'never')"
+    )
+    where = [str(SOURCE.parent), str(Path(_linux.__file__ or ""))]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *where],
+        capture_output=True,
+        timeout=20,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+    )
+    assert (done.stdout, done.returncode) == (b"blocked", -signal.SIGUSR1), done.stderr
+
+
+def test_filter_of_a_socket() -> None:
+    """Classic BPF: of what comes, only datagrams that begin with an A."""
+    code = b"".join(
+        struct.pack("=HBBI", *step) for step in ((0x30, 0, 0, 0), (0x15, 0, 1, 65), (6, 0, 0, 0xFFFF), (6, 0, 0, 0))
+    )
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        _linux.attach_filter(ours.fileno(), code)
+        for data in (b"B", b"AB", b"", b"BA", b"A"):
+            try:
+                theirs.send(data)
+            except PermissionError:  # this family tells the sender
+                pass
+        assert [ours.recv(9), ours.recv(9)] == [b"AB", b"A"]
+        with pytest.raises(BlockingIOError):
+            ours.recv(9, socket.MSG_DONTWAIT)
+        with pytest.raises(OSError, match="Invalid argument"):
+            _linux.attach_filter(ours.fileno(), code[:-1])
+        with pytest.raises(OSError, match="Invalid argument"):
+            _linux.attach_filter(ours.fileno(), b"")
+
+
 def test_signalfd_reports_what_is_asked_for_only() -> None:
     script = (
         "import sys, os, signal; sys.path[:0] = [sys.argv[1], sys.argv[2]];"

@@ -71,6 +71,19 @@ def test_set_up_is_due_when_an_input_changed(checkout: Checkout) -> None:
     assert not checkout.ready()
 
 
+def test_set_up_is_due_when_a_package_inside_the_guests_changed(checkout: Checkout) -> None:
+    inner = checkout.input.parent / "inner" / "part.py"
+    inner.parent.mkdir()
+    inner.touch()
+    checkout.set_up()
+    compiled = inner.parent / "part.pyc"
+    compiled.touch()
+    make_newer(compiled)
+    assert checkout.ready()
+    make_newer(inner)
+    assert not checkout.ready()
+
+
 def test_set_up_is_due_when_a_script_changed(checkout: Checkout) -> None:
     checkout.set_up()
     make_newer(checkout.folder / "setup")

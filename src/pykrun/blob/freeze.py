@@ -108,18 +108,28 @@ def freeze(sources: dict[str, str], allowed: set[str]) -> bytes:
 
 
 def read_package(folder: str) -> dict[str, str]:
-    """Every `*.py` directly in the folder, by module name; the folder's name is the package's."""
+    """Every `*.py` in the folder, whose name is the package's, and in the packages directly in it, by module name."""
     import os
 
     package = os.path.basename(os.path.normpath(folder))
+    sources = _read_modules(folder, package)
+    sources.setdefault(package, "")
+    for entry in sorted(os.listdir(folder)):
+        inner = os.path.join(folder, entry)
+        if os.path.isfile(os.path.join(inner, "__init__.py")):
+            sources.update(_read_modules(inner, f"{package}.{entry}"))
+    return sources
+
+
+def _read_modules(folder: str, package: str) -> dict[str, str]:
+    import os
+
     sources = {}
     for file in sorted(os.listdir(folder)):
-        if not file.endswith(".py"):
-            continue
-        name = package if file == "__init__.py" else f"{package}.{file[:-3]}"
-        with open(os.path.join(folder, file), encoding="utf-8") as stream:
-            sources[name] = stream.read()
-    sources.setdefault(package, "")
+        if file.endswith(".py"):
+            name = package if file == "__init__.py" else f"{package}.{file[:-3]}"
+            with open(os.path.join(folder, file), encoding="utf-8") as stream:
+                sources[name] = stream.read()
     return sources
 
 

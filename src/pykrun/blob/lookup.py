@@ -140,7 +140,7 @@ def _entry(folder: Path) -> Blob | None:
 def source_files() -> list[Path]:
     """Every file of ours that has a part in the blob's bytes."""
     own = [FOLDER / name for name in ("freeze.py", "hot.txt", "image.py", "native_json.py", "recipe.py")]
-    guest = [file for pattern in ("*.py", "*.c", "*.h") for file in GUEST_FOLDER.glob(pattern)]
+    guest = [file for pattern in ("*.py", "*/*.py", "*.c", "*.h") for file in GUEST_FOLDER.glob(pattern)]
     return own + sorted(FOLDER.glob("*.[ch]")) + sorted(guest)
 
 

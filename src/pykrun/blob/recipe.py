@@ -156,6 +156,7 @@ HOT_VARIABLES = (
     "lists",
     "reserve",
     "resumed",
+    "sealed",
     "spread",
     "system_names",
     "text",
