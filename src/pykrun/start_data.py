@@ -38,7 +38,6 @@ class StartData:
     :param streams: `relay`, `ports` or `console`.
     :param dhcp: the machine has a network card, `eth0`, that the guest is to configure by DHCP.
     :param pid1: execute the workload as PID 1, without an init.
-    :param dhcp: eth0 is to be configured by DHCP.
     :param seed: entropy for the guest's kernel.
     :param grace: seconds between TERM and KILL at the end.
     """
