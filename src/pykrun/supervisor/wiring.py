@@ -23,6 +23,9 @@ from pykrun.virtio.console import ConsoleDevice, ConsolePort
 CONSOLE_KEPT = 64 << 20
 """Bytes of a terminal's output that wait for a slow reader, where the engine would drop them."""
 
+RESOLVER = b"/etc/resolv.conf"
+"""What DHCP fills in. Nobody can make a file in such a root, so an empty one is there for the guest to mount over."""
+
 Ends = tuple[Sink | None, Source | None]
 
 
@@ -40,6 +43,10 @@ def compose(
         if INIT_PATH not in root.files:
             filesystem.add_file(INIT_PATH, FileSource.of_path(init), mode=0o755, one_shot=True)
         filesystem.add_file(start_data.PATH, start.encode(), mode=0o400, one_shot=True)
+        taken = (*root.files, *root.directories)
+        if start.dhcp and RESOLVER not in taken and os.path.dirname(RESOLVER) not in root.files:
+            filesystem.make_parents(RESOLVER)
+            filesystem.add_file(RESOLVER, b"", mode=0o644)
         for file in root.files.values():
             filesystem.add_file(file.path, _source(root, file), mode=file.mode, one_shot=file.one_shot)
     except BaseException:
