@@ -105,14 +105,20 @@ class Internet:
     def inside(self, pid: int, action: Callable[[], Result]) -> Result:
         """Call in the network namespace of `host` or `server`: the sockets that it makes stay there."""
         results: list[Result] = []
+        errors: list[OSError] = []
 
         def act() -> None:
-            _enter(pid, "net", CLONE_NEWNET)
-            results.append(action())
+            try:
+                _enter(pid, "net", CLONE_NEWNET)
+                results.append(action())
+            except OSError as error:
+                errors.append(error)
 
         thread = threading.Thread(target=act)  # which ends with its namespace
         thread.start()
-        thread.join(TIMEOUT)
+        thread.join(2 * TIMEOUT)
+        for error in errors:
+            raise error
         return results[0]
 
     @contextmanager

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,10 +19,11 @@ from pykrun.errors import MissingError, UsageError
 from pykrun.machine import Network
 from pykrun.net import Publish, make_pair, parse
 from pykrun.net import passt as program
-from pykrun.net.surroundings import Routes
+from pykrun.net.surroundings import Surroundings
 from tests.net.internet import Internet
 from tests.support.command import wait_until
 
+BOTH = Surroundings("a0", "a0")
 SRC = Path(__file__).resolve().parents[2] / "src"
 
 
@@ -54,10 +55,8 @@ def status(pid: int) -> dict[str, str]:
     return {name: rest.strip() for name, _, rest in (line.partition(":") for line in lines)}
 
 
-def command_line(**changes: object) -> list[str]:
-    settings: dict[str, object] = {"publish": (), "routes": Routes("a0", "a0"), "local_resolver": False} | changes
-    words: list[str] = program.words(Network(), **settings)  # type: ignore[arg-type]
-    return words
+def command_line(around: Surroundings = BOTH, publish: Sequence[Publish] = ()) -> list[str]:
+    return program.words(Network(), publish, around)
 
 
 def test_command_line() -> None:
@@ -69,15 +68,17 @@ def test_command_line() -> None:
 
 
 def test_command_line_without_routes() -> None:
-    assert command_line(routes=Routes("", ""))[-3:] == ["--interface", "lo", "--no-map-gw"]
-    assert "--ipv4-only" in command_line(routes=Routes("a0", ""))
-    words = command_line(routes=Routes("", "a6"))
+    assert command_line(Surroundings("", ""))[-3:] == ["--interface", "lo", "--no-map-gw"]
+    assert "--ipv4-only" in command_line(Surroundings("a0", ""))
+    words = command_line(Surroundings("", "a6"))
     assert words[words.index("--interface") + 1] == "a6"
     assert "--ipv4-only" not in words
 
 
-def test_the_gateway_stands_for_the_host_only_to_hand_on_dns() -> None:
-    assert "--no-map-gw" not in command_line(local_resolver=True)
+def test_the_gateway_stands_for_the_host_only_where_it_must() -> None:
+    assert "--no-map-gw" in command_line(publish=(Publish("127.0.0.1", 80, 80),))
+    assert "--no-map-gw" not in command_line(Surroundings("a0", "a0", local_resolver=True))
+    assert "--no-map-gw" not in command_line(publish=(Publish("127.0.0.1", 80, 80, 1, "udp"),))
 
 
 def test_published_ports_on_the_command_line() -> None:

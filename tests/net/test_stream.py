@@ -115,7 +115,7 @@ def test_a_frame_of_a_thousand_pieces(end: End) -> None:
 
 
 def test_what_the_socket_does_not_take_waits_and_is_bounded(end: End) -> None:
-    sent = []
+    sent: list[bytes] = []
     while end.stream.ready:
         sent.append(frame(60000, len(sent)))
         end.send(sent[-1])
@@ -141,8 +141,7 @@ class Particular:
     """A process that reads as passt of 2023 does: see `pykrun.net.stream`."""
 
     def __init__(self, peer: socket.socket) -> None:
-        reader, writer = os.pipe()
-        self._said = open(reader)
+        self._said, writer = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
             os.closerange(3, min(peer.fileno(), writer))
@@ -158,10 +157,10 @@ class Particular:
 
     def verdict(self) -> str:
         """How it lost its place, or a digest of all frames; waits for its end."""
-        said = self._said.read()
-        self._said.close()
+        with open(self._said) as said:
+            verdict = said.read()
         os.waitpid(self._pid, 0)
-        return said
+        return verdict
 
     def _read(self, peer: socket.socket) -> str:
         digest = hashlib.sha256()
@@ -233,7 +232,8 @@ def test_a_call_holds_whole_small_frames_or_one_large_one() -> None:
     ours.setblocking(False)
     stream = FrameStream(loop, ours, ends.append)
     chance = random.Random(7)
-    sent, calls = [], []
+    sent: list[bytes] = []
+    calls: list[bytes] = []
     for _ in range(400):
         sent.append(frame(chance.choice((14, 66, *[1514] * 20, *[4096] * 20, 4097, 20000, 65535)), len(sent)))
         stream.send(sent[-1][:HEAD], [memoryview(sent[-1])[HEAD:]], len(sent[-1]))

@@ -7,20 +7,25 @@ from pathlib import Path
 import pytest
 
 from pykrun.net import surroundings
-from pykrun.net.surroundings import Routes
+from pykrun.net.surroundings import Surroundings
 from tests.net.internet import Internet
 
 
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("routed", "ipv6", "expected"),
-    [(True, True, Routes("up0", "up0")), (True, False, Routes("up0", "")), (False, False, Routes("", ""))],
+    [
+        (True, True, Surroundings("up0", "up0")),
+        (True, False, Surroundings("up0", "")),
+        (False, False, Surroundings("", "")),
+    ],
 )
-def test_routes(tmp_path: Path, routed: bool, ipv6: bool, expected: Routes) -> None:
+def test_routes(tmp_path: Path, routed: bool, ipv6: bool, expected: Surroundings) -> None:
     internet = Internet(tmp_path, routed=routed, ipv6=ipv6)
     try:
         with internet.on_host():
-            assert surroundings.routes() == expected
+            found = surroundings.look()
+            assert (found.ipv4, found.ipv6) == (expected.ipv4, expected.ipv6)
     finally:
         internet.close()
 
@@ -31,7 +36,8 @@ def test_a_route_that_refuses_is_none(internet: Internet) -> None:
     internet.run(internet.host, "ip -6 route replace unreachable default metric 1")
     internet.run(internet.host, "ip -6 route delete default via 2001:db8::2")
     with internet.on_host():
-        assert surroundings.routes() == Routes("", "")
+        found = surroundings.look()
+        assert (found.ipv4, found.ipv6) == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -50,9 +56,9 @@ def test_resolvers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, l
     file = tmp_path / "resolv.conf"
     file.write_bytes(text.encode("latin-1"))
     monkeypatch.setattr(surroundings, "_RESOLVERS", str(file))
-    assert surroundings.resolver_is_local() == local
+    assert surroundings.look().local_resolver == local
 
 
 def test_no_resolvers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(surroundings, "_RESOLVERS", str(tmp_path / "none"))
-    assert not surroundings.resolver_is_local()
+    assert not surroundings.look().local_resolver

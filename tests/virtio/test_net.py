@@ -1,4 +1,4 @@
-"""The network device, with a driver played by hand: frames both ways, full cables, scarce and strange buffers, noise."""
+"""The network device, with a driver played by hand: frames both ways, full cables, odd buffers, noise."""
 
 from __future__ import annotations
 

@@ -19,8 +19,9 @@ from pykrun.errors import MissingError, UsageError
 from pykrun.host import linux
 from pykrun.host.programs import find_program
 from pykrun.machine import Network
-from pykrun.net import addresses, surroundings
+from pykrun.net import addresses
 from pykrun.net.publish import Publish
+from pykrun.net.surroundings import Surroundings, look
 from pykrun.sandbox import unprivileged_identity
 
 PROGRAM = "passt"
@@ -39,14 +40,8 @@ def find() -> Path | None:
     return find_program(PROGRAM)
 
 
-def words(
-    network: Network, publish: Sequence[Publish], routes: surroundings.Routes, *, local_resolver: bool
-) -> list[str]:
-    """Return passt's command line.
-
-    :param routes: where this host's packets go.
-    :param local_resolver: this host's own resolver listens on its loopback.
-    """
+def words(network: Network, publish: Sequence[Publish], around: Surroundings) -> list[str]:
+    """Return passt's command line."""
     command = [
         PROGRAM,
         *("--foreground", "--quiet", "--stderr"),
@@ -55,13 +50,15 @@ def words(
         *("--mac-addr", addresses.GATEWAY_MAC),
         *("--address", addresses.GUEST4, "--netmask", str(addresses.PREFIX4), "--gateway", addresses.GATEWAY4),
     ]
-    if routes.ipv6:
+    if around.ipv6:
         command += ["--address", addresses.GUEST6, "--gateway", addresses.GATEWAY6]
     else:
         command += ["--ipv4-only"]
-    if not routes.ipv4:  # it takes the interface with the default route, and without one refuses to start
-        command += ["--interface", routes.ipv6 or "lo"]
-    if not local_resolver:  # otherwise it maps the gateway's port 53 to the resolver; `border` lets nothing else pass
+    if not around.ipv4:  # it takes the interface with the default route, and without one refuses to start
+        command += ["--interface", around.ipv6 or "lo"]
+    # The gateway is to stand for this host only where it must: to hand on DNS, and to take a datagram's answer back to
+    # whoever asked from the loopback. `border` lets nothing else pass.
+    if not around.local_resolver and not any(entry.protocol == "udp" for entry in publish):
         command += ["--no-map-gw"]
     for entry in publish:
         last = entry.count - 1
@@ -131,25 +128,28 @@ def hint(reason: str) -> str:
     return "passt needs user namespaces, see docs/network.md" if _NO_NAMESPACE in reason else ""
 
 
-def start(connection: socket.socket, network: Network, publish: Sequence[Publish] = ()) -> Passt:
+def start(
+    connection: socket.socket, network: Network, publish: Sequence[Publish] = (), around: Surroundings | None = None
+) -> Passt:
     """Start passt on a connected socket, which it gets a copy of; the caller must be single threaded.
 
     It binds the published ports some milliseconds later, and ends with a message if it cannot.
 
+    :param around: what this host has; None to look now.
     :raise MissingError: it is not installed.
     :raise UsageError: an IPv6 address is to be published, and this host has no IPv6.
     """
+    around = around or look()
     program = find()
     if program is None:
         raise MissingError(
             "passt is not installed, which --net user needs",
             "Debian, Fedora and Arch have a package of that name; `pykrun doctor` names the command that installs it",
         )
-    routes = surroundings.routes()
     for entry in publish:
-        if entry.family == socket.AF_INET6 and not routes.ipv6:
+        if entry.family == socket.AF_INET6 and not around.ipv6:
             raise UsageError(f"cannot publish {entry.text}: this host has no IPv6 route, and so the guest no IPv6")
-    arguments = words(network, publish, routes, local_resolver=surroundings.resolver_is_local())
+    arguments = words(network, publish, around)
     is_low = any(entry.host < _FIRST_UNPRIVILEGED for entry in publish)
     messages, write = os.pipe2(os.O_CLOEXEC)
     supervisor = os.pidfd_open(os.getpid())
@@ -172,33 +172,36 @@ def start(connection: socket.socket, network: Network, publish: Sequence[Publish
 def _run(program: str, arguments: list[str], connection: int, messages: int, supervisor: int, is_low: bool) -> NoReturn:
     """Become passt, in a fresh copy of the supervisor with all signals blocked; never returns."""
     try:
-        _become_passt(program, arguments, connection, messages, supervisor, is_low)
+        _prepare(supervisor, is_low)
+        _take_places(connection, messages)
+        messages = 2
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execve(program, arguments, {"PATH": "/usr/bin:/bin", "LC_ALL": "C"})
     except BaseException as error:
-        os.write(messages, f"passt could not be started: {error}\n".encode(errors="replace"))
+        os.write(messages, f"{program} cannot be started: {error}\n".encode(errors="replace"))
     finally:
         os._exit(125)
 
 
-def _become_passt(
-    program: str, arguments: list[str], connection: int, messages: int, supervisor: int, is_low: bool
-) -> NoReturn:
+def _prepare(supervisor: int, is_low: bool) -> None:
     os.setsid()
+    os.chdir("/")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     identity = unprivileged_identity()
     if identity is not None:
         linux.become(identity, linux.CAP_NET_BIND_SERVICE if is_low else None)
-    linux.set_parent_death_signal(signal.SIGKILL)  # the kernel forgot earlier ones when the ids changed
+    linux.set_parent_death_signal(signal.SIGKILL)  # the kernel forgets it when the ids change
     if select.select([supervisor], [], [], 0)[0]:
-        os._exit(125)  # the supervisor is gone
-    os.chdir("/")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    places = (nothing, messages, messages, connection)
+        os._exit(125)  # it is gone already
+    for number in range(1, signal.NSIG):
+        if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):  # two are the C library's
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _take_places(connection: int, messages: int) -> None:
+    """Put passt's descriptors where it looks for them; close all others."""
+    places = (os.open(os.devnull, os.O_RDONLY), messages, messages, connection)
     parked = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, len(places)) for descriptor in places]
     for place, descriptor in enumerate(parked):
         os.dup2(descriptor, place)
     os.closerange(len(places), 1 << 30)
-    for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):  # two are the C library's
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.execve(program, arguments, {"PATH": "/usr/bin:/bin", "LC_ALL": "C"})

@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 
 from pykrun.loop import HANGUP, IN, OUT, Loop
-from pykrun.net.border import may_leave
+from pykrun.net.border import Border
+from pykrun.net.repair import SIZES, acknowledge_refusal
 
 LENGTH = Struct(">I")
 MIN_FRAME, MAX_FRAME = 14, 65535
@@ -54,9 +55,12 @@ class FrameStream:
 
     :param connection: our end of `make_pair`; becomes this object's.
     :param on_end: called once when the other side is gone, or spoke no frames; with what it did wrong, or nothing.
+    :param border: what may leave; the usual if None.
     """
 
-    def __init__(self, loop: Loop, connection: socket.socket, on_end: Callable[[str], None]) -> None:
+    def __init__(
+        self, loop: Loop, connection: socket.socket, on_end: Callable[[str], None], border: Border | None = None
+    ) -> None:
         self.on_frame: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
         self.ended = False
@@ -65,6 +69,7 @@ class FrameStream:
         self._loop = loop
         self._socket = connection
         self._on_end = on_end
+        self._border = border or Border()
         self._batch: list[bytes] = []
         self._batched = 0  # bytes
         self._unsent: list[memoryview] = []  # each goes out by calls of its own
@@ -85,7 +90,7 @@ class FrameStream:
         """Send a frame that may leave the guest (`Cable`)."""
         if self.ended:
             return
-        if not may_leave(head):
+        if not self._border.may_leave(head):
             self.refused += 1
             return
         total = LENGTH.size + size
@@ -152,7 +157,14 @@ class FrameStream:
             self._end(f"passt sent a frame of {size} bytes")
             return None
         self._size = LENGTH.size + size
-        return self._buffer[low + LENGTH.size : low + self._size] if there >= self._size else None
+        if there < self._size:
+            return None
+        frame = self._buffer[low + LENGTH.size : low + self._size]
+        if self._border.asked:
+            self._border.note(frame)
+        if size in SIZES:
+            acknowledge_refusal(frame)
+        return frame
 
     def take(self) -> None:
         """Go on to the next frame (`Cable`)."""

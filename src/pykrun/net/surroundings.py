@@ -11,15 +11,20 @@ _ANY4, _ANY6 = "0" * 8, "0" * 32
 
 
 @record(frozen=True, slots=True)
-class Routes:
-    """The interfaces with a default route, empty where there is none."""
+class Surroundings:
+    """What passt has to be told.
 
-    ipv4: str
-    ipv6: str
+    :ivar ipv4: the interface with the default route, empty where there is none; likewise `ipv6`.
+    :ivar local_resolver: a resolver of this host listens on its IPv4 loopback, as systemd-resolved does (127.0.0.53).
+    """
+
+    ipv4: str = ""
+    ipv6: str = ""
+    local_resolver: bool = False
 
 
-def routes() -> Routes:
-    """Look where this host sends what is for nobody it knows."""
+def look() -> Surroundings:
+    """Look at this host, as it is now."""
     ipv4 = ipv6 = ""
     for words in _lines(_ROUTES4)[1:]:  # Iface Destination Gateway Flags RefCnt Use Metric Mask ...
         if words[1] == _ANY4 and words[7] == _ANY4 and _usable(words[3]):
@@ -27,12 +32,8 @@ def routes() -> Routes:
     for words in _lines(_ROUTES6):  # destination length source length next-hop metric references use flags interface
         if words[0] == _ANY6 and words[1] == "00" and words[9] != "lo" and _usable(words[8]):
             ipv6 = ipv6 or words[9]
-    return Routes(ipv4, ipv6)
-
-
-def resolver_is_local() -> bool:
-    """Whether a resolver of this host listens on its IPv4 loopback, as systemd-resolved does (127.0.0.53)."""
-    return any(words[0] == "nameserver" and words[1].startswith("127.") for words in _lines(_RESOLVERS) if words[1:])
+    servers = [words[1] for words in _lines(_RESOLVERS) if words[0] == "nameserver" and words[1:]]
+    return Surroundings(ipv4, ipv6, any(server.startswith("127.") for server in servers))
 
 
 def _usable(flags: str) -> bool:

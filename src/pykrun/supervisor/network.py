@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from pykrun.loop import IN, Loop
 from pykrun.machine import Network
-from pykrun.net import FrameStream, Publish, check_all, make_pair, passt
+from pykrun.net import Border, FrameStream, Publish, check_all, look, make_pair, passt
 from pykrun.virtio.net import NetDevice
 
 
@@ -27,16 +27,18 @@ class GuestNetwork:
         self, loop: Loop, network: Network, publish: Sequence[Publish], on_failure: Callable[[str], None]
     ) -> None:
         check_all(publish)
+        around = look()
         self._loop = loop
         self._on_failure: Callable[[str], None] | None = on_failure
         ours, theirs = make_pair()
         with theirs:
             try:
-                self._passt = passt.start(theirs, network, publish)
+                self._passt = passt.start(theirs, network, publish, around)
             except BaseException:
                 ours.close()
                 raise
-        self._stream = FrameStream(loop, ours, self._on_stream_end)
+        border = Border(dns=around.local_resolver, asked=any(entry.protocol == "udp" for entry in publish))
+        self._stream = FrameStream(loop, ours, self._on_stream_end, border)
         self.device = NetDevice(self._stream, network.mac, network.mtu)
         loop.add(self._passt.pidfd, IN, self._on_end)
         loop.add(self._passt.messages, IN, self._on_message)

@@ -5,7 +5,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <net/if.h>
-#include <net/route.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <netpacket/packet.h>
@@ -18,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,32 +47,6 @@ static int reach(const char *host, const char *port, int type, int seconds)
         exit(0);
     }
     return fd;
-}
-
-/* net-up ADDRESS MASK GATEWAY: eth0, as DHCP would leave it */
-static int net_up(int argc, char **argv)
-{
-    (void)argc;
-    int fd = socket(AF_INET, SOCK_DGRAM, 0), failed = 0;
-    struct ifreq device = {.ifr_name = "eth0"};
-    struct sockaddr_in *address = (struct sockaddr_in *)&device.ifr_addr;
-    address->sin_family = AF_INET;
-    inet_pton(AF_INET, argv[1], &address->sin_addr);
-    failed |= ioctl(fd, SIOCSIFADDR, &device);
-    inet_pton(AF_INET, argv[2], &address->sin_addr);
-    failed |= ioctl(fd, SIOCSIFNETMASK, &device);
-    device.ifr_flags = IFF_UP | IFF_RUNNING;
-    failed |= ioctl(fd, SIOCSIFFLAGS, &device);
-    struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
-    ((struct sockaddr_in *)&route.rt_dst)->sin_family = AF_INET;
-    ((struct sockaddr_in *)&route.rt_genmask)->sin_family = AF_INET;
-    ((struct sockaddr_in *)&route.rt_gateway)->sin_family = AF_INET;
-    inet_pton(AF_INET, argv[3], &((struct sockaddr_in *)&route.rt_gateway)->sin_addr);
-    failed |= ioctl(fd, SIOCADDRT, &route);
-    if (failed)
-        perror("net-up");
-    close(fd);
-    return failed ? 65 : 0;
 }
 
 /* links: the names of all network devices */
@@ -183,13 +157,15 @@ static uint64_t fill(uint64_t next, size_t size)
     return next;
 }
 
-/* tcp-pour HOST PORT BYTES: 64-bit counters; then the answer to the end of them */
+/* tcp-pour HOST PORT BYTES: after a byte of the other side 64-bit counters; then the answer to the end of them */
 static int tcp_pour(int argc, char **argv)
 {
     (void)argc;
     int fd = reach(argv[1], argv[2], SOCK_STREAM, 60);
     long left = number(argv[3]);
     uint64_t next = 0;
+    if (read(fd, room, 1) != 1) /* a greeting: see docs/network.md about connections on which the other side is silent */
+        printf("no greeting\n");
     while (left > 0) {
         size_t size = left < (long)sizeof room ? (size_t)left : sizeof room;
         next = fill(next, size);
@@ -294,7 +270,7 @@ static size_t forge(unsigned char *frame, const char *to, int port, int protocol
     return 14 + header + payload;
 }
 
-/* forge tcp|udp ADDRESS PORT: send such a frame, and say what TCP answers within a second */
+/* forge tcp|udp ADDRESS PORT: send such a frame, and say what TCP answers at once */
 static int forge_one(int argc, char **argv)
 {
     (void)argc;
@@ -305,7 +281,7 @@ static int forge_one(int argc, char **argv)
     if (write(fd, frame, size) != (ssize_t)size)
         perror("write");
     struct pollfd wait = {.fd = fd, .events = POLLIN};
-    for (int tries = 0; tries < 200 && poll(&wait, 1, 1000) > 0; tries++) {
+    for (int tries = 0; tries < 200 && poll(&wait, 1, 300) > 0; tries++) {
         ssize_t got = read(fd, room, sizeof room);
         size_t header = room[12] == 0x86 ? 40 : 20, at = 14 + header;
         unsigned kind = header == 40 ? room[14 + 6] : room[14 + 9];
@@ -342,19 +318,43 @@ static int noise(int argc, char **argv)
     return 0;
 }
 
-/* up ADDRESS MASK GATEWAY then COMMAND...: the first, then the second, in one program */
-static int up_then(int argc, char **argv)
+static int has_route(void)
 {
-    if (net_up(4, argv))
-        return 65;
-    for (const struct command *one = network_commands; one->name; one++)
-        if (strcmp(one->name, argv[4]) == 0)
-            return one->run(argc - 4, argv + 4);
-    return 64;
+    FILE *table = fopen("/proc/net/route", "r");
+    char line[256];
+    int found = 0;
+    while (table && fgets(line, sizeof line, table))
+        found |= strncmp(line, "eth0\t00000000\t", 14) == 0;
+    if (table)
+        fclose(table);
+    return found;
+}
+
+/* online COMMAND... [+ COMMAND...]...: once there is a default route, each command of this table, whatever they say */
+static int online(int argc, char **argv)
+{
+    for (int left = 400; !has_route() && left > 0; left--)
+        usleep(50000);
+    if (!has_route())
+        printf("no route\n");
+    for (int from = 1, to; from < argc; from = to + 1) {
+        for (to = from; to < argc && strcmp(argv[to], "+") != 0; to++)
+            ;
+        fflush(stdout);
+        if (fork() == 0)
+            for (const struct command *one = network_commands; one->name; one++)
+                if (strcmp(one->name, argv[from]) == 0)
+                    exit(one->run(to - from, argv + from));
+        int status;
+        wait(&status);
+        if (!WIFEXITED(status))
+            printf("%s died\n", argv[from]);
+    }
+    return 0;
 }
 
 const struct command network_commands[] = {
-    {"up", up_then},       {"links", links},         {"ipv6-address", ipv6_address},
+    {"online", online},    {"links", links},         {"ipv6-address", ipv6_address},
     {"resolve", resolve},  {"tcp-try", tcp_try},     {"ask", ask},
     {"serve", serve},      {"tcp-pour", tcp_pour},   {"tcp-drain", tcp_drain},
     {"forge", forge_one},  {"noise", noise},         {NULL, NULL},
