@@ -25,7 +25,7 @@ TIMEOUT = 120.0
 _PHASE = re.compile(r"pykrun: +([0-9.]+) ms +([0-9.]+) ms  (\S+)")
 
 
-def static(name: str, compiler: str = "musl-gcc") -> Path:
+def static(name: str, compiler: str = "musl-gcc", flags: Sequence[str] = ("-Os",)) -> Path:
     """The static program made of guest/NAME.c; compiled once.
 
     :raise Unavailable: the compiler is missing.
@@ -39,7 +39,7 @@ def static(name: str, compiler: str = "musl-gcc") -> Path:
     if not program.exists():
         program.parent.mkdir(parents=True, exist_ok=True)
         unfinished = program.with_suffix(f".{os.getpid()}")
-        subprocess.run([found, "-static", "-Os", "-s", "-o", unfinished, source], check=True, timeout=60)
+        subprocess.run([found, *flags, "-static", "-s", "-o", unfinished, source], check=True, timeout=600)
         unfinished.rename(program)
     return program
 

@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include <Python.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <sched.h>
 #include <signal.h>
@@ -68,6 +69,7 @@ struct plan {
     long long uid, gid;     /* -1: leave */
     int umask;              /* -1: leave */
     int has_capabilities, no_new_privs;
+    PyObject *heir; /* None: none */
     uint64_t capabilities[CAPABILITY_SETS];
     /* what went wrong, written by the child */
     const char *step;
@@ -264,6 +266,65 @@ clone_child(struct plan *plan)
     return clone(child_main, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, plan);
 }
 
+/* ---- the heir of execute --------------------------------------------------------------------------------------
+
+ * What is to go on when this process has become another program: a child that inherits the interpreter. A fork would
+ * copy some thousand pages for that, 20 ms under User Mode Linux; the heir shares our memory instead, and may not run
+ * before exec has left it behind. So it waits at a pipe, in system calls only: exec lets go of the memory first, then
+ * closes the other end (fs/exec.c, begin_new_exec).
+ */
+#define HEIR_STACK (256 << 10)
+
+struct heir {
+    PyObject *function;
+    int pipe[2]; /* its end of file: go on; a byte: there is nothing to inherit */
+    pid_t pid;
+};
+
+static int
+heir_main(void *argument)
+{
+    struct heir *heir = argument;
+    uint64_t empty = 0;
+    char byte;
+    syscall(SYS_close, heir->pipe[1]);
+    if (syscall(SYS_read, heir->pipe[0], &byte, 1) == 0) {
+        syscall(SYS_close, heir->pipe[0]);
+        syscall(SYS_rt_sigprocmask, SIG_SETMASK, &empty, NULL, KERNEL_SIGSET_SIZE);
+        PyObject *result = PyObject_CallNoArgs(heir->function);
+        if (!result)
+            PyErr_Clear();
+    }
+    syscall(SYS_exit, 0);
+    return 0;
+}
+
+/* No signal at its end, and so no child for wait(2): a program that waits for all its children does not know it. */
+static int
+clone_heir(struct heir *heir)
+{
+    char *stack = PyMem_RawMalloc(HEIR_STACK);
+    if (!stack) {
+        errno = ENOMEM;
+        return -1;
+    }
+    heir->pid = pipe2(heir->pipe, O_CLOEXEC) < 0
+                    ? -1
+                    : clone(heir_main, stack + HEIR_STACK - ((uintptr_t)stack + HEIR_STACK) % 16, CLONE_VM, heir);
+    if (heir->pid < 0)
+        return -1;
+    close(heir->pipe[0]);
+    return 0;
+}
+
+static void
+dismiss_heir(struct heir *heir)
+{
+    if (write(heir->pipe[1], "x", 1) == 1)
+        waitpid(heir->pid, NULL, __WCLONE);
+    close(heir->pipe[1]);
+}
+
 /* ---- its arguments ------------------------------------------------------------------------------------------ */
 
 /* A NULL-terminated vector of the strings' bytes; the bytes belong to `keep`. */
@@ -372,14 +433,15 @@ static int
 take_plan(PyObject *args, PyObject *kwargs, struct plan *plan, PyObject *keep)
 {
     static char *names[] = {"candidates", "argv", "env", "streams", "session", "terminal", "rlimits", "groups",
-                            "uid", "gid", "umask", "capabilities", "no_new_privs", NULL};
+                            "uid", "gid", "umask", "capabilities", "no_new_privs", "heir", NULL};
     PyObject *candidates, *argv, *env, *limits = NULL, *groups = Py_None, *capabilities = Py_None;
     plan->streams[0] = plan->streams[1] = plan->streams[2] = plan->terminal = plan->umask = -1;
     plan->uid = plan->gid = -1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$(iii)iiOOLLiOp", names, &candidates, &argv, &env,
+    plan->heir = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$(iii)iiOOLLiOpO", names, &candidates, &argv, &env,
                                      &plan->streams[0], &plan->streams[1], &plan->streams[2], &plan->session,
                                      &plan->terminal, &limits, &groups, &plan->uid, &plan->gid, &plan->umask,
-                                     &capabilities, &plan->no_new_privs))
+                                     &capabilities, &plan->no_new_privs, &plan->heir))
         return -1;
     for (int i = 0; i < 3; i++)
         if (plan->streams[i] >= 0 && plan->streams[i] < 3) {
@@ -422,6 +484,21 @@ plan_error(const struct plan *plan)
     return NULL;
 }
 
+static void
+become_plan(struct plan *plan)
+{
+    struct heir heir = {.function = plan->heir};
+    int has_heir = plan->heir != Py_None;
+    if (has_heir && clone_heir(&heir) < 0) {
+        plan->error = errno;
+        plan->step = "heir";
+        return;
+    }
+    run_steps(plan);
+    if (has_heir)
+        dismiss_heir(&heir);
+}
+
 static PyObject *
 start_plan(PyObject *args, PyObject *kwargs, int in_place)
 {
@@ -432,7 +509,7 @@ start_plan(PyObject *args, PyObject *kwargs, int in_place)
         return NULL;
     if (take_plan(args, kwargs, &plan, keep) == 0) {
         if (in_place) {
-            run_steps(&plan);
+            become_plan(&plan);
         } else if ((pid = clone_child(&plan)) < 0) {
             plan.error = errno;
             plan.step = "clone";
@@ -571,6 +648,25 @@ linux_attach_filter(PyObject *module, PyObject *args)
     return none_or_error(result);
 }
 
+/* The child's steps by name, in order. */
+static int
+add_steps(PyObject *module)
+{
+    PyObject *names = PyTuple_New(sizeof STEPS / sizeof *STEPS);
+    for (size_t i = 0; names && i < sizeof STEPS / sizeof *STEPS; i++) {
+        PyObject *name = PyUnicode_FromString(STEPS[i].name);
+        if (!name)
+            Py_CLEAR(names);
+        else
+            PyTuple_SET_ITEM(names, (Py_ssize_t)i, name);
+    }
+    if (!names)
+        return -1;
+    int result = PyModule_AddObjectRef(module, "STEPS", names);
+    Py_DECREF(names);
+    return result;
+}
+
 #define WITH_KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS
 
 static PyMethodDef METHODS[] = {
@@ -588,8 +684,14 @@ static PyMethodDef METHODS[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyModuleDef_Slot SLOTS[] = {
+    {Py_mod_exec, add_steps},
+    {0, NULL},
+};
+
 static struct PyModuleDef MODULE = {
     PyModuleDef_HEAD_INIT, .m_name = "krun_init._linux", .m_doc = "The guest's seam to Linux.", .m_methods = METHODS,
+    .m_slots = SLOTS,
 };
 
 PyMODINIT_FUNC

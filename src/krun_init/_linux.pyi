@@ -1,8 +1,11 @@
 """The guest's seam to Linux, implemented by `_linux.c`. Every call raises `OSError` with the kernel's errno."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 Text = str | bytes
+
+STEPS: tuple[str, ...]
+"""What the child of `spawn` does, in order, the execution last."""
 
 def spawn(
     candidates: Sequence[Text],
@@ -31,9 +34,8 @@ def spawn(
         2: neither.
     :param rlimits: RLIMIT number, soft and hard limit.
     :param capabilities: masks of the bounding, effective, inheritable, permitted and ambient set.
-    :raise OSError: `filename` names the step that failed: clone, session, streams, umask, rlimits, bounding
-        capabilities, user, capabilities, noNewPrivileges, signals, execute; `filename2` of the step rlimits is the
-        index of the limit that the kernel refused.
+    :raise OSError: `filename` names the step that failed: `clone` or one of `STEPS`; `filename2` of the step rlimits is
+        the index of the limit that the kernel refused.
     """
 
 def execute(
@@ -51,8 +53,13 @@ def execute(
     umask: int = ...,
     capabilities: tuple[int, int, int, int, int] | None = ...,
     no_new_privs: bool = ...,
+    heir: Callable[[], None] | None = ...,
 ) -> int:
-    """The same in this very process; returns only by raising."""
+    """The same in this very process; returns only by raising.
+
+    :param heir: is called, after the execution, in a child that has this process' memory, descriptors and ids as they
+        were, no signal blocked, and that wait(2) does not see (`__WCLONE`). Failing to make it is the step `heir`.
+    """
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int = ..., data: str | None = ..., /) -> None:
     """mount(2)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix
+import time
 from _struct import Struct
 
 from krun_init.errors import ProtocolError
@@ -84,6 +85,9 @@ class Control:
     def __init__(self, fd: int) -> None:
         self.fd: int | None = fd
         self.on_frame: Callable[[int, tuple[int, ...]], None] | None = None
+        self.opened = time.monotonic_ns()
+        """When the host was greeted: nothing that it says was said before."""
+        self._early: list[tuple[int, tuple[int, ...]]] = []  # what it said while nobody listened
         self._received = bytearray()
         self._pending = bytearray()
         self._loop: Loop | None = None
@@ -109,7 +113,8 @@ class Control:
         return self._send(LOG, _U8.pack(level) + text.encode("utf-8", "replace")[: MAX_BODY - 1])
 
     def settle(self) -> None:
-        """Wait, within a bound, until what was said so far is out: nobody will go on saying it."""
+        """Wait, within a bound, until what was said so far is out: nobody will go on saying it, or listen."""
+        self.on_frame = _ignore
         self._wait(lambda: not self._pending)
 
     def finish(self, ending: Ending) -> None:
@@ -168,6 +173,20 @@ class Control:
 
     # -- from the host -----------------------------------------------------------------------------------------
 
+    def early(self, kind: int) -> list[tuple[int, ...]]:
+        """Take out the frames of that type that came before anybody listened; the others wait on."""
+        self._read()
+        taken = [values for other, values in self._early if other == kind]
+        self._early = [frame for frame in self._early if frame[0] != kind]
+        return taken
+
+    def listen(self, on_frame: Callable[[int, tuple[int, ...]], None]) -> None:
+        """Call `on_frame` with each frame's type and fields, those that came early first."""
+        self.on_frame = on_frame
+        early, self._early = self._early, []
+        for kind, values in early:
+            on_frame(kind, values)
+
     def attach(self, loop: Loop) -> None:
         """Take part in the loop from now on."""
         self._loop = loop
@@ -213,6 +232,8 @@ class Control:
             for kind, values in frames(self._received):
                 if self.on_frame is not None:
                     self.on_frame(kind, values)
+                else:
+                    self._early.append((kind, values))
         except ProtocolError:
             self.close()
 
@@ -224,3 +245,7 @@ class Control:
                 self._loop.remove(fd)
                 self._loop.forget("control")
             posix.close(fd)
+
+
+def _ignore(_kind: int, _values: tuple[int, ...]) -> None:
+    pass

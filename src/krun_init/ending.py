@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import fcntl
 import posix
-import time
 
-from krun_init import _linux, files, mounts
+from krun_init import _linux, files, mounts, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from krun_init.blockroot import FirstRoot
     from krun_init.control import Control
     from krun_init.errors import Ending
     from krun_init.log import Log
     from krun_init.places import Places
 
-_SIGKILL = 9
 _VIRTIOFS = 0x65735546  # uapi/linux/magic.h, FUSE_SUPER_MAGIC
 _REPORT_EXIT_CODE = 0x7602
 _AUTOBOOT = 0x01234567  # uapi/linux/reboot.h
-_REAP_SECONDS = 2.0
 
 # Sources of the mount table that are no disks.
 _NO_DISK = ("devtmpfs", "virtiofs")
 
 
-def end(ending: Ending, control: Control | None, places: Places, log: Log) -> NoReturn:
-    """Stop what still runs, sync, report, reboot."""
+def end(ending: Ending, control: Control | None, places: Places, log: Log, first_root: FirstRoot) -> NoReturn:
+    """Stop what still runs, sync, report, reboot.
+
+    :param first_root: what to report to, if a block device has taken its place as the root.
+    """
     try:
-        end_processes()
+        processes.end_all()
         posix.sync()
         detach_disks(places, log)
-        report(ending.code)
+        report(ending.code, first_root.descriptor)
         if control is not None:
             control.finish(ending)
     finally:
@@ -46,26 +47,6 @@ def reboot(code: int) -> NoReturn:
         _linux.reboot(_AUTOBOOT)
     finally:
         posix._exit(code)
-
-
-def end_processes() -> None:
-    """Kill every other process and reap it, within a bound.
-
-    An orphan becomes a child of PID 1, so without children nobody else is there.
-    """
-    deadline = 0.0
-    try:
-        while True:
-            if posix.waitpid(-1, posix.WNOHANG)[0]:
-                continue
-            now = time.monotonic()
-            deadline = deadline or now + _REAP_SECONDS
-            if now >= deadline:
-                return
-            posix.kill(-1, _SIGKILL)
-            time.sleep(0.001)
-    except OSError:
-        return
 
 
 def detach_disks(places: Places, log: Log) -> None:
@@ -86,10 +67,12 @@ def detach_disks(places: Places, log: Log) -> None:
             log.warn(f"cannot remount {target} read-only: {error.strerror}")
 
 
-def report(code: int) -> None:
-    """Tell the exit code to the virtio-fs server of the root, if there is one."""
+def report(code: int, first_root: int) -> None:
+    """Tell the exit code to the virtio-fs server of the root, or of the one that was the root first."""
     try:
-        root = posix.open("/", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        root = first_root
+        if root < 0:
+            root = posix.open("/", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
         if _linux.filesystem_type(root) == _VIRTIOFS:
             fcntl.ioctl(root, _REPORT_EXIT_CODE, code)
     except OSError:

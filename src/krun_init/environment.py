@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from krun_init import _linux
+import sys
+
 from krun_init.errors import InitError, reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from krun_init.config import Config
     from krun_init.start import Start
@@ -23,7 +24,7 @@ CONTROL_WORDS = frozenset(
 )
 """They count only from the kernel command line, and the workload never sees them."""
 
-_LONGEST_HOSTNAME = 64
+_LONGEST_HOSTNAME = 255 if sys.platform.startswith("freebsd") else 64
 
 
 def split(variables: Mapping[bytes, bytes]) -> tuple[dict[str, str], dict[str, str]]:
@@ -61,13 +62,20 @@ def compose(words: Mapping[str, str], kernel: Mapping[str, str], start: Start, c
     return merged
 
 
-def set_hostname(variables: Mapping[str, str], start: Start, config: Config, offered: str | None) -> None:
+def set_hostname(
+    sethostname: Callable[[str], None],
+    variables: Mapping[str, str],
+    start: Start,
+    config: Config,
+    offered: str | None = None,
+) -> None:
     """Name the machine: start data, then the config, then HOSTNAME, then what DHCP offers, else localhost.
 
+    :param sethostname: the kernel's call.
     :raise InitError: the kernel does not take the name.
     """
     name = start.hostname or config.hostname or variables.get("HOSTNAME") or offered or "localhost"
     try:
-        _linux.sethostname(name)
+        sethostname(name)
     except OSError as error:
         raise InitError(f"host name {name!r}: {reason_of(error)} (at most {_LONGEST_HOSTNAME} bytes)") from None

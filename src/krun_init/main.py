@@ -1,4 +1,4 @@
-"""PID 1: the boot order, top to bottom, and the one place that decides the exit code."""
+"""PID 1 of Linux: the boot order, top to bottom, and the one place that decides the exit code."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from krun_init import (
     mounts,
     network,
     ports,
+    refusal,
     session,
     stage_one,
     start,
     streams,
+    switches,
+    timesync,
     watch,
     workload,
 )
 from krun_init.control import Control
-from krun_init.errors import SETUP_FAILED, Ending, InitError, describe, reason_of
+from krun_init.errors import SETUP_FAILED, Ending, InitError, describe
 from krun_init.log import Log, to_console
 from krun_init.places import Places
 from krun_init.trace import Trace
-from krun_init.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,11 +41,7 @@ def main(places: Places | None = None) -> int:
     places = places or Places()
     if posix.getpid() == 1 and places.started_by_kernel():
         Guest(list(sys.argv), dict(posix.environ), places).run()
-    if sys.argv[1:] == ["--version"]:
-        posix.write(1, f"krun_init {VERSION}, init of pykrun's microVMs\n".encode())
-        return 0
-    posix.write(2, b"krun_init: refused: this is the init of a virtual machine, it only runs as PID 1 there\n")
-    return SETUP_FAILED
+    return refusal.answer(sys.argv[1:])
 
 
 class Guest:
@@ -61,6 +59,7 @@ class Guest:
         self.trace = Trace("KRUN_INIT_TRACE" in self.words)
         self.log = Log()
         self.signals = -1
+        self.first_root = blockroot.FirstRoot()
 
     def run(self) -> NoReturn:
         """Boot, run the workload, end: whatever happens, the host hears of a code and a reason."""
@@ -70,9 +69,10 @@ class Guest:
             how = Ending(SETUP_FAILED, 0, str(error))
         except BaseException as error:
             how = Ending(SETUP_FAILED, 0, describe(error))
+        self.trace.report(self.log)  # of a boot that did not get that far
         if how.reason:
             self._explain(how.reason)
-        ending.end(how, self.log.control, self.places, self.log)
+        ending.end(how, self.log.control, self.places, self.log, self.first_root)
 
     def boot(self) -> Ending:
         """Everything, in order. Each step raises `InitError` if the boot cannot go on."""
@@ -80,12 +80,14 @@ class Guest:
         run(session.standard_descriptors, places)
         self.signals = run(_linux.signalfd, watch.REPORTED)
         run(stage_one.enter_root, self.argv, self.environ, places, log, self.trace)
+        if switches.TEE_ROOT:
+            run(blockroot.enter_confidential, self.first_root, places, log)
         run(mounts.standard, places.devices, log)
-        run(blockroot.enter, self.words)
-        run(mounts.share_root)
         data = run(start.read, places.start)
         found = run(ports.find, places, data.ports)
-        run(self.open_control, found)
+        run(self.open_control, found)  # as early as can be: from here on the host hears of what fails
+        run(blockroot.enter, self.words, data.root, self.first_root, places, log)
+        run(mounts.share_root)
         run(entropy.credit, data.seed, places.random, log)
         run(session.begin, not data.terminal and data.streams != "relay")
         net = run(network.up, self.words, data, places, log)
@@ -93,28 +95,25 @@ class Guest:
         run(mounts.volumes, data.volumes, places)
         run(mounts.tmpfs, data.tmpfs + conf.tmpfs, places)
         variables = run(environment.compose, self.words, self.kernel_variables, data, conf)
-        run(environment.set_hostname, variables, data, conf, net.hostname)
-        run(self.enter_workdir, data.workdir or self.words.get("KRUN_WORKDIR") or conf.workdir)
+        run(environment.set_hostname, _linux.sethostname, variables, data, conf, net.hostname)
+        run(workload.enter, posix.chdir, data.workdir or self.words.get("KRUN_WORKDIR") or conf.workdir)
         program = run(workload.compose, self.words, self.argv[1:], variables, data, conf, log)
         pid1 = data.pid1 or self.words.get("KRUN_INIT_PID1", "").startswith("1")
         ends = run(streams.prepare, data, conf, program.user, found, places, pid1)
-        self.trace.report(log)
+        clock = run(timesync.start, found, places, log, pid1) if switches.TIMESYNC else None
         if pid1:
-            return streams.become(program, ends, log.control, net.keeper)
-        return streams.run(program, ends, self.signals, log.control, data.grace_ms / 1000, net.keeper)
+            self.trace.report(log)
+            return streams.become(program, ends, log.control, clock, net.keeper)
+        pid = run(streams.start, program, ends)
+        self.trace.report(log)
+        grace = data.grace_ms / 1000
+        return streams.watch(pid, ends, self.signals, log.control, grace, clock, net.keeper)
 
     def open_control(self, found: dict[str, str]) -> None:
         """Greet the host, if it has a control port."""
         device = found.get(ports.CONTROL)
         if device is not None:
             self.log.control = Control(ports.open_port(self.places, device, posix.O_RDWR | posix.O_NONBLOCK))
-
-    def enter_workdir(self, path: str | None) -> None:
-        """Go where the workload is to start."""
-        try:
-            posix.chdir(path or "/")
-        except OSError as error:
-            raise InitError(f"working directory {path!r}: {reason_of(error)}") from None
 
     def _explain(self, reason: str) -> None:
         """The reason also goes to the console: without a control port that is all the host has."""

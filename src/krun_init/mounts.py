@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # uapi/linux/mount.h
 RDONLY, NOSUID, NODEV, NOEXEC, SYNCHRONOUS, REMOUNT, MANDLOCK, DIRSYNC = 1, 2, 4, 8, 16, 32, 64, 128
 NOSYMFOLLOW, NOATIME, NODIRATIME = 256, 1024, 2048
-MOVE, REC, SHARED, RELATIME, STRICTATIME, LAZYTIME = 0x2000, 0x4000, 1 << 20, 1 << 21, 1 << 24, 1 << 25
+BIND, MOVE, REC, SHARED, RELATIME, STRICTATIME, LAZYTIME = 0x1000, 0x2000, 0x4000, 1 << 20, 1 << 21, 1 << 24, 1 << 25
 
 _CLOSED = NODEV | NOEXEC | NOSUID | RELATIME
 
@@ -91,6 +91,18 @@ def standard(devices: str, log: Log) -> None:
         posix.chmod(devices + "/kvm", 0o666)
     except OSError:
         pass
+
+
+def devices() -> None:
+    """Mount /dev alone.
+
+    :raise InitError: it cannot be mounted.
+    """
+    target, kind, flags, _needed = _STANDARD[0]
+    try:
+        _mount_at(target, kind, flags)
+    except OSError as error:
+        raise InitError(f"cannot mount {kind} on {target}: {reason_of(error)}") from None
 
 
 def _mount_at(target: str, kind: str, flags: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix
+import time
 
 from krun_init import _linux
 
@@ -10,7 +11,7 @@ _CAD_OFF = 0  # uapi/linux/reboot.h, LINUX_REBOOT_CMD_CAD_OFF
 
 
 class Places:
-    """Paths of the guest, the real ones by default, the one way to its virtio ports, and whose PID 1 this is."""
+    """Paths of the guest, the real ones by default, its virtio ports, its clock, and whose PID 1 this is."""
 
     start = "/.krun_start.json"
     config = "/.krun_config.json"
@@ -21,8 +22,11 @@ class Places:
     terminal = "/dev/hvc0"
     console = "/dev/console"
     mount_table = "/proc/mounts"
+    filesystems = "/proc/filesystems"
+    block_devices = "/sys/class/block"
     uevent_helper = "/sys/kernel/uevent_helper"
     random = "/dev/urandom"
+    vsock = "/dev/vsock"
     interfaces = "/sys/class/net"
     command_line = "/proc/cmdline"
     resolver = "/etc/resolv.conf"
@@ -40,6 +44,17 @@ class Places:
         except OSError:
             return False
         return True
+
+    def clock(self) -> int:
+        """Read the time of day, in nanoseconds since the epoch."""
+        return time.clock_gettime_ns(time.CLOCK_REALTIME)
+
+    def set_clock(self, now: int) -> None:
+        """Set it.
+
+        :raise OSError: the kernel does not let us, or calls it no time.
+        """
+        time.clock_settime_ns(time.CLOCK_REALTIME, now)
 
     def open_port(self, device: str, flags: int) -> int:
         """Open the virtio port of that device name.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from krun_init.checks import Fields, expect, number
 from krun_init.errors import InitError
 
@@ -14,11 +16,21 @@ INFINITY = (1 << 64) - 1
 Limits = dict[int, tuple[int, int]]
 """RLIMIT number to soft and hard limit."""
 
-# uapi/asm-generic/resource.h: the names in the order of their numbers.
-_NAMES = (  # noqa: SIM905
-    "RLIMIT_CPU RLIMIT_FSIZE RLIMIT_DATA RLIMIT_STACK RLIMIT_CORE RLIMIT_RSS RLIMIT_NPROC RLIMIT_NOFILE RLIMIT_MEMLOCK "
-    "RLIMIT_AS RLIMIT_LOCKS RLIMIT_SIGPENDING RLIMIT_MSGQUEUE RLIMIT_NICE RLIMIT_RTPRIO RLIMIT_RTTIME"
-).split()
+
+def _numbered(names: str) -> dict[str, int]:
+    return {f"RLIMIT_{name}": number for number, name in enumerate(names.split())}
+
+
+LINUX = _numbered(  # uapi/asm-generic/resource.h
+    "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME"
+)
+FREEBSD = _numbered(  # FreeBSD's sys/resource.h, which has two names for one of them
+    "CPU FSIZE DATA STACK CORE RSS MEMLOCK NPROC NOFILE SBSIZE AS NPTS SWAP KQUEUES UMTXP PIPEBUF"
+)
+FREEBSD["RLIMIT_VMEM"] = FREEBSD["RLIMIT_AS"]
+
+numbers = FREEBSD if sys.platform.startswith("freebsd") else LINUX
+"""Name to number, of the kernel this runs on."""
 
 
 def parse_words(words: str, log: Log) -> Limits:
@@ -34,7 +46,7 @@ def parse_words(words: str, log: Log) -> Limits:
         fields = item.replace("=", ":", 1).split(":")
         if len(fields) == 3 and all(field.isascii() and field.isdigit() and len(field) <= 20 for field in fields):
             resource, soft, hard = (int(field) for field in fields)
-            if resource < len(_NAMES) and soft <= INFINITY and hard <= INFINITY:
+            if resource in numbers.values() and soft <= INFINITY and hard <= INFINITY:
                 limits[resource] = (soft, hard)
                 continue
         log.warn(f"KRUN_RLIMITS: {item!r} is skipped, ID=SOFT:HARD is expected")
@@ -49,12 +61,12 @@ def from_config(entries: list[Fields]) -> Limits:
     limits: Limits = {}
     for entry in entries:
         name = entry.text("type")
-        if name not in _NAMES:
+        if name not in numbers:
             raise InitError(f"{entry.label('type')}: {name!r} is no resource limit")
         soft, hard = entry.number("soft", 0, INFINITY), entry.number("hard", 0, INFINITY)
         if soft is None or hard is None:
             raise InitError(f"{entry.where} needs both soft and hard")
-        limits[_NAMES.index(name)] = (soft, hard)
+        limits[numbers[name]] = (soft, hard)
     return limits
 
 
@@ -65,7 +77,7 @@ def from_start(fields: Fields) -> Limits:
         label = f"{fields.label('rlimits')}[{index}]"
         if len(expect(label, triple, list)) != 3:
             raise InitError(f"{label} must be number, soft limit and hard limit")
-        resource = number(label, triple[0], 0, len(_NAMES) - 1)
+        resource = number(label, triple[0], 0, max(numbers.values()))
         limits[resource] = (number(label, triple[1], 0, INFINITY), number(label, triple[2], 0, INFINITY))
     return limits
 
@@ -82,4 +94,5 @@ def describe(limit: tuple[int, int, int]) -> str:
     """One of `merge`'s limits, for people: its name, what was asked for, soft and hard."""
     resource, *values = limit
     soft, hard = ("unlimited" if value == INFINITY else str(value) for value in values)
-    return f"{_NAMES[resource]} soft {soft}, hard {hard}"
+    name = next(name for name, number in numbers.items() if number == resource)
+    return f"{name} soft {soft}, hard {hard}"

@@ -38,6 +38,22 @@ class Volume:
         self.readonly = readonly
 
 
+class BlockRoot:
+    """A block device to boot into, the type of its file system (empty: probe), mount options with commas.
+
+    `files` of the first root are shown in the new one too; `directories` are made there if they are missing.
+    """
+
+    __slots__ = ("device", "directories", "files", "fstype", "options")
+
+    def __init__(self, device: str, fstype: str = "", options: str = "") -> None:
+        self.device = device
+        self.fstype = fstype
+        self.options = options
+        self.files: list[str] = []
+        self.directories: list[str] = []
+
+
 class Start:
     """The start data; without any (a plain libkrun host) everything has its default and `present` is false."""
 
@@ -54,6 +70,7 @@ class Start:
     ports: list[str] = []
     streams = "ports"
     pid1 = False
+    root: BlockRoot | None = None
     tmpfs: list[Tmpfs] = []
     volumes: list[Volume] = []
     seed = b""
@@ -118,6 +135,8 @@ def _take_surroundings(start: Start, fields: Fields) -> None:
         if streams not in STREAMS:
             raise InitError(f"{fields.label('streams')} must be relay, ports or console, not {streams!r}")
         start.streams = streams
+    root = fields.child("root")
+    start.root = _block_root(root) if root is not None else None
     start.tmpfs = [tmpfs(entry) for entry in fields.children("tmpfs")]
     start.volumes = [_volume(entry) for entry in fields.children("volumes")]
     seed = fields.text("seed")
@@ -138,6 +157,19 @@ def tmpfs(entry: Fields) -> Tmpfs:
     :raise InitError: no destination, or one that is not absolute.
     """
     return Tmpfs(_destination(entry), entry.texts("options") or [])
+
+
+def _block_root(entry: Fields) -> BlockRoot:
+    device = entry.text("device")
+    if not device:
+        raise InitError(f"{entry.where} needs a device")
+    root = BlockRoot(device, entry.text("fstype") or "", entry.text("options") or "")
+    root.files = entry.texts("files") or []
+    root.directories = entry.texts("directories") or []
+    for path in (*root.files, *root.directories):
+        if path[:1] != "/":
+            raise InitError(f"{entry.where} needs absolute paths, not {path!r}")
+    return root
 
 
 def _volume(entry: Fields) -> Volume:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from krun_init import ports, relay, session, workload
+from krun_init import launch, ports, relay, session
 from krun_init.errors import SETUP_FAILED, Ending
 from krun_init.loop import Loop
 from krun_init.watch import Watch
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from krun_init.dhcp.keeper import Keeper
     from krun_init.places import Places
     from krun_init.start import Start
+    from krun_init.timesync import Clock
     from krun_init.user import User
     from krun_init.workload import Workload
 
@@ -30,7 +31,7 @@ class Ends:
     def __init__(self, places: Places) -> None:
         self.places = places
         self.workload = [-1, -1, -1]
-        self.session = workload.OWN_GROUP
+        self.session = launch.OWN_GROUP
         self.terminal = -1
         self.control_terminal = 0
         self.pipes: dict[int, int] = {}
@@ -61,7 +62,7 @@ def prepare(data: Start, conf: Config, user: User | None, found: dict[str, str],
     if data.terminal:
         _prepare_terminal(ends, data, user)
     elif conf.terminal and not data.present:
-        ends.session = workload.OWN_SESSION
+        ends.session = launch.OWN_SESSION
     elif data.streams == "relay" and not pid1:
         _prepare_relay(ends, user, found)
     elif data.streams != "console":
@@ -78,7 +79,7 @@ def _prepare_terminal(ends: Ends, data: Start, user: User | None) -> None:
     if data.window is not None:
         session.resize(terminal, *data.window)
     ends.workload = [terminal, terminal, terminal]
-    ends.session = workload.OWN_SESSION
+    ends.session = launch.OWN_SESSION
     ends.terminal = ends.control_terminal = terminal
 
 
@@ -94,41 +95,60 @@ def _prepare_relay(ends: Ends, user: User | None, found: dict[str, str]) -> None
         ends.workload[stream], ends.pipes[stream] = (writer, reader) if stream else (reader, writer)
 
 
-def run(
-    program: Workload, ends: Ends, signals: int, control: Control | None, grace: float, keeper: Keeper | None
+def start(program: Workload, ends: Ends) -> int | Ending:
+    """Start the workload: its pid, or why it could not be executed.
+
+    :raise InitError: a step before the execution failed.
+    """
+    pid = launch.spawn(program, ends.streams(), ends.session, ends.control_terminal)
+    ends.close_workload()
+    return pid
+
+
+def watch(
+    pid: int | Ending,
+    ends: Ends,
+    signals: int,
+    control: Control | None,
+    grace: float,
+    clock: Clock | None,
+    keeper: Keeper | None,
 ) -> Ending:
-    """Run the workload until it has ended and its output is with the host.
+    """Watch the workload until it has ended and its output is with the host.
 
     :param keeper: what the network still needs, when it is due.
-    :raise InitError: it could not be started.
     """
-    loop = Loop()
-    watch = Watch(loop, signals, control, grace)
-    pid = program.spawn(ends.streams(), ends.session, ends.control_terminal)
-    ends.close_workload()
     if isinstance(pid, Ending):
         return pid
+    loop = Loop()
+    watching = Watch(loop, signals, control, grace, clock)
     for stream, port in ends.ports.items():
         if stream:
-            watch.outputs[stream] = relay.Output(loop, ends.pipes[stream], port, ends.splice_test(stream))
+            watching.outputs[stream] = relay.Output(loop, ends.pipes[stream], port, ends.splice_test(stream))
         else:
             on_closed = control.close_input if control is not None else _nothing
-            watch.input = relay.Input(loop, port, ends.pipes[stream], on_closed)
-    watch.terminal = ends.terminal
+            watching.input = relay.Input(loop, port, ends.pipes[stream], on_closed)
+    watching.terminal = ends.terminal
     if keeper is not None:
         loop.after("network", keeper.delay(), keeper.start)
-    return watch.run(pid)
+    return watching.run(pid)
 
 
 def _nothing() -> None:
     pass
 
 
-def become(program: Workload, ends: Ends, control: Control | None, keeper: Keeper | None) -> Ending:
+def become(
+    program: Workload,
+    ends: Ends,
+    control: Control | None,
+    clock: Clock | None = None,
+    keeper: Keeper | None = None,
+) -> Ending:
     """KRUN_INIT_PID1: be the workload; returns only when that fails."""
     if keeper is not None:
         keeper.start()
     if control is not None:
         control.settle()
-    ending = program.become(ends.streams())
+    ending = launch.become(program, ends.streams(), None if clock is None else clock.heir())
     return ending if isinstance(ending, Ending) else Ending(SETUP_FAILED, 0, "execute returned")

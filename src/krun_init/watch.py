@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_init.control import Control
     from krun_init.relay import Input, Output
+    from krun_init.timesync import Clock
 
 SIGKILL, SIGPIPE, SIGTERM, SIGCHLD, SIGSTOP = 9, 13, 15, 17, 19
 _LAST_SIGNAL = 64
@@ -33,9 +34,12 @@ class Watch:
 
     :param signals: the signalfd of `REPORTED`.
     :param grace: seconds between TERM and KILL when a signal asks for the stop.
+    :param clock: is held to the host's.
     """
 
-    def __init__(self, loop: Loop, signals: int, control: Control | None, grace: float) -> None:
+    def __init__(
+        self, loop: Loop, signals: int, control: Control | None, grace: float, clock: Clock | None = None
+    ) -> None:
         self.outputs: dict[int, Output] = {}
         self.input: Input | None = None
         self.terminal = -1
@@ -43,6 +47,8 @@ class Watch:
         self._signals = signals
         self._control = control
         self._grace = grace
+        self._clock = clock
+        self._time = 0
         self._pid = 0
         self._ending: Ending | None = None
         self._acknowledged = False
@@ -56,8 +62,10 @@ class Watch:
         self._pid = pid
         if self._control is not None:
             self._control.started(pid)
-            self._control.on_frame = self._on_frame
             self._control.attach(self._loop)
+            self._control.listen(self._on_frame)
+        if self._clock is not None:
+            self._clock.attach(self._loop)
         while self._ending is None:
             self._loop.turn()
         self._drain()
@@ -146,10 +154,17 @@ class Watch:
         elif kind == frames.RESIZE:
             if self.terminal >= 0:
                 session.resize(self.terminal, *values)
+        elif kind == frames.TIME:
+            self._time = values[0]  # the newest: others may follow in the same turn
+            self._loop.after("time", 0, self._set_clock)
         elif kind == frames.ACK:
             self._acknowledged = True
         elif kind == frames.DRAINING and self._ending is not None:
             self._loop.after("silence", _SILENCE, self._fall_silent)
+
+    def _set_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.hear(self._time)
 
     # -- the end -----------------------------------------------------------------------------------------------
 

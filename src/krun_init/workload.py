@@ -1,10 +1,10 @@
-"""The workload: what to execute, with which attributes, and how it starts."""
+"""The workload: what to execute, with which attributes. How it starts is `launch`'s (FreeBSD: `freebsd_launch`'s)."""
 
 from __future__ import annotations
 
 import errno
 
-from krun_init import _linux, rlimits
+from krun_init import rlimits
 from krun_init.errors import NOT_EXECUTABLE, NOT_FOUND, Ending, InitError, reason_of
 
 TYPE_CHECKING = False
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from krun_init.log import Log
     from krun_init.start import Start
     from krun_init.user import User
-
-OWN_GROUP, OWN_SESSION, SAME_SESSION = range(3)  # as _linux.spawn has them
-NO_STREAMS = (-1, -1, -1)
 
 
 class Workload:
@@ -35,49 +32,17 @@ class Workload:
         self.capabilities: Masks | None = None
         self.no_new_privs = False
 
-    def spawn(self, streams: tuple[int, int, int], session: int, terminal: int) -> int | Ending:
-        """Execute it in a child: the pid, or why not.
 
-        :raise InitError: a step before the execution failed.
-        """
-        return self._start(_linux.spawn, streams, session, terminal)
+def enter(chdir: Callable[[str], None], path: str | None) -> None:
+    """Go where the workload is to start.
 
-    def become(self, streams: tuple[int, int, int]) -> int | Ending:
-        """Execute it in this very process (KRUN_INIT_PID1); returns only when that fails.
-
-        :raise InitError: a step before the execution failed.
-        """
-        return self._start(_linux.execute, streams, SAME_SESSION, -1)
-
-    def _start(
-        self, function: Callable[..., int], streams: tuple[int, int, int], session: int, terminal: int
-    ) -> int | Ending:
-        user = self.user
-        try:
-            return function(
-                candidates(self.argv[0], self.path),
-                self.argv,
-                self.env,
-                streams=streams,
-                session=session,
-                terminal=terminal,
-                rlimits=self.rlimits,
-                groups=None if user is None else user.groups,
-                uid=-1 if user is None else user.uid,
-                gid=-1 if user is None else user.gid,
-                umask=-1 if user is None else user.umask,
-                capabilities=self.capabilities,
-                no_new_privs=self.no_new_privs,
-            )
-        except OSError as error:
-            return self._failed(error)
-
-    def _failed(self, error: OSError) -> Ending:
-        if error.filename != "execute":
-            step = error.filename if error.filename2 is None else rlimits.describe(self.rlimits[error.filename2])
-            raise InitError(f"cannot start {self.argv[0]!r}: {step}: {reason_of(error)}")
-        code = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
-        return Ending(code, 0, f"Couldn't execute '{self.argv[0]}': {reason_of(error)}")
+    :param chdir: the kernel's call.
+    :raise InitError: it cannot be entered.
+    """
+    try:
+        chdir(path or "/")
+    except OSError as error:
+        raise InitError(f"working directory {path!r}: {reason_of(error)}") from None
 
 
 def compose(
@@ -110,3 +75,14 @@ def candidates(program: str, path: str) -> list[str]:
     if "/" in program or not program:
         return [program]
     return [f"{folder}/{program}" if folder else program for folder in path.split(":")]
+
+
+def not_started(program: Workload, step: str, error: OSError) -> InitError:
+    """Why the workload could not be started: which step before its execution failed."""
+    return InitError(f"cannot start {program.argv[0]!r}: {step}: {reason_of(error)}")
+
+
+def not_executed(program: Workload, error: OSError) -> Ending:
+    """How a run ends whose program could not be executed."""
+    code = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
+    return Ending(code, 0, f"Couldn't execute '{program.argv[0]}': {reason_of(error)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pykrun.host.numbers import MACHINE
 from pykrun.record import record
 
 ROOT_TAG = "/dev/root"
@@ -14,13 +15,15 @@ ROOT_TAG = "/dev/root"
 class Kernel:
     """A guest kernel and what belongs to it.
 
-    `image` is an executable for User Mode Linux, a bzImage or an ELF vmlinux for QEMU. `modules` is the folder that
-    holds `kernel/` and `modules.dep`, None when everything that is needed is built in.
+    `image` is an executable for User Mode Linux; for QEMU a bzImage, an ELF vmlinux or an Image. `modules` is the
+    folder that holds `kernel/` and `modules.dep`, None when everything that is needed is built in. `arch` is the
+    machine that it runs on, as `uname -m` says.
     """
 
     image: Path
     modules: Path | None
     release: str
+    arch: str = MACHINE
 
 
 @record(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,52 @@ class Network:
 
 
 @record(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """One block device of the guest.
+
+    :param descriptor: the open image: a regular file or a block device. It stays the caller's, and holds its lock.
+    :param path: its name, for messages, and for the programs that open it themselves.
+    :param size: bytes that the guest sees, a multiple of 512.
+    :param read_only: the guest may not write; `descriptor` is open for reading only.
+    :param format: a member of `DISK_FORMATS`.
+    :param serial: what the guest finds as the device's serial number: up to 20 ASCII characters.
+    """
+
+    descriptor: int
+    path: str
+    size: int
+    read_only: bool = False
+    format: str = "raw"
+    serial: str = ""
+
+
+DISK_FORMATS = ("raw", "qcow2")
+MAX_DISKS = 16
+"""Of one machine: what fits beside the other devices into QEMU's one bus."""
+
+
+def disk_name(index: int) -> str:
+    """Return what the guest's kernel calls the disk with that place in `Machine.disks`: vda, vdb, ..."""
+    return f"vd{chr(ord('a') + index)}"
+
+
+def disk_place(device: str) -> tuple[int, int] | None:
+    """Return which disk and which partition of it (0: all of it) a name like `/dev/vda2` means; None: no such name."""
+    name = device.removeprefix("/dev/")
+    letter, number = name[2:3], name[3:]
+    if name[:2] != "vd" or not "a" <= letter <= "z" or (number and not (number.isascii() and number.isdigit())):
+        return None
+    if number.startswith("0") or len(number) > 3:
+        return None
+    return ord(letter) - ord("a"), int(number or "0")
+
+
+def volume_tags(count: int) -> tuple[str, ...]:
+    """Return the virtio-fs tags of so many shared directories beside the root."""
+    return tuple(f"volume{index}" for index in range(count))
+
+
+@record(frozen=True, slots=True, kw_only=True)
 class Machine:
     """Everything an engine must know to start a VM; nothing about what the VM is to do (that is the start data).
 
@@ -46,6 +95,7 @@ class Machine:
     :param memory_mib: guest memory in MiB.
     :param shares: tags of the virtio-fs devices, the root's first.
     :param network: a network device, None for a machine without.
+    :param disks: block devices, /dev/vda first.
     :param ports: names of the virtio-console ports, in order.
     :param console: also a virtio console, hvc0 in the guest, for a terminal.
     :param init: value for the kernel's `init=`, None to leave it out.
@@ -61,6 +111,7 @@ class Machine:
     memory_mib: int = 256
     shares: tuple[str, ...] = (ROOT_TAG,)
     network: Network | None = None
+    disks: tuple[Disk, ...] = ()
     ports: tuple[str, ...] = ()
     console: bool = False
     init: str | None = None

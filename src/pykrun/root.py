@@ -13,6 +13,8 @@ from pykrun.record import record
 from pykrun.start_data import PATH as START_PATH
 
 INIT_PATH = b"/init.krun"
+MAX_LINKS = 40
+"""Symbolic links on one path, as Linux has it."""
 STANDARD_DIRECTORIES = (b"/dev", b"/proc", b"/sys")
 
 Content = bytes | bytearray | memoryview | int | Callable[[], bytes]
@@ -24,7 +26,7 @@ class VirtualFile:
     """A file that exists on the host's side only.
 
     :param one_shot: it can be looked up once and is never listed.
-    :param wipe: the content is a buffer of our own, to be zeroed when it was used up.
+    :param wipe: the content is a buffer of our own, to be zeroed when it was used up, or is to be read into one.
     """
 
     path: bytes
@@ -55,9 +57,18 @@ class Root:
     """Collects virtual files and directories; the supervisor turns it into a served file system.
 
     Parents of what is added are made as needed, and so are `/dev`, `/proc` and `/sys`.
+
+    :param bare: it is no VM's root: `/dev`, `/proc` and `/sys` are not needed.
+    :param below: a directory of the host that is shown too. Symbolic links in it are followed, within it, on the way to
+        what is added.
+
+    Where another process is going to serve the entries (`bare` or `below`), secrets stay in their files until it reads
+    them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, bare: bool = False, below: str | None = None) -> None:
+        self._bare = bare
+        self._below = below
         self.files: dict[bytes, VirtualFile] = {}
         self.directories: dict[bytes, int] = {}
         self._owned: set[int] = set()
@@ -67,14 +78,14 @@ class Root:
 
         :raise UsageError: the path cannot be, or is taken.
         """
-        self._add(VirtualFile(guest_path(path), content, mode & 0o7777, one_shot))
+        self._add(VirtualFile(self._place(path), content, mode & 0o7777, one_shot))
 
     def directory(self, path: str | bytes, *, mode: int = 0o755) -> None:
         """Add a virtual directory, or change the mode of one.
 
         :raise UsageError: the path cannot be, or is a file.
         """
-        name = guest_path(path)
+        name = self._place(path)
         if name == INIT_PATH:
             raise UsageError(f"{os.fsdecode(name)} is pykrun's init, and cannot be a directory")
         _check_free(name)
@@ -105,13 +116,22 @@ class Root:
         from pykrun.secret import read_secret  # mmap is a library of its own, and most roots have no secret
 
         fd, _ = _open_source(source)
+        if self._bare or self._below is not None:
+            self._owned.add(fd)
+            self._add(VirtualFile(self._place(path), fd, mode & 0o7777, one_shot=True, wipe=True))
+            return
         try:
             content = read_secret(fd)
         except OSError as error:
             raise UsageError(f"cannot read {source!r}: {error.strerror}") from None
         finally:
             os.close(fd)
-        self._add(VirtualFile(guest_path(path), content, mode & 0o7777, one_shot=True, wipe=True))
+        self._add(VirtualFile(self._place(path), content, mode & 0o7777, one_shot=True, wipe=True))
+
+    def _place(self, path: str | bytes) -> bytes:
+        """The path at which an entry lies, without symbolic links of the directory below."""
+        name = guest_path(path)
+        return name if self._below is None else resolve_parent(os.fsencode(self._below), name)
 
     def _add(self, file: VirtualFile) -> None:
         _check_free(file.path)
@@ -127,7 +147,7 @@ class Root:
 
         :raise UsageError: a file lies where a directory is needed.
         """
-        wanted = dict.fromkeys(STANDARD_DIRECTORIES, 0o755)
+        wanted = dict.fromkeys(() if self._bare else STANDARD_DIRECTORIES, 0o755)
         for path in [*self.files, *self.directories]:
             for parent in _parents(path):
                 wanted.setdefault(parent, 0o755)
@@ -151,6 +171,34 @@ class Root:
         for file in self.files.values():
             if file.wipe and isinstance(file.content, memoryview):
                 wipe(file.content)
+
+
+def resolve_parent(folder: bytes, path: bytes) -> bytes:
+    """Follow the symbolic links on the way to a path, as a process would whose root is the folder; not its last name.
+
+    What is not there is taken for a directory. Where it goes round in circles, the rest is left as it is.
+    """
+    *waiting, last = path.split(b"/")[1:]
+    waiting.reverse()
+    found: list[bytes] = []
+    links = 0
+    while waiting:
+        name = waiting.pop()
+        if name in (b"", b"."):
+            continue
+        if name == b"..":
+            del found[-1:]
+            continue
+        found.append(name)
+        if links < MAX_LINKS:
+            try:
+                target = os.readlink(b"/".join((folder, *found)))
+            except OSError:  # no link, or not there
+                continue
+            links += 1
+            del found[0 if target.startswith(b"/") else -1 :]
+            waiting += reversed(target.split(b"/"))
+    return b"/" + b"/".join((*found, last))
 
 
 def _check_free(path: bytes) -> None:

@@ -39,6 +39,12 @@ class StartData:
     :param dhcp: the machine has a network card, `eth0`, that the guest is to configure by DHCP.
     :param pid1: execute the workload as PID 1, without an init.
     :param seed: entropy for the guest's kernel.
+    :param root_device: block device whose file system becomes the root (`/dev/vda1`); None stays in the virtio-fs root.
+    :param root_fstype: its type; None lets the guest probe.
+    :param root_options: mount options, separated by commas.
+    :param root_files: files of the virtio-fs root that are shown in the block device's too.
+    :param root_directories: directories that are made there if they are missing.
+    :param volumes: further virtio-fs devices: tag, where to mount it, whether it is read-only.
     :param grace: seconds between TERM and KILL at the end.
     """
 
@@ -56,6 +62,12 @@ class StartData:
     pid1: bool = False
     dhcp: bool = False
     seed: bytes = b""
+    root_device: str | None = None
+    root_fstype: str | None = None
+    root_options: str | None = None
+    root_files: Sequence[Text] = ()
+    root_directories: Sequence[Text] = ()
+    volumes: Sequence[tuple[str, Text, bool]] = ()
     grace: float | None = None
 
     def encode(self) -> bytes:
@@ -82,8 +94,20 @@ class StartData:
         document["streams"] = self.streams
         if self.pid1:
             document["pid1"] = True
+        if self.root_device is not None:
+            options = (("device", self.root_device), ("fstype", self.root_fstype), ("options", self.root_options))
+            disk: dict[str, object] = {key: _text(value) for key, value in options if value is not None}
+            for name, paths in (("files", self.root_files), ("directories", self.root_directories)):
+                if paths:
+                    disk[name] = [_text(path) for path in paths]
+            document["root"] = disk
         if self.dhcp:
             document["dhcp"] = True
+        if self.volumes:
+            document["volumes"] = [
+                {"tag": tag, "destination": _text(where), "readonly": read_only}
+                for tag, where, read_only in self.volumes
+            ]
         if self.seed:
             document["seed"] = self.seed.hex()
         if self.grace is not None:

@@ -31,7 +31,10 @@ NATIVE_TOOLS = ("gcc", "as", "ld", f"python{recipe.PYTHON}")
 def test_an_import_that_is_not_linked_is_named(make: Maker, statement: str) -> None:
     module = statement.split()[1]
     with pytest.raises(BlobError) as caught:
-        make(main="def main(): pass\n", part=f"import posix\n\ndef late():\n    {statement}\n")
+        make(
+            main="from krun_init import part\n\ndef main(): pass\n",
+            part=f"import posix\n\ndef late():\n    {statement}\n",
+        )
     assert f"krun_init.part, line 4: imports {module}, which is not linked" in caught.value.message
     assert "posix" in caught.value.message
 

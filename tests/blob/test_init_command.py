@@ -19,7 +19,7 @@ def test_it_tells_where_and_what(run_pykrun: Pykrun, real_blob: blob.Blob) -> No
     assert told["architecture"] == "x86_64"
     assert told["recipe"].startswith(real_blob.recipe)
     assert "CPython 3.11" in told["built with"]
-    assert told["switches"] == "none"
+    assert told["switches"] == "timesync"
 
 
 def test_it_copies(run_pykrun: Pykrun, real_blob: blob.Blob, tmp_path: Path) -> None:

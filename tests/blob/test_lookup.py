@@ -113,8 +113,8 @@ class Checkout:
         self._started.append(process)
         return process
 
-    def build(self) -> Path:
-        process = self.start("-m", "pykrun.blob")
+    def build(self, *words: str) -> Path:
+        process = self.start("-m", "pykrun.blob", *words)
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         return Path(out.strip())
@@ -168,9 +168,30 @@ def test_a_module_more_is_a_blob_more(checkout: Checkout) -> None:
     built = checkout.build()
     (checkout.guest / "one_more.py").write_text("import posix\n")
     assert checkout.find() is None
+    with open(checkout.guest / "version.py", "a") as file:
+        file.write("import krun_init.one_more\n")
     again = checkout.build()
     assert again != built
     assert again.read_bytes() != built.read_bytes()
+
+
+def test_each_choice_of_switches_and_date_is_a_blob_of_its_own(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    plain = checkout.build("--without", "timesync")
+    assert checkout.find() is None  # it is not what was asked for
+    default = checkout.build()
+    assert checkout.find() == default
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    assert checkout.find() == default  # as good to run
+    dated = checkout.build()
+    assert checkout.find() == dated
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    assert checkout.find() == default
+    assert len({path.read_bytes() for path in (plain, default, dated)}) == 3
+    lists = [json.loads((path.parent / "manifest.json").read_bytes())["switches"] for path in (plain, default, dated)]
+    assert lists == [[], ["timesync"], ["timesync"]]
 
 
 def test_a_change_in_a_package_inside_is_another_blob(checkout: Checkout) -> None:
@@ -178,6 +199,8 @@ def test_a_change_in_a_package_inside_is_another_blob(checkout: Checkout) -> Non
     inner.mkdir()
     (inner / "__init__.py").write_text("")
     (inner / "part.py").write_text("import posix\n")
+    with open(checkout.guest / "version.py", "a") as file:
+        file.write("import krun_init.inner.part\n")
     built = checkout.build()
     (inner / "part.py").write_text("import errno\n")
     assert checkout.find() is None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.boot.vm import Vm
-from tests.support.command import Pykrun
+from tests.support.command import ROOT, Pykrun
 
+NOBODY = 65534
 GUEST = Path(__file__).parent / "guest"
 
 
@@ -50,3 +53,25 @@ def vm_once(request: pytest.FixtureRequest, tool: Path, run_pykrun: Pykrun) -> V
 def vm(engine: str, tool: Path, run_pykrun: Pykrun) -> Vm:
     """`pykrun run` with that engine."""
     return Vm(engine, tool, run_pykrun)
+
+
+def become_nobody() -> None:
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+
+
+@pytest.fixture
+def python_for_all() -> str:
+    """A Python that an ordinary user may start and that reads the sources, if there is one."""
+    check = f"import sys; assert sys.version_info >= (3, 11); open({str(ROOT / 'src/pykrun/version.py')!r})"
+    for python in (sys.executable, shutil.which("python3", path="/usr/bin:/usr/local/bin")):
+        if python is None:
+            continue
+        try:
+            command = [python, "-I", "-S", "-c", check]
+            if subprocess.run(command, preexec_fn=become_nobody, stderr=subprocess.DEVNULL, timeout=30).returncode == 0:
+                return python
+        except PermissionError:
+            continue
+    pytest.skip("no Python >= 3.11 that every user may start and that may read this checkout")

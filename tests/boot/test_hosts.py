@@ -12,38 +12,15 @@ from pathlib import Path
 import pytest
 
 from pykrun import blob
+from tests.boot.conftest import NOBODY, become_nobody
 from tests.boot.vm import Vm, finish, read_line
-from tests.support.command import LAUNCH, ROOT, Pykrun
-
-NOBODY = 65534
+from tests.support.command import LAUNCH, Pykrun
 
 
 @pytest.fixture
 def uml(tool: Path, run_pykrun: Pykrun) -> Vm:
     """What is tried here happens before and around the engine; the quicker one will do."""
     return Vm("uml", tool, run_pykrun)
-
-
-def become_nobody() -> None:
-    os.setgroups([])
-    os.setgid(NOBODY)
-    os.setuid(NOBODY)
-
-
-@pytest.fixture
-def python_for_all() -> str:
-    """A Python that an ordinary user may start and that reads the sources, if there is one."""
-    check = f"import sys; assert sys.version_info >= (3, 11); open({str(ROOT / 'src/pykrun/version.py')!r})"
-    for python in (sys.executable, shutil.which("python3", path="/usr/bin:/usr/local/bin")):
-        if python is None:
-            continue
-        try:
-            command = [python, "-I", "-S", "-c", check]
-            if subprocess.run(command, preexec_fn=become_nobody, stderr=subprocess.DEVNULL, timeout=30).returncode == 0:
-                return python
-        except PermissionError:
-            continue
-    pytest.skip("no Python >= 3.11 that every user may start and that may read this checkout")
 
 
 @pytest.mark.uml

@@ -24,7 +24,7 @@ def findings(output: bytes) -> dict[str, dict[str, object]]:
 def test_says_what_can_run(run_pykrun: Pykrun) -> None:
     result = run_pykrun(["doctor"])
     text = result.stdout.decode()
-    for word in ("uml", "qemu", "kvm", "isolation", "init"):
+    for word in ("uml", "qemu", "kvm", "qcow2", "isolation", "servers", "init"):
         assert word in text
     assert ("works here, by" in text) == (result.returncode == 0)
     assert result.stderr == b""
@@ -34,7 +34,8 @@ def test_json_agrees_with_the_exit_status(run_pykrun: Pykrun) -> None:
     result = run_pykrun(["doctor", "--json"])
     report = json.loads(result.stdout)
     assert report["ready"] == (result.returncode == 0)
-    assert report["isolation"]["level"] in ("namespaces", "user-namespace", "reduced")
+    for what in ("isolation", "servers"):
+        assert report[what]["level"] in ("namespaces", "user-namespace", "reduced")
     works = {row["name"]: row["works"] for row in report["engines"]}
     if report["engine"]:
         assert works[report["engine"].split()[0]]
@@ -54,6 +55,8 @@ def test_without_anything_it_says_how_to_get_it(run_pykrun: Pykrun, tmp_path: Pa
     assert found["uml"]["install"] == "apt-get install user-mode-linux"
     assert found["qemu"]["install"] == "apt-get install qemu-system-x86"
     assert not found["kvm"]["works"]
+    assert not found["qcow2"]["works"]
+    assert found["qcow2"]["install"] == "apt-get install qemu-system-common"
     assert not found["init"]["works"]
     assert found["init"]["install"] == str(SETUP)
     assert os.access(SETUP, os.X_OK)

@@ -363,7 +363,7 @@ class MemoryFs(FileSystem):
             raise errno_error(ENODATA)
         return value
 
-    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int) -> None:
+    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int, kill_sgid: bool) -> None:
         xattrs = self._node(ino).xattrs
         if len(xattrs) < 16:
             xattrs[name] = value

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 
 from pykrun.fs import FileSystem
 from pykrun.fuse import Server
-from pykrun.fuse.dev_fuse import Mount
+from pykrun.fuse.dev_fuse import OPTIONS, Channel, open_mount
 from pykrun.host import linux
+from tests.support.processes import become_nobody
 
 LIMIT = 30.0
 
@@ -31,20 +33,36 @@ class Outcome:
 @contextmanager
 def mounted(filesystem: FileSystem, folder: Path, tell: Callable[[], Any] = lambda: None) -> Iterator[Outcome]:
     """Mount on `folder` for the time of the block; afterwards the outcome is filled, `tell()` as its `extra`."""
-    mount = Mount(Server(filesystem), str(folder))
+    with mounted_in_child(lambda: filesystem, folder, tell=tell) as outcome:
+        yield outcome
+
+
+@contextmanager
+def mounted_in_child(
+    make: Callable[[], FileSystem], folder: Path, *, nobody: bool = False, tell: Callable[[], Any] = lambda: None
+) -> Iterator[Outcome]:
+    """Mount as `mounted`, what is made in the serving process, which may be an ordinary user's."""
+    descriptor = open_mount(str(folder), flags=linux.MS_NOSUID | linux.MS_NODEV, options=OPTIONS)
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
         try:
             os.close(reading)
-            server = mount._server
-            mount.run()
+            if nobody:
+                become_nobody()
+            filesystem = make()
+            server = Server(filesystem)
+            channel = Channel(server, descriptor)
+            channel.run()
+            channel.close()
             told = json.dumps([server.statistics(), server.faults, tell()]).encode()
             os.write(writing, told)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(writing)
-    os.close(mount.fileno())  # the child's is the only one left: if it dies, the kernel ends the connection
+    os.close(descriptor)  # the child's is the only one left: if it dies, the kernel ends the connection
     outcome = Outcome()
     try:
         yield outcome

@@ -12,16 +12,19 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pykrun.fs import AugmentFs, FileSource, InodeAllocator, MemorySource, NullFs
 from pykrun.fuse import Server
 from pykrun.fuse.dev_fuse import Mount
+from pykrun.fuse.lane import SlowLane
 from pykrun.host import linux
 from tests.fs.memory import MemoryFs
 from tests.fuse.guest import augmented
 from tests.fuse.mounts import mounted
+from tests.support.command import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="no /dev/fuse here")]
 
@@ -301,3 +304,64 @@ def test_what_uses_a_one_shot_file_up(tmp_path: Path, command: str) -> None:
     expected = {"test -f once": 0, "stat once": 0, ". ./once": 5}
     assert done.returncode == expected.get(command, done.returncode or -1)
     assert not (tmp_path / "copy").exists()
+
+
+class SlowFs(MemoryFs):
+    """Takes a second to bring a file to stable storage."""
+
+    def fsync(self, ino: int, handle: Any, data_only: bool) -> None:
+        time.sleep(1)
+
+
+def test_a_slow_request_of_one_holds_up_no_other(tmp_path: Path) -> None:
+    with mounted(SlowFs(InodeAllocator()), tmp_path) as outcome:
+        file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+        slow = threading.Thread(target=os.fsync, args=(file,))
+        slow.start()
+        answered = 0
+        while slow.is_alive():
+            (tmp_path / str(answered)).touch()
+            answered += 1
+        os.close(file)
+    assert answered > 20
+    assert outcome.statistics["FSYNC"] == 1
+
+
+def test_interrupted_requests_end_and_the_kernel_asks_once(tmp_path: Path) -> None:
+    """No request waits for anything but a disk, so there is nothing to interrupt: the kernel is told, and stops."""
+    with mounted(SlowFs(InodeAllocator()), tmp_path) as outcome:
+        (tmp_path / "file").touch()
+        for _ in range(3):
+            with subprocess.Popen(["sync", tmp_path / "file"]) as user:
+                time.sleep(0.3)
+                user.send_signal(signal.SIGTERM)
+                assert user.wait(30) == -signal.SIGTERM
+    assert outcome.statistics["FSYNC"] == 3
+    assert outcome.statistics["INTERRUPT"] == 1
+
+
+def test_an_aborted_connection_ends_the_server(tmp_path: Path) -> None:
+    mount = Mount(Server(NullFs()), str(tmp_path))
+    try:
+        assert mount.serve()
+        subprocess.run(["umount", "-f", tmp_path], check=True)
+        wait_until(lambda: not mount.serve())
+    finally:
+        mount.close()
+
+
+def test_a_lane_that_is_closed_has_served_what_it_was_given() -> None:
+    served: list[bytes] = []
+
+    def answer(request: bytes) -> None:
+        time.sleep(0.05)
+        served.append(request)
+        raise OSError(errno.ENODEV, "the mount is gone")
+
+    lane = SlowLane(answer)
+    assert lane.close()
+    for number in range(5):
+        lane.put(b"%d" % number)
+    assert lane.close()
+    assert lane.close()
+    assert served == [b"%d" % number for number in range(5)]

@@ -47,10 +47,14 @@ class Machine:
         self.inherit: tuple[int, ...] = ()
         self.network: int | None = None
         self.readonly = False
+        self.under: list[str] = []
+        """A command to run it all under, strace say."""
         self.acknowledge = True
         self.stdin = b""
         self.stdin_end = True
         self.read_outputs = True
+        self.busy: list[str] = []
+        """Ports that somebody has open already."""
         self.frames: list[tuple[int, bytes]] = []
         self.output: dict[str, bytearray] = {}
         self.console = b""
@@ -97,6 +101,7 @@ class Machine:
             "patience": self.patience,
             "started_by_kernel": self.started_by_kernel,
             "terminal": self.terminal,
+            "busy": self.busy,
             "readonly": self.readonly,
         }
         spec_file = self._root.parent / "spec.json"
@@ -108,7 +113,7 @@ class Machine:
         else:
             command = ["nsenter", f"--target={self.network}", "--net", *command]
         self._process = subprocess.Popen(
-            [*command, sys.executable, "-I", "-S", runner, str(spec_file)],
+            [*self.under, *command, sys.executable, "-I", "-S", runner, str(spec_file)],
             pass_fds=[*self.inherit, *(end.fileno() for end in guest_ends.values())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -163,6 +168,10 @@ class Machine:
         """Bytes for the workload's standard input."""
         self._sockets["krun-stdin"].sendall(data)
 
+    def talk(self, name: str, data: bytes) -> None:
+        """Bytes into any port."""
+        self._sockets[name].sendall(data)
+
     def close_port(self, name: str) -> None:
         """The host is gone from that port."""
         self._sockets[name].shutdown(socket.SHUT_RDWR)
@@ -201,6 +210,7 @@ class Machine:
     @property
     def exit(self) -> tuple[int, int, str]:
         """Code, signal and reason of the one EXIT frame."""
+        assert len(self.bodies(EXIT)) == 1, f"console: {self.console!r}, frames: {self.frames}"
         (body,) = self.bodies(EXIT)
         return (*struct.unpack_from("<ii", body), body[8:].decode())
 
@@ -222,7 +232,7 @@ class Machine:
         if "krun-control" in self._sockets:
             targets.append(threading.Thread(target=self._serve_control))
         if self.read_outputs:
-            for name in ("krun-stdout", "krun-stderr"):
+            for name in ("krun-stdout", "krun-stderr", "krun-timesync"):
                 if name in self._sockets:
                     targets.append(threading.Thread(target=self._collect, args=(name,)))
         if "krun-stdin" in self._sockets:

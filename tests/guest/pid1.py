@@ -1,13 +1,14 @@
 """Runs as PID 1 of new namespaces: makes a root of its own in memory, then is krun_init.
 
 `pid1.py FILE`: the file holds a JSON object with `library`, `source`, `root`, `files`, `links`, `ports`, `argv`,
-`environ`, `patience`, `terminal`, `readonly`, `started_by_kernel` (false: init is to find out by itself). Ports are
-inherited socket pairs: like a virtio port, each can be had once and goes both ways.
+`environ`, `patience`, `terminal`, `readonly`, `started_by_kernel` (false: init is to find out by itself), `busy` (ports
+that cannot be opened). Ports are inherited socket pairs: like a virtio port, each can be had once and goes both ways.
 """
 
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import posix
@@ -68,8 +69,23 @@ def main() -> None:
     from krun_init.main import main as init
     from krun_init.places import Places
 
+    make_root(linux, spec)
+    # As the real one, it is there in every root; in a machine without ports it is not there at all.
+    sysfs = os.open("/ports", os.O_RDONLY | os.O_DIRECTORY) if spec["ports"] else -1
+
     class TestPlaces(Places):
-        ports = "/ports"
+        """The clock is the machine's, which this is not: it only counts for init, and who sets it is heard of."""
+
+        offset = 0
+
+        def clock(self) -> int:
+            return super().clock() + self.offset
+
+        def set_clock(self, now: int) -> None:
+            self.offset = now - super().clock()
+            os.write(2, b"clock set\n")
+
+        ports = f"/proc/self/fd/{sysfs}"
         devices = "/devices"
         terminal = spec["terminal"]
         patience = spec["patience"]
@@ -78,11 +94,12 @@ def main() -> None:
             return spec["started_by_kernel"] or super().started_by_kernel()
 
         def open_port(self, device: str, flags: int) -> int:
-            fd: int = list(spec["ports"].values())[int(device.removeprefix("vport0p"))]
+            name, fd = list(spec["ports"].items())[int(device.removeprefix("vport0p"))]
+            if name in spec["busy"]:
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
             os.set_blocking(fd, not flags & posix.O_NONBLOCK)
-            return fd
+            return int(fd)
 
-    make_root(linux, spec)
     os.umask(0o022)
     sys.argv = spec["argv"]
     posix.environ.clear()

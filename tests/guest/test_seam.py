@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from krun_init import _linux, ending, relay, session, watch
+from krun_init import _linux, processes, relay, session, watch
 from krun_init.control import Control
 from krun_init.loop import Loop
 from krun_init.main import main
@@ -205,7 +205,7 @@ def test_reported_signals() -> None:
 
 
 def test_nobody_left_to_end() -> None:
-    ending.end_processes()
+    processes.end_all()
 
 
 # -- the relay's corners, without a machine ------------------------------------------------------------------------

@@ -13,18 +13,19 @@ from tests.house.sources import ROOT, SRC, imports, module_name, python_files
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("supervisor",),
+    ("supervisor", "fileserver"),
+    ("share",),
     ("root",),
     ("start_data",),
     ("engine",),
     ("net",),
-    ("kernel", "sandbox"),
+    ("kernel", "sandbox", "disk"),
     ("blob",),
     ("vhost_user",),
     ("virtio",),
     ("fuse",),
     ("fs",),
-    ("loop", "ports", "host", "machine", "buffers", "secret", "record", "errors", "version"),
+    ("loop", "ports", "host", "machine", "buffers", "secret", "record", "signals", "errors", "version"),
 )
 """Imports go to later lines only. The last line is the ground: imported by all, importing only itself."""
 

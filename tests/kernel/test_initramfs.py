@@ -76,6 +76,25 @@ def test_more_modules_on_request(kernel: Kernel, blob: Path) -> None:
     assert archive != initramfs(kernel, blob)
 
 
+def test_file_systems_on_request(kernel: Kernel, blob: Path) -> None:
+    """What is a module of this kernel is loaded, with what it asks for by name; what is built in needs nothing."""
+    archive = initramfs(kernel, blob, file_systems=("vfat",))
+    assert archive is not None
+    found = [name.split("-", 1)[1] for name in names(archive)]
+    assert {"vfat.ko", "fat.ko", "nls_cp437.ko", "nls_ascii.ko"} <= set(found)
+    assert found.index("fat.ko") < found.index("vfat.ko")
+    plain, builtin = initramfs(kernel, blob), initramfs(kernel, blob, file_systems=("ext4",))
+    assert plain is not None
+    assert builtin is not None
+    assert names(builtin) == names(plain)
+
+
+def test_one_of_several_file_systems_is_enough(kernel: Kernel, blob: Path) -> None:
+    assert initramfs(kernel, blob, file_systems=("ext4", "nonsense")) is not None
+    with pytest.raises(MissingError, match="this kernel has no file system nonsense or other"):
+        initramfs(kernel, blob, file_systems=("nonsense", "other"))
+
+
 def test_kernel_with_everything_built_in_needs_none(kernel: Kernel, blob: Path, tmp_path: Path) -> None:
     assert initramfs(Kernel(image=kernel.image, modules=None, release=kernel.release), blob) is None
     folder = tmp_path / "modules"

@@ -42,6 +42,25 @@ def test_folder_that_was_only_unpacked_does_as_well(source: Path, tmp_path: Path
     assert ModuleTree(tmp_path).load_order(("virtiofs",)) == ModuleTree(source).load_order(("virtiofs",))
 
 
+def module(depends: str = "", *softdeps: str) -> bytes:
+    """As much of a module as is looked at: its .modinfo section."""
+    records = [f"depends={depends}", *(f"softdep={text}" for text in softdeps), "name=x"]
+    return b"ELF\0" + "\0".join(records).encode() + b"\0"
+
+
+def test_algorithms_that_are_asked_for_by_name_come_first(tmp_path: Path) -> None:
+    """What modprobe finds by `softdep` and `alias` on a running system; in a guest nobody looks."""
+    for name, data in {
+        "btrfs": module("libcrc32c,zstd-compress", "pre: crypto-crc32c", "pre: sha256 nowhere", "post: late"),
+        "libcrc32c": module("", "pre: crc32c"),
+        **{name: module() for name in ("zstd_compress", "crc32c_generic", "sha256_generic", "late", "other")},
+    }.items():
+        (tmp_path / f"{name}.ko").write_bytes(data)
+    order = [name for name, _ in ModuleTree(tmp_path).load_order(("btrfs",))]
+    assert set(order) == {"btrfs", "libcrc32c", "zstd_compress", "crc32c_generic", "sha256_generic"}
+    assert order.index("crc32c_generic") < order.index("libcrc32c") < order.index("btrfs") == len(order) - 1
+
+
 @pytest.mark.parametrize(("suffix", "pack"), [(".xz", lzma.compress), (".gz", gzip.compress)])
 def test_compressed_modules(source: Path, tmp_path: Path, suffix: str, pack: object) -> None:
     folder = tmp_path / "kernel/fs"

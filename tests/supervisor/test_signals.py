@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from pykrun import signals as module
 from pykrun.loop import Loop
-from pykrun.supervisor import signals as module
-from pykrun.supervisor.signals import HeldUp, Signals
+from pykrun.signals import HeldUp, Signals
 
 
 def test_signals_come_through_the_loop_and_handlers_are_put_back() -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-LAUNCH = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); from pykrun.cli import main; sys.exit(main())"
+FIND = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})"
+LAUNCH = f"{FIND}; from pykrun.cli import main; sys.exit(main())"
 TERM_GRACE = 5.0
 
 
@@ -36,6 +37,8 @@ class Pykrun:
         for name, mode in (("tmp", 0o1777), ("home", 0o700), ("run", 0o700)):
             (self.folder / name).mkdir()
             (self.folder / name).chmod(mode)
+        self.prelude = ""
+        """Python to run first, in the command's own process: to change what it has no option for."""
         self._started: list[subprocess.Popen[bytes]] = []
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -56,7 +59,7 @@ class Pykrun:
 
         The caller ends it; what it forgets is killed and counts as a failure of the test.
         """
-        command = [sys.executable, "-I", "-S", "-c", LAUNCH, *arguments]
+        command = [sys.executable, "-I", "-S", "-c", f"{FIND}\n{self.prelude}\n{LAUNCH}", *arguments]
         options.setdefault("start_new_session", True)
         process = subprocess.Popen(command, env=self.environment(env), **options)
         self._started.append(process)

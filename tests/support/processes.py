@@ -7,7 +7,11 @@ import ctypes
 import os
 import signal
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+
+NOBODY = 65534
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
@@ -56,6 +60,36 @@ def end(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
+
+
+def become_nobody() -> None:
+    """Give up being root, for good."""
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def as_nobody(function: Callable[[], object]) -> None:
+    """Call a function in a child that is nobody; what it raises becomes an AssertionError with its traceback."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        failure = ""
+        try:
+            os.close(reading)
+            become_nobody()
+            function()
+        except BaseException:
+            failure = traceback.format_exc()
+        finally:
+            os.write(writing, failure.encode()[-60000:])
+            os._exit(1 if failure else 0)
+    os.close(writing)
+    with open(reading, "rb") as stream:
+        failure = stream.read().decode(errors="replace")
+    status = os.waitpid(pid, 0)[1]
+    assert not failure, failure
+    assert status == 0
 
 
 def _reap(pid: int) -> bool:

@@ -16,7 +16,12 @@ import pytest
 
 from pykrun.kernel.cpio import archive, character_device, file, folder
 
-UML_MODULES = ("fs/fuse/fuse.ko", "fs/fuse/virtiofs.ko", "drivers/char/virtio_console.ko")
+UML_MODULES = (
+    "fs/fuse/fuse.ko",
+    "fs/fuse/virtiofs.ko",
+    "drivers/char/virtio_console.ko",
+    "drivers/block/virtio_blk.ko",
+)
 QEMU_MODULES = (
     "drivers/virtio/virtio_ring.ko",
     "drivers/virtio/virtio.ko",
@@ -63,16 +68,24 @@ def uml_modules() -> Path:
 def uml(script: str, devices: dict[str, int], listeners: dict[str, socket.socket]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a script in User Mode Linux; `devices` gives the virtio id of each socket in `listeners`."""
     with tempfile.TemporaryDirectory(prefix="pykrun-test-") as name:
+        for device, listener in listeners.items():
+            listener.bind(f"{name}/{device}")
+            listener.listen(1)
+        with uml_at({f"{name}/{device}": devices[device] for device in listeners}, script) as process:
+            yield process
+
+
+@contextmanager
+def uml_at(sockets: dict[str, int], script: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a script in User Mode Linux, with a device of that virtio id behind each of the sockets."""
+    with tempfile.TemporaryDirectory(prefix="pykrun-test-") as name:
         place = Path(name)
         (place / "empty").mkdir()
         (place / "initrd").write_bytes(initramfs(uml_modules(), UML_MODULES, script))
-        for device, listener in listeners.items():
-            listener.bind(str(place / device))
-            listener.listen(1)
         command = ["setarch", "-R", "linux.uml", "mem=128M", f"initrd={place}/initrd", "con0=fd:0,fd:1", "con=null"]
         command += ["quiet", "noreboot", f"uml_dir={place}/", f"hostfs={place}/empty", "lsm=capability"]
         command += ["initcall_blacklist=raid6_select_algo,init_zswap", "pty.legacy_count=0"]
-        command += [f"virtio_uml.device={place}/{device}:{number}" for device, number in devices.items()]
+        command += [f"virtio_uml.device={path}:{number}" for path, number in sockets.items()]
         with _running(command, place) as process:
             yield process
 
@@ -83,16 +96,24 @@ def qemu(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a script in QEMU's software emulation, with one virtio-fs device behind the socket."""
     with tempfile.TemporaryDirectory(prefix="pykrun-test-") as name:
+        listener.bind(f"{name}/fs")
+        listener.listen(1)
+        with qemu_at(f"{name}/fs", script, kernel, modules, tag) as process:
+            yield process
+
+
+@contextmanager
+def qemu_at(path: str, script: str, kernel: Path, modules: Path, tag: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The same with a socket that somebody else made."""
+    with tempfile.TemporaryDirectory(prefix="pykrun-test-") as name:
         place = Path(name)
         (place / "initrd").write_bytes(initramfs(modules, QEMU_MODULES, script))
-        listener.bind(str(place / "fs"))
-        listener.listen(1)
         command = ["qemu-system-x86_64", "-M", "q35,memory-backend=mem", "-accel", "tcg,thread=multi", "-cpu", "max"]
         command += ["-m", "256", "-object", "memory-backend-memfd,id=mem,size=256M,share=on"]
         command += ["-kernel", str(kernel), "-initrd", f"{place}/initrd", "-nodefaults", "-no-reboot"]
         command += ["-no-user-config", "-display", "none", "-chardev", "stdio,id=out", "-serial", "chardev:out"]
         command += ["-append", "console=ttyS0 quiet panic=-1 nokaslr mitigations=off cryptomgr.notests no_timer_check"]
-        command += ["-chardev", f"socket,id=c0,path={place}/fs"]
+        command += ["-chardev", f"socket,id=c0,path={path}"]
         command += ["-device", f"vhost-user-fs-pci,chardev=c0,tag={tag},queue-size=1024"]
         with _running(command, place) as process:
             yield process

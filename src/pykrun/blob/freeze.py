@@ -1,8 +1,9 @@
 """Turn the package krun_init into what launcher.c reads: one file of marshalled code objects.
 
 Run by the very CPython that is linked into the blob (bytecode differs between minor versions), as a script:
-``freeze.py PACKAGE_FOLDER OUT ALLOWED,MODULE,NAMES [MODULE=FILE...]``; the last are further modules. It imports nothing
-of pykrun.
+``freeze.py PACKAGE_FOLDER ENTRY OUT ALLOWED,MODULE,NAMES [MODULE=FILE...]``; the last are further modules. It imports
+nothing of pykrun. ENTRY is a module; what it does not import, not even through others, stays out: the package holds the
+inits of several systems.
 
 What exists only for type checkers is taken out before compiling: annotations, ``from __future__``, and what stands
 under ``if TYPE_CHECKING:``. Doc strings and asserts go with optimize=2. Line numbers stay those of the source.
@@ -19,6 +20,9 @@ from collections.abc import Iterator
 MAGIC = b"KRUNFRZ1"
 ALWAYS = {"sys", "builtins"}
 """Modules every CPython has; the rest is the second table of modules.c."""
+
+SEAMS = ("_linux", "_freebsd")
+"""Built-in modules that the package imports as its own."""
 
 
 class FreezeError(Exception):
@@ -62,44 +66,70 @@ class _StripTypes(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
-def imports_of(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
-    """Line and absolute name of every import in the tree; of `from a import b` both `a` and nothing more."""
+def imports_of(tree: ast.AST, package: str) -> Iterator[tuple[int, str, list[str]]]:
+    """Every import in the tree: line, absolute name of the module, and what is taken from it, modules or not."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield node.lineno, alias.name
+                yield node.lineno, alias.name, []
         elif isinstance(node, ast.ImportFrom):
             base = package.split(".")[: -(node.level - 1) or None] if node.level else []
-            yield node.lineno, ".".join([*base, *(node.module or "").split(".")]).rstrip(".")
+            module = ".".join([*base, *(node.module or "").split(".")]).rstrip(".")
+            yield node.lineno, module, [alias.name for alias in node.names]
 
 
 def check_imports(tree: ast.AST, name: str, package: str, known: set[str]) -> None:
     """:raise FreezeError: the module imports something that is not in the blob."""
-    for line, wanted in imports_of(tree, package):
-        if wanted not in known:
-            raise FreezeError(
-                f"{name}, line {line}: imports {wanted}, which is not linked into the init blob; "
-                f"there are: {', '.join(sorted(known))}"
-            )
+    for line, module, names in imports_of(tree, package):
+        for wanted in (module, *(f"{module}.{seam}" for seam in SEAMS if seam in names)):
+            if wanted not in known:
+                raise FreezeError(
+                    f"{name}, line {line}: imports {wanted}, which is not linked into the init blob; "
+                    f"there are: {', '.join(sorted(known))}"
+                )
 
 
-def compile_module(source: str, name: str, package: str, known: set[str]) -> bytes:
+def parse(sources: dict[str, str], name: str) -> tuple[ast.Module, str]:
+    """A module's tree as it is at run time, and the package that its imports are relative to."""
+    tree = ast.parse(sources[name], name)
+    _StripTypes().visit(tree)
+    is_package = any(other.startswith(name + ".") for other in sources)
+    return tree, name if is_package else name.rpartition(".")[0]
+
+
+def reached(sources: dict[str, str], entry: str) -> set[str]:
+    """The entry, what it imports at whatever place, what those import, and the packages above them."""
+    found: set[str] = set()
+    waiting = [entry]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in sources:
+            continue
+        found.add(name)
+        waiting.append(name.rpartition(".")[0])
+        for _line, module, names in imports_of(*parse(sources, name)):
+            waiting += [module, *(f"{module}.{one}" for one in names)]
+    return found
+
+
+def compile_module(sources: dict[str, str], name: str, known: set[str]) -> bytes:
     """One module's code, marshalled."""
-    tree = _StripTypes().visit(ast.parse(source, name))
+    tree, package = parse(sources, name)
     check_imports(tree, name, package, known)
     flags = __future__.annotations.compiler_flag
     code = compile(tree, name.replace(".", "/") + ".py", "exec", flags=flags, dont_inherit=True, optimize=2)
     return marshal.dumps(code)
 
 
-def freeze(sources: dict[str, str], allowed: set[str]) -> bytes:
+def freeze(sources: dict[str, str], entry: str, allowed: set[str]) -> bytes:
     """The file's bytes. `sources`: module name to source text; a name that others continue with a dot is a package."""
-    known = ALWAYS | allowed | set(sources) | {f"{name}._linux" for name in sources if "." not in name}
-    out = [MAGIC, len(sources).to_bytes(4, "little")]
-    for name in sorted(sources):
+    package = entry.partition(".")[0]
+    known = ALWAYS | allowed | set(sources) | {f"{package}.{seam}" for seam in SEAMS if seam in allowed}
+    names = sorted(reached(sources, entry))
+    out = [MAGIC, len(names).to_bytes(4, "little")]
+    for name in names:
         is_package = any(other.startswith(name + ".") for other in sources)
-        package = name if is_package else name.rpartition(".")[0]
-        code = compile_module(sources[name], name, package, known)
+        code = compile_module(sources, name, known)
         encoded = name.encode() + b"\0"
         for number in (len(encoded), int(is_package), len(code)):
             out.append(number.to_bytes(4, "little"))
@@ -108,7 +138,7 @@ def freeze(sources: dict[str, str], allowed: set[str]) -> bytes:
 
 
 def read_package(folder: str) -> dict[str, str]:
-    """Every `*.py` in the folder, whose name is the package's, and in the packages directly in it, by module name."""
+    """Every `*.py` in the folder, which is the package, and in the packages directly in it, by module name."""
     import os
 
     package = os.path.basename(os.path.normpath(folder))
@@ -135,14 +165,14 @@ def _read_modules(folder: str, package: str) -> dict[str, str]:
 
 def main(argv: list[str]) -> int:
     """The command; 1 and one line on standard error when it cannot be done."""
-    folder, out, allowed, *more = argv
+    folder, entry, out, allowed, *more = argv
     sources = read_package(folder)
     for item in more:
         name, _, file = item.partition("=")
         with open(file, encoding="utf-8") as stream:
             sources[name] = stream.read()
     try:
-        data = freeze(sources, set(allowed.split(",")))
+        data = freeze(sources, entry, set(allowed.split(",")))
     except (FreezeError, SyntaxError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

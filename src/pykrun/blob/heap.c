@@ -16,7 +16,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PAGE ((size_t)4096)
+#define PAGE ((size_t)4096) /* of the machine that builds; elsewhere only a size */
 #define HEADER ((size_t)8)
 #define SMALL ((size_t)1024)       /* chunks up to this size: a class every 16 bytes */
 #define LARGE ((size_t)128 << 10)  /* chunks up to this size: four classes per power of two */
@@ -49,7 +49,7 @@ static size_t *header_of(void *payload) { return (size_t *)((char *)payload - HE
 
 static size_t page_up(size_t size) { return (size + PAGE - 1) & ~(PAGE - 1); }
 
-char *heap_base(void) { return (char *)page_up((uintptr_t)end); }
+char *heap_base(void) { return (char *)(((uintptr_t)end + LARGEST_PAGE - 1) & ~(LARGEST_PAGE - 1)); }
 
 char *heap_top(void) { return later ? later : fresh; }
 

@@ -13,12 +13,17 @@ from typing import Any
 from pykrun.errors import BlobError, MissingError, UsageError
 from pykrun.host.cache import cache_directory, write_atomic
 from pykrun.host.checkout import command_for
+from pykrun.host.numbers import MACHINE
 from pykrun.record import record
 
 OVERRIDE = "KRUN_INIT_BINARY_PATH"
 """Environment variable: a file to take instead of the blob, whatever it holds."""
 
-ARCHITECTURES = ("x86_64",)
+DATE = "SOURCE_DATE_EPOCH"
+"""Environment variable of the build (reproducible-builds.org): seconds since the epoch."""
+
+ARCHITECTURES = ("x86_64", "aarch64", "freebsd-x86_64", "freebsd-aarch64")
+"""The names in `pykrun.blob.targets`, which is not for the run path."""
 
 FOLDER = Path(__file__).parent
 GUEST_FOLDER = FOLDER.parent.parent / "krun_init"
@@ -34,9 +39,9 @@ class Blob:
 
     :param path: the file.
     :param size: its size in bytes.
-    :param arch: the machine it runs on, as `uname -m` says.
-    :param recipe: how it was made: `snapshot` (musl, saved after initialisation), `native` (static glibc) or `given`
-        (by KRUN_INIT_BINARY_PATH).
+    :param arch: what it runs on: a member of ARCHITECTURES, for Linux as `uname -m` says.
+    :param recipe: how it was made: `snapshot` (musl, saved after initialisation), `native` (static glibc), `frozen`
+        (for FreeBSD) or `given` (by KRUN_INIT_BINARY_PATH).
     :param builder: compiler and CPython it was built with; empty if given.
     :param switches: optional parts that are in.
     """
@@ -66,7 +71,7 @@ class Blob:
             raise BlobError(f"the init blob {self.path} cannot be read: {error.strerror}") from error
 
 
-def find(arch: str = "x86_64") -> Blob:
+def find(arch: str = MACHINE) -> Blob:
     """The blob to use: the file KRUN_INIT_BINARY_PATH names, the one carried in the package, or the one in the cache.
 
     :raise UsageError: there are no blobs for this architecture.
@@ -75,9 +80,11 @@ def find(arch: str = "x86_64") -> Blob:
     """
     if arch not in ARCHITECTURES:
         raise UsageError(f"no init blob for {arch}", f"there are: {', '.join(ARCHITECTURES)}")
-    blob = given(arch) or _entry(FOLDER / "data" / arch) or cached(arch)
+    blob = given(arch) or _entry(FOLDER / "data" / arch) or _dated(arch) or cached(arch)
     if blob is None:
-        raise MissingError("the init blob has not been built yet", f"run: {command_for('pykrun.blob')}")
+        build = command_for("pykrun.blob") if arch == MACHINE else command_for(f"pykrun.blob --arch {arch}", "cross")
+        which = "the init blob" if arch == MACHINE else f"the init blob for {arch}"
+        raise MissingError(f"{which} has not been built yet", f"run: {build}")
     return blob
 
 
@@ -106,11 +113,23 @@ def given(arch: str) -> Blob | None:
     return Blob(path, about.st_size, arch, "given", "", ())
 
 
-def cached(arch: str) -> Blob | None:
-    """The blob in the cache that was built from the sources as they are now."""
+def _dated(arch: str) -> Blob | None:
+    """The one for the environment's date. To run, any date does: the environment may be another than the build's."""
+    if DATE not in os.environ or is_privileged():
+        return None
+    from pykrun.blob.switches import chosen
+
+    return cached(arch, chosen().suffix)
+
+
+def cached(arch: str, suffix: str = "") -> Blob | None:
+    """The blob in the cache that was built from the sources as they are now.
+
+    :param suffix: of a `switches.Choice`, empty for the default.
+    """
     if not GUEST_FOLDER.is_dir():
         return None
-    return _entry(entry_folder(arch))
+    return _entry(entry_folder(arch, suffix))
 
 
 def blob_folder() -> Path:
@@ -118,9 +137,9 @@ def blob_folder() -> Path:
     return cache_directory() / "blob"
 
 
-def entry_folder(arch: str) -> Path:
+def entry_folder(arch: str, suffix: str = "") -> Path:
     """The cache's entry for the sources as they are now, whether it exists or not."""
-    return blob_folder() / f"{arch}-{source_key(arch)}"
+    return blob_folder() / f"{arch}-{source_key(arch)}{suffix}"
 
 
 def _entry(folder: Path) -> Blob | None:
@@ -139,7 +158,9 @@ def _entry(folder: Path) -> Blob | None:
 
 def source_files() -> list[Path]:
     """Every file of ours that has a part in the blob's bytes."""
-    own = [FOLDER / name for name in ("freeze.py", "hot.txt", "image.py", "native_json.py", "recipe.py")]
+    modules = ("freeze", "image", "layout", "native_json", "recipe", "switches", "targets", "toolchain", "zig")
+    names = (*(f"{module}.py" for module in modules), "hot.txt")
+    own = [FOLDER / name for name in names]
     guest = [file for pattern in ("*.py", "*/*.py", "*.c", "*.h") for file in GUEST_FOLDER.glob(pattern)]
     return own + sorted(FOLDER.glob("*.[ch]")) + sorted(guest)
 

@@ -18,9 +18,14 @@ MODULES = (
     "errno",
     "select",
     "_signal",
-    "_linux",
 )
-"""What `krun_init` may import, beside `sys`, `builtins` and `gc`, which the core always has."""
+"""What `krun_init` may import, beside its seam and `sys`, `builtins` and `gc`, which the core always has."""
+
+SEAMS = {"linux": "_linux", "freebsd": "_freebsd"}
+"""The guest's system to its native seam: a built-in module, and the C file of that name in `krun_init`."""
+
+ENTRIES = {"linux": "krun_init.main", "freebsd": "krun_init.freebsd"}
+"""The guest's system to the module whose `main` is called; only what that imports is frozen."""
 
 CORE_MODULES = ("_thread", "_weakref")
 """Linked because the import system asks for them; not for use."""
@@ -72,7 +77,6 @@ LINK = (
     "-Wl,-z,norelro",
     "-Wl,-z,noexecstack",
     "-Wl,-z,noseparate-code",
-    "-Wl,-z,max-page-size=4096",
     "-Wl,--build-id=none",
     "-Wl,-O1",
     "-Wl,-s",
@@ -96,6 +100,7 @@ WRAPPED = (
 """Functions of the core that absent.c stands in for, so that they and all they need stay out of the snapshot."""
 
 SNAPSHOT_SOURCES = ("heap.c", "snapshot.c", "resume.c", "survey.c", "launcher.c", "modules.c", "absent.c")
+FROZEN_SOURCES = ("launcher.c", "modules.c", "absent.c")
 NATIVE_SOURCES = ("launcher.c", "modules.c")
 
 NATIVE_STAND_INS = {"_json": "native_json.py"}
@@ -180,8 +185,9 @@ HOT_VARIABLES = (
 START = ("init", "--version")
 """The start whose objects lie side by side: all that the blob can do where it is not PID 1."""
 
-SWITCHES: tuple[str, ...] = ()
-"""Parts that can be left out and are in: timesync, tee-root (none exists yet)."""
+SWITCHES = {"timesync": True, "tee-root": False}
+"""Parts that a blob can have or not, and whether it does unless its builder says otherwise. Each has a constant in
+`krun_init/switches.py`."""
 
 
 def setup_local() -> str:
@@ -190,12 +196,18 @@ def setup_local() -> str:
     return "\n".join(["*static*", *lines, "*disabled*", "_testcapi", ""])
 
 
-def module_macro(*, native: bool = False) -> str:
+def module_macro(system: str = "linux", *, native: bool = False) -> str:
     """The definition of MODULES that modules.c wants."""
     left_out = NATIVE_STAND_INS if native else {}
-    return "-DMODULES=" + " ".join(f"X({name})" for name in MODULES + CORE_MODULES if name not in left_out)
+    linked = (*MODULES, SEAMS[system], *CORE_MODULES)
+    return "-DMODULES=" + " ".join(f"X({name})" for name in linked if name not in left_out)
 
 
-def importable() -> str:
+def program_macros(system: str) -> tuple[str, str]:
+    """The definitions of ENTRY and SEAM that launcher.c wants for another system than Linux."""
+    return (f'-DENTRY="{ENTRIES[system]}"', f'-DSEAM="{SEAMS[system]}"')
+
+
+def importable(system: str = "linux") -> str:
     """The names that freeze.py lets `krun_init` import."""
-    return ",".join((*MODULES, "gc"))
+    return ",".join((*MODULES, SEAMS[system], "gc"))

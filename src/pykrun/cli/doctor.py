@@ -58,10 +58,8 @@ def examine() -> dict[str, Any]:
         "engines": [
             {"name": fact.name, "works": fact.works, "detail": fact.detail, "install": fact.install} for fact in engines
         ],
-        "isolation": {
-            "level": isolation.level if isinstance(isolation, Isolation) else None,
-            "detail": isolation.description if isinstance(isolation, Isolation) else isolation,
-        },
+        "isolation": _isolation(isolation),
+        "servers": _isolation(facts.servers()),
         "init": init,
     }
 
@@ -71,8 +69,8 @@ def report(findings: dict[str, Any]) -> list[str]:
     host = findings["host"]
     lines = [f"pykrun {findings['version']}, Python {host['python']}, {host['machine']}, Linux {host['kernel']}", ""]
     rows = [(row["name"], row["works"], row["detail"]) for row in (*findings["engines"], findings["init"])]
-    isolation = findings["isolation"]
-    rows.append(("isolation", isolation["level"] is not None, isolation["detail"]))
+    for name in ("isolation", "servers"):
+        rows.append((name, findings[name]["level"] is not None, findings[name]["detail"]))
     lines += [f"  {name:<10}{'yes' if works else 'no':<5}{detail}" for name, works, detail in rows]
     missing = [row for row in (*findings["engines"], findings["init"]) if row["install"]]
     if missing:
@@ -84,6 +82,12 @@ def report(findings: dict[str, Any]) -> list[str]:
     else:
         lines.append("`pykrun run` does not work here yet.")
     return lines
+
+
+def _isolation(found: Isolation | str) -> dict[str, str | None]:
+    if isinstance(found, Isolation):
+        return {"level": found.level, "detail": found.description}
+    return {"level": None, "detail": found}
 
 
 def _chosen() -> str | None:

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pykrun.cli import values
+from pykrun.cli.entries import add_entry_arguments, collect_entries
 from pykrun.errors import UsageError
 from pykrun.root import Root
 from pykrun.start_data import StartData
 
 if TYPE_CHECKING:
     from pykrun.net import Publish
+    from pykrun.share import Share
     from pykrun.supervisor import Outcome, Plan
 
 EPILOG = """COMMAND must exist in the guest's root. Without one, /.krun_config.json in the root decides, then /bin/sh.
@@ -21,9 +23,13 @@ Standard output and error of the command are this command's, byte for byte and a
 128+n for a signal; 124 timeout, 125 set-up failed (with the reason), 126 not executable, 127 not found.
 
 examples:
+  pykrun run --root / --read-only -- uname -a
+  pykrun run --root ./debian --volume ./src:/src:ro -- make -C /src
   pykrun run --file /hello=./hello-static -- /hello world
   pykrun run --file /bin/sh=/bin/busybox --secret /key=./key.pem -- /bin/sh -c 'cat /key'
   pykrun run --publish 8080:80 --file /server=./server -- /server
+  pykrun run --disk data.img --disk tools.img:ro --file /prog=./prog -- /prog
+  pykrun run --disk debian.img --root-disk /dev/vda1 -- /bin/bash
   pykrun run --engine qemu --cpus 2 --text /etc/motd=hi --file /prog=./prog -- /prog
 """
 
@@ -32,20 +38,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options (the contract of the command line)."""
     parser.usage = "pykrun run [OPTION...] [--] COMMAND [ARG...]"
     root = parser.add_argument_group("root file system")
+    root.add_argument("--root", metavar="DIR", help="share a directory of this host as / (nothing of the host)")
+    root.add_argument("--read-only", action="store_true", help="refuse every change in it")
+    add_entry_arguments(root)
     root.add_argument(
-        "--file", action="append", default=[], metavar="GUEST=HOST[:MODE]", help="a virtual file with HOST's bytes"
-    )
-    root.add_argument(
-        "--text", action="append", default=[], metavar="GUEST=STRING", help="a virtual file with that text (0644)"
-    )
-    root.add_argument(
-        "--secret",
+        "--volume",
         action="append",
         default=[],
-        metavar="GUEST=HOST[:MODE]",
-        help="a one-shot file: it can be looked up once, is never listed (0400)",
+        metavar="HOST:GUEST[:ro]",
+        help="share one more directory of this host",
     )
-    root.add_argument("--dir", action="append", default=[], metavar="GUEST[:MODE]", help="a virtual directory (0755)")
+    root.add_argument(
+        "--cache",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="what the guest may remember of shared directories: for a second, for ever, nothing (auto)",
+    )
+    disks = parser.add_argument_group("block devices")
+    disks.add_argument(
+        "--disk",
+        action=_InOrder,
+        dest="disks",
+        default=[],
+        metavar="IMAGE[:ro]",
+        help="a file or block device of the host, in the guest /dev/vda, vdb, ... in this order",
+    )
+    disks.add_argument(
+        "--disk-format",
+        action=_InOrder,
+        dest="disks",
+        choices=("raw", "qcow2"),
+        help="of the --disk options that follow; after the last of them: of those before it (raw)",
+    )
+    disks.add_argument("--root-disk", metavar="DEVICE", help="boot into that disk or partition of the guest: vda, vda2")
+    disks.add_argument("--root-fstype", metavar="TYPE", help="its file system (what the guest finds there)")
+    disks.add_argument("--root-options", metavar="OPTIONS", help="mount options: ro,noatime")
     work = parser.add_argument_group("the command and its surroundings")
     work.add_argument("-e", "--env", action="append", default=[], metavar="K=V", help="a variable; K alone copies ours")
     work.add_argument("--env-file", action="append", default=[], metavar="FILE", help="lines of K=V")
@@ -55,9 +82,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--rlimit", action="append", default=[], metavar="NAME=CUR:MAX", help="a resource limit")
     work.add_argument("-t", "--tty", action="store_true", default=None, help="give it a terminal")
     work.add_argument("-T", "--no-tty", dest="tty", action="store_false", help="give it pipes")
-    vm = parser.add_argument_group("the machine")
+    _add_machine(parser.add_argument_group("the machine"))
+    parser.set_defaults(command=[])
+
+
+def _add_machine(vm: argparse._ArgumentGroup) -> None:
+    """Declare what the machine is made of and how it is run."""
     vm.add_argument("--engine", choices=("auto", "uml", "qemu"), default="auto", help="what runs the VM (auto)")
     vm.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="how QEMU runs it (auto)")
+    vm.add_argument(
+        "--arch", metavar="A", help="what the guest is: x86_64, aarch64 (the kernel's, else this machine's)"
+    )
     vm.add_argument("--kernel", metavar="FILE", help="guest kernel (the engine's own)")
     vm.add_argument("--modules", metavar="DIR", help="its modules: the folder that holds modules.dep")
     vm.add_argument("--kernel-arg", action="append", default=[], metavar="WORD", help="a word for its command line")
@@ -75,7 +110,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     vm.add_argument("--sandbox", choices=("auto", "require"), default="auto", help="require: or refuse to run (auto)")
     vm.add_argument("--boot-log", metavar="FILE", help="write the kernel's console there")
     vm.add_argument("-v", "--verbose", action="store_true", help="say on standard error what takes how long")
-    parser.set_defaults(command=[])
+
+
+class _InOrder(argparse.Action):
+    """Appends (option, value): these options' meaning depends on their order among each other."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        value: str | Sequence[object] | None,
+        option: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), (option, value)])
 
 
 def split_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -133,15 +180,23 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         user=None if arguments.user is None else values.user(arguments.user),
         rlimits=[values.rlimit(text) for text in arguments.rlimit],
         terminal=terminal,
+        root_device=values.root_disk(arguments.root_disk, arguments.root_fstype, arguments.root_options),
+        root_fstype=values.file_system(arguments.root_fstype),
+        root_options=arguments.root_options,
     )
     publish = _publish(arguments)
+    root, share, volumes = _shares(arguments)
     return Plan(
-        root=_root(arguments),
+        root=root,
+        share=share,
+        volumes=volumes,
         start=start,
+        disks=values.disks(arguments.disks),
         engine=arguments.engine,
         accel=arguments.accel,
         kernel=arguments.kernel,
         modules=arguments.modules,
+        arch=arguments.arch,
         kernel_args=tuple(_kernel_word(word) for word in arguments.kernel_arg),
         cpus=None if arguments.cpus is None else values.positive("--cpus", arguments.cpus, largest=255),
         memory_mib=values.positive("--memory", arguments.memory, unit=" of MiB", largest=1 << 20),
@@ -156,36 +211,36 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     )
 
 
+def _shares(arguments: argparse.Namespace) -> tuple[Root, Share | None, tuple[tuple[bytes, Share], ...]]:
+    """The root's entries, the directory below them, and the volumes."""
+    if arguments.read_only and arguments.root is None:
+        raise UsageError("--read-only is for --root DIR", "virtual files are read-only as they are; volumes have :ro")
+    if arguments.root is None and not arguments.volume:
+        return collect_entries(arguments, Root()), None, ()
+    from pykrun.fs.passthrough import Options
+    from pykrun.share import Share, find_directory
+
+    options = Options(cache=arguments.cache)
+    root = Root(below=arguments.root)
+    share = None
+    if arguments.root is not None:
+        folder, identity = find_directory("--root", arguments.root)
+        share = Share(root=root, folder=folder, identity=identity, options=options, read_only=arguments.read_only)
+    volumes = []
+    for text in arguments.volume:
+        host, guest, read_only = values.volume(text)
+        folder, identity = find_directory("--volume", host)
+        root.directory(guest)
+        one = Share(root=Root(bare=True), folder=folder, identity=identity, options=options, read_only=read_only)
+        volumes.append((os.fsencode(guest), one))
+    return collect_entries(arguments, root), share, tuple(volumes)
+
+
 def _wants_terminal(asked: bool | None) -> bool:
     from pykrun.cli.streams import standard_stream
 
     is_terminal = standard_stream(0) is not None and standard_stream(1) is not None and os.isatty(0) and os.isatty(1)
     return is_terminal if asked is None else asked
-
-
-def _root(arguments: argparse.Namespace) -> Root:
-    root = Root()
-    for text in arguments.dir:
-        path, mode = values.with_mode(text)
-        root.directory(path, mode=0o755 if mode is None else mode)
-    for text in arguments.text:
-        path, content = values.assignment("--text", text)
-        root.file(path, os.fsencode(content))
-    for text in arguments.file:
-        path, rest = values.assignment("--file", text)
-        source, mode = _source(rest)
-        root.host_file(path, source, mode=mode)
-    for text in arguments.secret:
-        path, rest = values.assignment("--secret", text)
-        source, mode = _source(rest)
-        root.secret(path, source, mode=0o400 if mode is None else mode)
-    return root
-
-
-def _source(text: str) -> tuple[str, int | None]:
-    """A host file whose own name ends in `:644` is that file, not a mode."""
-    source, mode = values.with_mode(text)
-    return (text, None) if mode is not None and os.path.exists(text) and not os.path.exists(source) else (source, mode)
 
 
 def _publish(arguments: argparse.Namespace) -> tuple[Publish, ...]:
@@ -242,6 +297,10 @@ def _tell(plan: Plan, outcome: Outcome, *, verbose: bool) -> None:
 def _timing(outcome: Outcome) -> list[str]:
     """One line a phase: its own milliseconds, the sum so far, the phase's name, what was reached."""
     lines = [f"pykrun: engine {outcome.engine}, isolation {outcome.isolation}"]
+    if outcome.share_isolation:
+        lines.append(f"pykrun: shared directories, isolation {outcome.share_isolation}")
+    if outcome.disk_isolation:
+        lines.append(f"pykrun: disks, isolation {outcome.disk_isolation}")
     start = last = outcome.phases["start"]
     for name, reached in sorted(outcome.phases.items(), key=lambda item: item[1])[1:]:
         step, total = (reached - last) * 1000, (reached - start) * 1000

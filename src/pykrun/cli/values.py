@@ -7,6 +7,7 @@ import re
 import resource
 
 from pykrun.errors import UsageError
+from pykrun.machine import MAX_DISKS, Disk, disk_name, disk_place
 from pykrun.start_data import RLIM_INFINITY, User
 
 _MODE = re.compile(r"(.*):([0-7]{3,4})", re.DOTALL)
@@ -32,6 +33,13 @@ def positive(option: str, text: str, *, unit: str = "", largest: int = 1 << 31) 
     """A whole number from 1."""
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= largest:
         raise UsageError(f"{option} wants a whole number{unit} from 1 to {largest}, not {text!r}")
+    return int(text)
+
+
+def descriptor(option: str, text: str) -> int:
+    """The number of an open descriptor, above the standard streams."""
+    if not text.isascii() or not text.isdigit() or not 3 <= int(text) < 1 << 20:
+        raise UsageError(f"{option} wants the number of an open descriptor, from 3, not {text!r}")
     return int(text)
 
 
@@ -68,6 +76,64 @@ def environment(items: list[str], files: list[str]) -> dict[str, str]:
             raise UsageError(f"--env wants K=V, or the name of a variable that is set here, not {item!r}")
         result[key] = value
     return result
+
+
+def disks(options: list[tuple[str, str]]) -> tuple[Disk, ...]:
+    """Open the images of `--disk` and `--disk-format` options, given in their order on the command line.
+
+    A format holds for the disks that follow it, up to the next format; one that no disk follows holds for those before
+    it that no other one is for.
+    """
+    wanted: list[tuple[str, str | None]] = []
+    current: str | None = None
+    for option, value in options:
+        if option == "--disk":
+            wanted.append((value, current))
+        else:
+            current = value
+    if options and options[-1][0] != "--disk":
+        wanted = [(image, chosen or current) for image, chosen in wanted]
+        if not wanted:
+            raise UsageError("--disk-format without a --disk")
+    if len(wanted) > MAX_DISKS:
+        raise UsageError(f"{len(wanted)} disks; a machine has at most {MAX_DISKS}")
+    opened: list[Disk] = []
+    try:
+        for index, (image, chosen) in enumerate(wanted):
+            opened.append(_disk(image, chosen or "raw", index))
+    except BaseException:
+        for disk in opened:
+            os.close(disk.descriptor)
+        raise
+    return tuple(opened)
+
+
+def _disk(text: str, image_format: str, index: int) -> Disk:
+    """`IMAGE[:ro]`; an image whose own name ends in `:ro` is that image."""
+    from pykrun.disk import open_image  # of use only here
+
+    path = text.removesuffix(":ro")
+    if path != text and os.path.exists(text) and not os.path.exists(path):
+        path = text
+    return open_image(path, read_only=path != text, format=image_format, serial=f"pykrun-{disk_name(index)}")
+
+
+def root_disk(device: str | None, fstype: str | None, options: str | None) -> str | None:
+    """The guest's name of the disk or partition to boot into: `/dev/vda2`, or `vda2`."""
+    if device is None:
+        if fstype is not None or options is not None:
+            raise UsageError("--root-fstype and --root-options are for a --root-disk")
+        return None
+    if disk_place(device) is None:
+        raise UsageError(f"--root-disk wants a disk or partition of the guest, like /dev/vda2, not {device!r}")
+    return f"/dev/{device.removeprefix('/dev/')}"
+
+
+def file_system(name: str | None) -> str | None:
+    """The name of a file system, as mount(2) takes it."""
+    if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,30}", name):
+        raise UsageError(f"--root-fstype wants the name of a file system, like ext4, not {name!r}")
+    return name
 
 
 def _environment_file(path: str) -> dict[str, str]:
@@ -109,6 +175,17 @@ def _limit(option: str, text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > RLIM_INFINITY:
         raise UsageError(f"--rlimit {option!r}: {text!r} is no limit", "a number, or unlimited")
     return int(text)
+
+
+def volume(text: str) -> tuple[str, str, bool]:
+    """`HOST:GUEST[:ro]`: the host's directory, where it is mounted, whether it is read-only."""
+    rest, colon, mode = text.rpartition(":")
+    if colon and mode in ("ro", "rw"):
+        text = rest
+    host, colon, guest = text.rpartition(":")
+    if not colon or not host or not guest.startswith("/"):
+        raise UsageError(f"--volume wants HOST:GUEST or HOST:GUEST:ro, GUEST an absolute path, not {text!r}")
+    return host, guest, mode == "ro"
 
 
 def hostname(text: str) -> str:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pykrun import kernel as kernels
-from pykrun.engine import probe, qemu, uml
-from pykrun.errors import PykrunError
+from pykrun.engine import probe, qemu, storage, uml
+from pykrun.errors import MissingError, PykrunError
 from pykrun.host.checkout import command_for
 from pykrun.host.programs import find_program
 from pykrun.sandbox import Isolation, Jail, shared_libraries, start
+from pykrun.sandbox.servant import Service, serve
 
 MANAGERS = {"apt-get": "apt", "dnf": "dnf", "pacman": "pacman"}
 COMMANDS = {"apt": "apt-get install", "dnf": "dnf install", "pacman": "pacman -S"}
@@ -22,7 +23,7 @@ COMMANDS = {"apt": "apt-get install", "dnf": "dnf install", "pacman": "pacman -S
 class Fact:
     """One thing that can run, or not.
 
-    :ivar name: `uml`, `qemu`, `kvm`.
+    :ivar name: `uml`, `qemu`, `kvm`, `qcow2`.
     :ivar works: a VM can be run with it.
     :ivar detail: what it is, or why it does not work.
     :ivar install: the command that makes it work, empty when there is none or nothing is missing.
@@ -47,7 +48,7 @@ def install_command(packages: dict[str, str]) -> str:
 
 def engines() -> list[Fact]:
     """Look at every engine, and try KVM if there is one to try it with."""
-    return [_uml(), *_qemu()]
+    return [_uml(), *_qemu(), _qcow2()]
 
 
 def isolation() -> Isolation | str:
@@ -74,6 +75,24 @@ def isolation() -> Isolation | str:
         return str(error)
     finally:
         inmate.close()
+
+
+def servers() -> Isolation | str:
+    """Fork a server of ours that does nothing, as those of disks are; return its isolation, or why that failed."""
+    try:
+        servant = serve(Service(name="pykrun doctor", serve=_nothing, descriptors=()))
+    except PykrunError as error:
+        return str(error)
+    try:
+        return servant.isolation
+    except PykrunError as error:
+        return str(error)
+    finally:
+        servant.close()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _uml() -> Fact:
@@ -110,6 +129,16 @@ def _qemu() -> list[Fact]:
         Fact(name="qemu", works=True, detail=f"{version}, {program}, kernel {kernel.release}"),
         Fact(name="kvm", works=verdict.works, detail=verdict.reason or "a guest ran"),
     ]
+
+
+def _qcow2() -> Fact:
+    """Images that QEMU reads itself, and User Mode Linux through a program of QEMU's."""
+    try:
+        return Fact(name="qcow2", works=True, detail=f"disks of User Mode Linux too, by {storage.find()}")
+    except MissingError:
+        with_qemu = qemu.find() is not None
+    detail = f"{'disks of QEMU only' if with_qemu else 'no disks'}: {storage.PROGRAM} is not installed"
+    return Fact(name="qcow2", works=with_qemu, detail=detail, install=install_command(storage.INSTALL))
 
 
 def _version(program: Path) -> str:

@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from pathlib import Path
 
+from pykrun.engine.boards import BOARDS
 from pykrun.engine.running import Endpoint, Running
 from pykrun.engine.words import check_line, check_word, common_words
 from pykrun.errors import MissingError
-from pykrun.host.numbers import MACHINE as ARCHITECTURE
+from pykrun.host.numbers import MACHINE
 from pykrun.host.programs import find_program
 from pykrun.kernel.image import uncompressed
-from pykrun.machine import Machine, Network
+from pykrun.machine import Machine, Network, disk_name
 from pykrun.sandbox import FILES, WORK, Jail, Wish, shared_libraries, start
 
-PROGRAM = f"qemu-system-{ARCHITECTURE}"
-INSTALL = {"apt": "qemu-system-x86", "dnf": "qemu-system-x86-core", "pacman": "qemu-system-x86"}
+INSTALL = BOARDS[MACHINE].install if MACHINE in BOARDS else {}
+"""Package that brings the engine for guests of the host's kind, by package manager."""
 
 _QUEUE_SIZE = 1024  # the default of 128 limits a request to 124 pages
-_SLOW_STARTS = "load_system_certificate_list,init_kprobe_trace,crypto_kdf108_init,init_encrypted"
 
 
-def find() -> Path | None:
-    """Return the installed program, None when there is none."""
-    return find_program(PROGRAM)
+def find(arch: str = MACHINE) -> Path | None:
+    """Return the installed program for guests of that kind, None when there is none."""
+    return find_program(BOARDS[arch].program) if arch in BOARDS else None
 
 
 def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program: Path | None = None) -> Running:
@@ -38,19 +39,25 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
     :raise UsageError: a kernel parameter that cannot be.
     :raise MissingError: QEMU or the kernel is not there.
     """
-    program = program or find()
+    arch = machine.kernel.arch
+    program = program or find(arch)
     if program is None:
-        raise MissingError(f"{PROGRAM} is not installed", "`pykrun doctor` names the command that installs it")
+        raise MissingError(f"there is no QEMU for {arch} here", "`pykrun doctor` names the command that installs it")
     if not os.access(machine.kernel.image, os.R_OK):
         raise MissingError(f"{machine.kernel.image} cannot be read", "name a kernel with --kernel")
     wires = _Wires()
     listeners = {} if machine.network is None else {"net": socket.socket(socket.AF_UNIX)}
     try:
-        arguments = [PROGRAM, *_options(machine, accel), *_devices(machine, accel, wires), *_kernel(machine, accel)]
+        arguments = [
+            *(program.name, *_options(machine, accel)),
+            *_devices(machine, accel, wires),
+            *_disks(machine, wires),
+            *_kernel(machine, accel),
+        ]
         jail = Jail(
             program=program,
             arguments=tuple(arguments),
-            libraries=(*shared_libraries(program, *_modules(program)), *_folders(program)),
+            libraries=(*shared_libraries(program, *_modules(program, arch)), *_folders(program)),
             files=_files(machine),
             devices=("kvm",) if accel == "kvm" else (),
             listeners=listeners,
@@ -75,6 +82,7 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
         ports={name: wires.outside[f"port{i}"] for i, name in enumerate(machine.ports)},
         terminal=wires.outside.get("terminal"),
         control=wires.outside["qmp"],
+        keeps_tables=any(disk.format == "qcow2" and not disk.read_only for disk in machine.disks),
         inmate=inmate,
     )
 
@@ -84,7 +92,7 @@ class _Wires:
 
     def __init__(self) -> None:
         self.outside: dict[str, socket.socket] = {}
-        self._inside: list[socket.socket] = []
+        self._inside: list[socket.socket | int] = []
         self._nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self.add("log")
 
@@ -96,15 +104,21 @@ class _Wires:
         self._inside.append(inside)
         return 2 + len(self._inside)
 
+    def lend(self, descriptor: int) -> int:
+        """Return the number that a descriptor of the caller's will have in the engine."""
+        self._inside.append(descriptor)
+        return 2 + len(self._inside)
+
     def inside(self) -> tuple[int, ...]:
         """What becomes 0, 1, 2, 3, ... of the engine: its messages go where the guest's console goes."""
-        log = self._inside[0].fileno()
-        return (self._nothing, log, log, *(sock.fileno() for sock in self._inside))
+        numbers = [end if isinstance(end, int) else end.fileno() for end in self._inside]
+        return (self._nothing, numbers[0], numbers[0], *numbers)
 
     def close_inside(self) -> None:
         os.close(self._nothing)
-        for sock in self._inside:
-            sock.close()
+        for end in self._inside:
+            if not isinstance(end, int):
+                end.close()
 
     def close_outside(self) -> None:
         for sock in self.outside.values():
@@ -113,13 +127,14 @@ class _Wires:
 
 def _options(machine: Machine, accel: str) -> list[str]:
     """The machine itself."""
+    board = BOARDS[machine.kernel.arch]
     return [
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        *("-M", "q35,memory-backend=mem"),
+        *("-M", f"{board.machine},memory-backend=mem"),
         *("-accel", "kvm" if accel == "kvm" else "tcg,thread=multi"),
-        *("-cpu", "host" if accel == "kvm" else "max"),
+        *("-cpu", "host" if accel == "kvm" else board.cpu),
         *("-smp", str(machine.cpus)),
         *("-m", f"{machine.memory_mib}M"),
         *("-object", f"memory-backend-memfd,id=mem,size={machine.memory_mib}M,share=on"),
@@ -163,6 +178,36 @@ def _network_card(network: Network, accel: str) -> str:
     return card if accel == "kvm" else f"{card},vectors=0"
 
 
+def _disks(machine: Machine, wires: _Wires) -> list[str]:
+    """Block devices, last on the bus and in order, so that the guest finds them as vda, vdb, ...
+
+    QEMU opens no image: it duplicates the descriptor that it has inherited.
+    """
+    import json  # of use only here
+
+    words = []
+    for index, disk in enumerate(machine.disks):
+        name = disk_name(index)
+        words += ["-add-fd", f"fd={wires.lend(disk.descriptor)},set={index}"]
+        common = {"read-only": disk.read_only, "discard": "unmap"}
+        driver = "host_device" if stat.S_ISBLK(os.fstat(disk.descriptor).st_mode) else "file"
+        file: dict[str, object] = {
+            "driver": driver,
+            "filename": f"/dev/fdset/{index}",
+            "node-name": f"{name}-file",
+            **common,
+        }
+        node: dict[str, object] = {"driver": disk.format, "file": f"{name}-file", "node-name": name, **common}
+        if disk.format == "qcow2":
+            node["backing"] = None  # an image is not to name further files of the host
+        for description in (file, node):
+            words += ["-blockdev", json.dumps(description)]
+        # The guest is told of errors; by default QEMU would stop the machine when the host's disk is full.
+        serial = disk.serial.replace(",", ",,")
+        words += ["-device", f"virtio-blk-pci,drive={name},serial={serial},werror=report,rerror=report"]
+    return words
+
+
 def _files(machine: Machine) -> dict[str, Path]:
     files = {"kernel": uncompressed(machine.kernel.image)}
     if machine.initramfs is not None:
@@ -173,13 +218,10 @@ def _files(machine: Machine) -> dict[str, Path]:
 def _kernel(machine: Machine, accel: str) -> list[str]:
     """What is booted, and the kernel command line."""
     words = [
-        "console=ttyS0",
+        *BOARDS[machine.kernel.arch].words,
         "panic=-1",
-        "reboot=t",
         "lsm=capability",  # TOMOYO looks an executable up twice, which a one-shot file cannot bear
         "cryptomgr.notests",  # the self-tests of ciphers took most of the boot
-        "no_timer_check",
-        f"initcall_blacklist={_SLOW_STARTS}",
     ]
     if accel != "kvm":  # emulation isolates as it is; these only cost time there
         words += ["nokaslr", "mitigations=off"]
@@ -191,15 +233,15 @@ def _kernel(machine: Machine, accel: str) -> list[str]:
     return ["-kernel", FILES + "kernel", *initrd, "-append", check_line(words)]
 
 
-def _modules(program: Path) -> list[Path]:
+def _modules(program: Path, arch: str) -> list[Path]:
     """The parts of QEMU that distributions put into shared objects and that we need."""
     folder = _module_folder(program)
-    return [path for path in (folder / f"accel-tcg-{ARCHITECTURE}.so",) if path.exists()]
+    return [path for path in (folder / f"accel-tcg-{arch}.so",) if path.exists()]
 
 
 def _module_folder(program: Path) -> Path:
     library = program.parent.parent / "lib"
-    return next(iter(library.glob(f"{ARCHITECTURE}-linux-*/qemu")), library / "qemu")
+    return next(iter(library.glob(f"{MACHINE}-linux-*/qemu")), library / "qemu")
 
 
 def _folders(program: Path) -> list[str]:

@@ -7,7 +7,10 @@ import signal
 import socket
 
 from pykrun.record import record
-from pykrun.sandbox import Ended, Inmate, Isolation
+from pykrun.sandbox import Ended, Inmate, Isolation, signal_name
+
+QUIT = b'{"execute":"qmp_capabilities"}{"execute":"quit"}'
+"""QMP: end in order. What nobody reads then, a greeting, two answers and an event, fits into any socket's buffer."""
 
 
 class Endpoint:
@@ -65,21 +68,25 @@ class Running:
     :ivar network: the vhost-user end of the network device, None without one.
     :ivar console_device: the vhost-user end of our console device (device id 3), which carries `Machine.console` as
         port 0 and `Machine.ports` as the named ports; None where the engine has a console device of its own.
+    :ivar disks: one vhost-user end per `Machine.disks`, in that order; none where the engine has disks of its own.
     :ivar ports: connected stream sockets by port name, where the engine has a console device of its own.
     :ivar terminal: the same for hvc0.
     :ivar control: QMP, for a later control of devices; None where there is none. Nothing reads it, and nothing has to:
         QEMU greets, and says no more before its capabilities were negotiated.
+    :ivar keeps_tables: the engine itself has parts of an image in memory, which it writes when it quits (qcow2).
     """
 
     engine: str
     accel: str
     console: int
     shares: tuple[Endpoint, ...]
-    network: Endpoint | None
+    network: Endpoint | None = None
+    disks: tuple[Endpoint, ...] = ()
     console_device: Endpoint | None
     ports: dict[str, socket.socket]
     terminal: socket.socket | None
     control: socket.socket | None
+    keeps_tables: bool = False
     inmate: Inmate
 
     @property
@@ -105,6 +112,19 @@ class Running:
         """End the VM now, with everything in it. Returns at once; `pidfd` becomes readable."""
         self.inmate.kill()
 
+    def quit(self) -> bool:
+        """Ask the engine to write what it holds and end; False when it has nothing to write: kill it.
+
+        Returns at once; `pidfd` becomes readable, unless the engine is no longer what it was.
+        """
+        if self.control is None or not self.keeps_tables:
+            return False
+        try:
+            self.control.send(QUIT, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        return True
+
     def reap(self) -> Ended | None:
         """Return how it ended when `pidfd` is readable, None before. `Ended.error` says why it never ran."""
         return self.inmate.reap()
@@ -119,12 +139,12 @@ class Running:
         code = -signal.SIGKILL if ended.status is None else os.waitstatus_to_exitcode(ended.status)
         if code == -signal.SIGKILL:  # without a status its keeper was killed, and the engine with it
             return f"{self.engine} was killed"
-        return f"{self.engine} exited with {code}" if code >= 0 else f"{self.engine} was ended by {_signal(-code)}"
+        return f"{self.engine} exited with {code}" if code >= 0 else f"{self.engine} was ended by {signal_name(-code)}"
 
     def close(self) -> None:
         """End what still runs and release everything: processes, sockets, descriptors, folders."""
         self.inmate.close()
-        for endpoint in (*self.shares, self.network, self.console_device):
+        for endpoint in (*self.shares, *self.disks, self.network, self.console_device):
             if endpoint is not None:
                 endpoint.close()
         for sock in (*self.ports.values(), self.terminal, self.control):
@@ -133,11 +153,3 @@ class Running:
         if self.console >= 0:
             os.close(self.console)
             self.console = -1
-
-
-def _signal(number: int) -> str:
-    """`SIGABRT`, or `signal 40` for one without a name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

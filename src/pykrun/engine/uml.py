@@ -16,7 +16,7 @@ from pykrun.engine.running import Endpoint, Running
 from pykrun.engine.words import check_line, check_word, common_words
 from pykrun.errors import MissingError
 from pykrun.host.programs import find_program
-from pykrun.machine import Machine
+from pykrun.machine import Machine, disk_name
 from pykrun.sandbox import FILES, WORK, Jail, Wish, shared_libraries, start
 
 PROGRAMS = ("linux.uml", "linux-uml", "linux")
@@ -24,8 +24,9 @@ INSTALL = {"apt": "user-mode-linux", "pacman": "user-mode-linux"}
 """Package that brings the engine, by package manager; other distributions have none."""
 
 _VIRTIO_NET = 1
-_VIRTIO_FS = 26
+_VIRTIO_BLOCK = 2
 _VIRTIO_CONSOLE = 3
+_VIRTIO_FS = 26
 _MIB = 1 << 20
 _OVERHEAD = 16 * _MIB  # of the writable place: sockets, the memory file's extra pages
 
@@ -72,15 +73,20 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
 
     :param measure_lpj: measure and use `lpj=` (once per machine; off while it is being measured).
     :raise UsageError: a kernel parameter that cannot be.
-    :raise MissingError: the kernel is not there.
+    :raise MissingError: the kernel is not there, or what serves the disks' format.
     """
     if not os.access(machine.kernel.image, os.X_OK):
         raise MissingError(f"{machine.kernel.image} is no program", "install user-mode-linux or name one with --kernel")
+    if any(disk.format != "raw" for disk in machine.disks):
+        from pykrun.engine import storage
+
+        storage.find()
     listeners = {f"fs{index}": socket.socket(socket.AF_UNIX) for index in range(len(machine.shares))}
     if machine.network is not None:
         listeners["net"] = socket.socket(socket.AF_UNIX)
     if machine.ports or machine.console:
         listeners["console"] = socket.socket(socket.AF_UNIX)
+    listeners |= {name: socket.socket(socket.AF_UNIX) for name in _disk_names(machine)}
     console, console_write = os.pipe2(os.O_CLOEXEC)
     nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -113,12 +119,17 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
         console=console,
         shares=tuple(Endpoint(listeners[f"fs{i}"], connected=False) for i in range(len(machine.shares))),
         network=None if network is None else Endpoint(network, connected=False),
+        disks=tuple(Endpoint(listeners[name], connected=False) for name in _disk_names(machine)),
         console_device=None if device is None else Endpoint(device, connected=False),
         ports={},
         terminal=None,
         control=None,
         inmate=inmate,
     )
+
+
+def _disk_names(machine: Machine) -> list[str]:
+    return [disk_name(index) for index in range(len(machine.disks))]
 
 
 def _words(machine: Machine, loops_per_jiffy: int | None) -> list[str]:
@@ -145,6 +156,7 @@ def _words(machine: Machine, loops_per_jiffy: int | None) -> list[str]:
         words.append(f"virtio_uml.device={WORK}net:{_VIRTIO_NET}")
     if machine.ports or machine.console:
         words.append(f"virtio_uml.device={WORK}console:{_VIRTIO_CONSOLE}")
+    words += [f"virtio_uml.device={WORK}{name}:{_VIRTIO_BLOCK}" for name in _disk_names(machine)]
     words += common_words(machine)
     words += [check_word(word) for word in machine.kernel_args]
     check_line(words)

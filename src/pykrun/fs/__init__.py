@@ -1,4 +1,8 @@
-"""File systems: the interface that the FUSE server serves, and the file systems that need no host directory."""
+"""File systems: the interface that the FUSE server serves, and those that implement it.
+
+`pykrun.fs.passthrough` and `pykrun.fs.readonly` are imported where they are used: a VM without a shared directory needs
+neither them nor ctypes.
+"""
 
 from pykrun.fs.augment import EXIT_CODE_IOCTL, AugmentFs
 from pykrun.fs.inodes import InodeAllocator

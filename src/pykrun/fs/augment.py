@@ -21,12 +21,13 @@ from errno import (
     EPERM,
     EXDEV,
 )
-from os import O_ACCMODE, O_RDONLY, O_TRUNC, R_OK, SEEK_DATA, SEEK_HOLE, W_OK, X_OK
+from os import O_ACCMODE, O_RDONLY, O_TRUNC, SEEK_DATA, SEEK_HOLE, W_OK
 from stat import S_IFDIR, S_ISDIR
 from typing import Any
 
 from pykrun.fs.inodes import InodeAllocator
 from pykrun.fs.interface import ROOT, FileSystem, missing
+from pykrun.fs.rights import denied
 from pykrun.fs.sources import Content
 from pykrun.fs.types import (
     CACHE_DIR,
@@ -183,16 +184,7 @@ class AugmentFs(FileSystem):
         if ino not in self._nodes:
             return self._inner.access(ino, mask, caller)
         attributes = self.getattr(ino, None)
-        mode = attributes.mode
-        if caller.uid == attributes.uid:
-            rights = mode >> 6
-        elif caller.gid == attributes.gid or attributes.gid in caller.groups:
-            rights = mode >> 3
-        else:
-            rights = mode
-        if caller.uid == 0:  # root reads everything, and executes what anybody may execute
-            rights = R_OK | (X_OK if mode & 0o111 else 0)
-        if mask & W_OK or mask & ~rights & (R_OK | X_OK):
+        if mask & W_OK or denied(attributes, mask, caller):
             raise errno_error(EACCES)
         return None
 
@@ -212,10 +204,10 @@ class AugmentFs(FileSystem):
         """Virtual entries have none."""
         return () if ino in self._nodes else self._inner.listxattr(ino)
 
-    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int) -> None:
+    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int, kill_sgid: bool) -> None:
         """Refuse on a virtual entry: EPERM."""
         self._refuse_change(ino)
-        self._inner.setxattr(ino, name, value, flags)
+        self._inner.setxattr(ino, name, value, flags, kill_sgid)
 
     def removexattr(self, ino: int, name: bytes) -> None:
         """Refuse on a virtual entry: EPERM."""
@@ -442,6 +434,18 @@ class AugmentFs(FileSystem):
                     elif found is not None:
                         self._inner.forget(found.ino, 1)
         yield from self._virtual_entries(ino, directory, offset)
+
+    def list_packed(self, ino: int, handle: Any, offset: int, size: int) -> bytes | None:
+        """Leave it to the inner file system where nothing is added."""
+        if ino in self._directories or ino in self._nodes:
+            return None
+        return self._inner.list_packed(ino, handle, offset, size)
+
+    def list_packed_plus(self, ino: int, handle: Any, offset: int, size: int) -> tuple[bytes, list[int]] | None:
+        """Leave it to the inner file system where nothing is added."""
+        if ino in self._directories or ino in self._nodes:
+            return None
+        return self._inner.list_packed_plus(ino, handle, offset, size)
 
     def _listable(self, ino: int) -> VirtualDirectory | None:
         directory = self._directories.get(ino)

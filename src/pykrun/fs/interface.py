@@ -12,6 +12,8 @@ What the server promises to every file system:
 - Handles are the objects that `open`, `create`, `tmpfile` or `opendir` returned for that very inode, and each is
   released exactly once, also when the guest disappears. Their number is bounded.
 - Offsets and sizes are not negative and do not overflow 2^63-1.
+- One thread calls, with one exception: `fsync`, `fallocate` and `copy_file_range` may come from a second one beside
+  anything else (a mount on the host does so). They use the handle, which stays open meanwhile.
 
 Permissions are the guest kernel's work (virtio-fs always mounts with default_permissions, and so do we on the host):
 a file system refuses what nobody may do. `Caller` comes only with operations that make something that its caller
@@ -50,9 +52,11 @@ WRITEBACK_CACHE = 1 << 3
 AUTO_INVALIDATE = 1 << 4
 """Files change behind the guest's back: it drops cached pages when size or modification time differ."""
 POSIX_ACL = 1 << 5
-"""`system.posix_acl_*` attributes are kept; implies that the file system applies the caller's umask itself."""
+"""`system.posix_acl_*` attributes are kept; goes with `OWN_UMASK`."""
 SUPPLEMENTARY_GROUPS = 1 << 6
 """`Caller.groups` is wanted with operations that create something."""
+OWN_UMASK = 1 << 7
+"""The file system applies the caller's umask itself, or leaves it where a directory has a default ACL."""
 
 
 def missing() -> Never:
@@ -223,6 +227,24 @@ class FileSystem:
                     found = None
             yield entry, found
 
+    def list_packed(self, ino: int, handle: Any, offset: int, size: int) -> bytes | None:
+        """List as `readdir`, packed already: as many `struct fuse_dirent` (`pykrun.fs.packed`) as `size` bytes hold.
+
+        A short cut for long listings. None, as here, has the server ask `readdir`.
+
+        :raise OSError: EINVAL when there are entries, and the first does not find room.
+        """
+        return None
+
+    def list_packed_plus(self, ino: int, handle: Any, offset: int, size: int) -> tuple[bytes, list[int]] | None:
+        """List as `readdirplus`, packed already: as many `struct fuse_direntplus` as `size` bytes hold.
+
+        :return: the records, and the inode of each `Entry` in them, which counts one look-up. None, as here, has the
+            server ask `readdirplus`.
+        :raise OSError: EINVAL when there are entries, and the first does not find room.
+        """
+        return None
+
     def fsyncdir(self, ino: int, handle: Any, data_only: bool) -> None:
         """Bring the directory to stable storage."""
         missing()
@@ -239,8 +261,11 @@ class FileSystem:
         """
         missing()
 
-    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int) -> None:
-        """Set one value; `flags` XATTR_CREATE, XATTR_REPLACE."""
+    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int, kill_sgid: bool) -> None:
+        """Set one value; `flags` XATTR_CREATE, XATTR_REPLACE.
+
+        With `kill_sgid` the value is an ACL, set by somebody who may not keep the file's set-group-ID bit.
+        """
         missing()
 
     def listxattr(self, ino: int) -> Sequence[bytes]:

@@ -1,17 +1,19 @@
 """The values that file systems and the server exchange. All are made once and not changed after they were handed out.
 
 Plain classes with slots: making one is on the path of every request, and a frozen dataclass takes five times as long.
-`wire` is a place for the server to keep the packed form, so that what does not change is packed once.
+`wire` is a place for the server to keep the packed form, so that what does not change is packed once. Where the host's
+kernel is asked every time, attributes are born packed (`PackedAttributes`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from os import strerror
+from struct import Struct
 from typing import Any
 
-FOREVER = float("inf")
-"""A timeout that never ends."""
+from pykrun.fs.packed import ATTR, ATTR_OUT, ATTR_SUBMOUNT, ENTRY_OUT, unfold_device
+from pykrun.fs.packed import FOREVER as FOREVER  # for everybody else
 
 # What the guest may do with an open file or directory: values as in FUSE's open reply.
 DIRECT_IO = 1 << 0
@@ -46,6 +48,7 @@ class Attributes:
         "mode",
         "mtime_ns",
         "nlink",
+        "packed",
         "rdev",
         "size",
         "submount",
@@ -88,7 +91,45 @@ class Attributes:
         self.birth_ns = birth_ns
         self.submount = submount
         self.timeout = timeout
+        self.packed: bytes | None = None
+        """`struct fuse_attr`, once it was made."""
         self.wire: bytes | None = None
+
+
+_SECOND = 1_000_000_000
+_ATTR_HEAD = Struct("<QI4x")
+
+
+class PackedAttributes(Attributes):
+    """Attributes that came packed; members are unpacked when somebody asks for one.
+
+    :param wire: `struct fuse_attr_out`.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, wire: bytes) -> None:
+        self.wire = wire
+        self.packed = None
+        self.birth_ns = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Unpack: called for a member that is not there yet, and so once at most."""
+        if name not in Attributes.__slots__:
+            raise AttributeError(name)
+        assert self.wire is not None
+        packed = self.packed = self.wire[-ATTR.size :]
+        seconds, nanoseconds = ATTR_OUT.unpack(self.wire)[:2]
+        self.timeout = seconds + nanoseconds / _SECOND
+        self.ino, self.size, self.blocks, *times = ATTR.unpack(packed)[:9]
+        self.mode, self.nlink, self.uid, self.gid, rdev, self.block_size, flags = ATTR.unpack(packed)[9:]
+        self.atime_ns, self.mtime_ns, self.ctime_ns = (
+            (seconds - (1 << 64) if seconds >> 63 else seconds) * _SECOND + nanoseconds
+            for seconds, nanoseconds in zip(times[:3], times[3:], strict=True)
+        )
+        self.rdev = unfold_device(rdev)
+        self.submount = bool(flags & ATTR_SUBMOUNT)
+        return getattr(self, name)
 
 
 class Entry:
@@ -106,6 +147,29 @@ class Entry:
         self.timeout = timeout
         self.generation = generation
         self.wire: bytes | None = None
+
+
+class PackedEntry(Entry):
+    """An entry that came packed.
+
+    :param wire: `struct fuse_entry_out`.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, ino: int, wire: bytes) -> None:
+        self.ino = ino
+        self.wire = wire
+
+    def __getattr__(self, name: str) -> Any:
+        """Unpack: called for a member that is not there yet, and so once at most."""
+        if name not in Entry.__slots__:
+            raise AttributeError(name)
+        assert self.wire is not None
+        _, self.generation, name_seconds, seconds, name_nanoseconds, nanoseconds = ENTRY_OUT.unpack(self.wire)[:6]
+        self.timeout = name_seconds + name_nanoseconds / _SECOND
+        self.attributes = PackedAttributes(_ATTR_HEAD.pack(seconds, nanoseconds) + self.wire[-ATTR.size :])
+        return getattr(self, name)
 
 
 MISSING_FOREVER = Entry(0, Attributes(ino=0, mode=0), FOREVER)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from os import major, minor
 
-from pykrun.fs.types import FOREVER, Attributes, DirectoryEntry, Entry, FileSystemStatistics, Lock
+from pykrun.fs.packed import fold_device, split_timeout
+from pykrun.fs.types import Attributes, DirectoryEntry, Entry, FileSystemStatistics, Lock
 from pykrun.fuse import wire
 
 SECOND = 1_000_000_000
@@ -13,63 +14,53 @@ _U64 = (1 << 64) - 1
 STATX_BASIC = 0x7FF
 STATX_BTIME = 0x800
 
-
-def timeout(seconds: float) -> tuple[int, int]:
-    """Split a timeout into seconds and nanoseconds; for ever is the greatest number there is."""
-    if seconds == FOREVER:
-        return _U64, 0
-    whole = int(seconds)
-    return whole, int((seconds - whole) * SECOND)
+_pack_attr_head = wire.ATTR_HEAD.pack
+_pack_entry_head = wire.ENTRY_HEAD.pack
 
 
-def _fields(attributes: Attributes) -> tuple[int, ...]:
-    """Tell the members of fuse_attr. Times before 1970 are two's complement, as in the kernel."""
-    atime, atime_ns = divmod(attributes.atime_ns, SECOND)
-    mtime, mtime_ns = divmod(attributes.mtime_ns, SECOND)
-    ctime, ctime_ns = divmod(attributes.ctime_ns, SECOND)
-    return (
-        attributes.ino,
-        attributes.size,
-        attributes.blocks,
-        atime & _U64,
-        mtime & _U64,
-        ctime & _U64,
-        atime_ns,
-        mtime_ns,
-        ctime_ns,
-        attributes.mode,
-        attributes.nlink,
-        attributes.uid,
-        attributes.gid,
-        _kernel_device(attributes.rdev),
-        attributes.block_size,
-        wire.ATTR_SUBMOUNT if attributes.submount else 0,
-    )
-
-
-def _kernel_device(rdev: int) -> int:
-    """Turn the C library's dev_t into the kernel's 32 bits (12 of major, 20 of minor, folded)."""
-    if not rdev:
-        return 0
-    low = minor(rdev)
-    return (low & 0xFF) | (major(rdev) & 0xFFF) << 8 | (low & 0xFFF00) << 12
+def attr(attributes: Attributes) -> bytes:
+    """Pack fuse_attr. Times before 1970 are two's complement, as in the kernel."""
+    packed = attributes.packed
+    if packed is None:
+        atime, atime_ns = divmod(attributes.atime_ns, SECOND)
+        mtime, mtime_ns = divmod(attributes.mtime_ns, SECOND)
+        ctime, ctime_ns = divmod(attributes.ctime_ns, SECOND)
+        packed = attributes.packed = wire.ATTR.pack(
+            attributes.ino,
+            attributes.size,
+            attributes.blocks,
+            atime & _U64,
+            mtime & _U64,
+            ctime & _U64,
+            atime_ns,
+            mtime_ns,
+            ctime_ns,
+            attributes.mode,
+            attributes.nlink,
+            attributes.uid,
+            attributes.gid,
+            fold_device(attributes.rdev),
+            attributes.block_size,
+            wire.ATTR_SUBMOUNT if attributes.submount else 0,
+        )
+    return packed
 
 
 def attr_out(attributes: Attributes) -> bytes:
     """Pack fuse_attr_out."""
     if attributes.wire is None:
-        attributes.wire = wire.ATTR_OUT.pack(*timeout(attributes.timeout), 0, *_fields(attributes))
+        attributes.wire = _pack_attr_head(*split_timeout(attributes.timeout)) + attr(attributes)
     return attributes.wire
 
 
 def entry_out(entry: Entry) -> bytes:
     """Pack fuse_entry_out."""
     if entry.wire is None:
-        name_seconds, name_ns = timeout(entry.timeout)
-        seconds, ns = timeout(entry.attributes.timeout)
-        entry.wire = wire.ENTRY_OUT.pack(
-            entry.ino, entry.generation, name_seconds, seconds, name_ns, ns, *_fields(entry.attributes)
-        )
+        attributes = entry.attributes
+        name_seconds, name_ns = split_timeout(entry.timeout)
+        seconds, ns = split_timeout(attributes.timeout)
+        head = _pack_entry_head(entry.ino, entry.generation, name_seconds, seconds, name_ns, ns)
+        entry.wire = head + attr(attributes)
     return entry.wire
 
 
@@ -83,7 +74,7 @@ def statx_out(attributes: Attributes) -> bytes:
     for ns in (attributes.atime_ns, attributes.birth_ns or 0, attributes.ctime_ns, attributes.mtime_ns):
         times += [*divmod(ns, SECOND), 0]
     return wire.STATX_OUT.pack(
-        *timeout(attributes.timeout),
+        *split_timeout(attributes.timeout),
         0,
         STATX_BASIC | (STATX_BTIME if attributes.birth_ns is not None else 0),
         attributes.block_size,

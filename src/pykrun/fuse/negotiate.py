@@ -34,7 +34,8 @@ WANTED = (
     (interface.FLOCK_LOCKS, wire.FLOCK_LOCKS),
     (interface.WRITEBACK_CACHE, wire.WRITEBACK_CACHE),
     (interface.AUTO_INVALIDATE, wire.AUTO_INVAL_DATA),
-    (interface.POSIX_ACL, wire.POSIX_ACL | wire.DONT_MASK),
+    (interface.POSIX_ACL, wire.POSIX_ACL | wire.SETXATTR_EXT),
+    (interface.OWN_UMASK, wire.DONT_MASK),
     (interface.SUPPLEMENTARY_GROUPS, wire.CREATE_SUPP_GROUP),
 )
 """Taken when the file system asks for the feature on the left."""

@@ -1,7 +1,8 @@
 """One small function per operation: decoded fields in, body of the reply out.
 
 The functions' parameters after `request` are the members of the operation's row in `wire.OPERATIONS`: the structure's,
-then the names, then the tail. LOOKUP, GETATTR, OPEN, READ, RELEASE and FORGET are in `server`, for speed.
+then the names, then the tail. LOOKUP, GETATTR, OPEN, READ, RELEASE and FORGET are in `server`, for speed, and so is a
+WRITE without extensions.
 """
 
 from __future__ import annotations
@@ -316,11 +317,17 @@ def readdir(
     handle = session.directory(request.ino, number)
     if size > request.room:
         raise errno_error(EINVAL)
+    packed = session.filesystem.list_packed(request.ino, handle, _offset(offset), size)
+    if packed is not None:
+        return packed
 
     def pack(item: DirectoryEntry) -> bytes:
         return encode.dirent(item)
 
     return _listing(session.filesystem.readdir(request.ino, handle, _offset(offset)), size, pack, _nothing)
+
+
+_DIRENTPLUS_MIN = wire.ENTRY_OUT.size + wire.DIRENT.size + 8  # with a name of up to 8 bytes
 
 
 def readdirplus(
@@ -330,6 +337,11 @@ def readdirplus(
     handle = session.directory(request.ino, number)
     if size > request.room:
         raise errno_error(EINVAL)
+    if session.has_room(size // _DIRENTPLUS_MIN):
+        packed = session.filesystem.list_packed_plus(request.ino, handle, _offset(offset), size)
+        if packed is not None:
+            session.adopt_all(packed[1])
+            return packed[0]
 
     def pack(item: tuple[DirectoryEntry, Entry | None]) -> bytes:
         listed, found = item
@@ -421,11 +433,19 @@ def listxattr(session: Session, request: Request, size: int) -> bytes:
 
 def setxattr(session: Session, request: Request, size: int, flags: int, name: bytes, value: bytes) -> bytes:
     """SETXATTR."""
+    return extended_setxattr(session, request, size, flags, 0, name, value)
+
+
+def extended_setxattr(
+    session: Session, request: Request, size: int, flags: int, more_flags: int, name: bytes, value: bytes
+) -> bytes:
+    """SETXATTR, with `SETXATTR_EXT`."""
     if size > wire.XATTR_SIZE_MAX:
         raise errno_error(E2BIG)
     if len(value) != size or flags & ~3:
         raise errno_error(EINVAL)
-    session.filesystem.setxattr(request.ino, name, value, flags)
+    kill_sgid = bool(more_flags & wire.SETXATTR_ACL_KILL_SGID)
+    session.filesystem.setxattr(request.ino, name, value, flags, kill_sgid)
     return b""
 
 

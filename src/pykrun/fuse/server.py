@@ -1,15 +1,15 @@
 """The FUSE server: one request's bytes in, one reply's bytes out.
 
-This module is the hot path. LOOKUP, GETATTR, OPEN, READ, RELEASE and FORGET are decoded and answered here without the
-objects and the decoding by table that `operations` has for all others. That halves them: LOOKUP takes 2.3 us of CPU
-instead of 4.1, GETATTR 1.4 instead of 3.1 (benchmarks/fuse.py measures both ways). Whatever is added here is paid by
-every request.
+This module is the hot path. LOOKUP, GETATTR, OPEN, READ, WRITE, RELEASE and FORGET are decoded and answered here
+without the objects and the decoding by table that `operations` has for all others. That halves them: LOOKUP takes
+2.3 us of CPU instead of 4.1, GETATTR 1.4 instead of 3.1 (benchmarks/fuse.py measures both ways). Whatever is added here
+is paid by every request.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from errno import E2BIG, EBADF, EINVAL, EIO, ENAMETOOLONG, ENOSYS, EOPNOTSUPP, ESTALE
+from errno import E2BIG, EBADF, EFBIG, EINVAL, EIO, ENAMETOOLONG, ENOSYS, EOPNOTSUPP, ESTALE
 from functools import partial
 from struct import Struct
 
@@ -18,7 +18,7 @@ from pykrun.fs.interface import FileSystem
 from pykrun.fs.types import errno_error
 from pykrun.fuse import encode, wire
 from pykrun.fuse.negotiate import negotiate
-from pykrun.fuse.operations import HANDLERS, Handler
+from pykrun.fuse.operations import HANDLERS, Handler, extended_setxattr
 from pykrun.fuse.request import Request, decode
 from pykrun.fuse.session import Session
 
@@ -41,26 +41,42 @@ Step = Callable[[bytes, int, int, Sequence[memoryview]], int]
 """Serve one opcode: the copied request, its unique, its nodeid, the room; return the reply's length."""
 
 
+OnFault = Callable[[str, Exception], None]
+
+
 class Server:
     """Serves one file system to one guest.
 
-    `handle` and `reset` are called by one thread at a time; several servers may share a file system. The memoryviews
-    are of format "B". Those of a request may be guest memory that changes at any moment: header and structures are
-    copied once, before anything is checked.
+    `handle` and `reset` are called by one thread at a time, but for requests of `wire.SLOW`, which a second thread may
+    bring meanwhile where the other side is a kernel that can be trusted to hold the file open until they are answered.
+    Several servers may share a file system. The memoryviews are of format "B". Those of a request may be guest memory
+    that changes at any moment: header and structures are copied once, before anything is checked.
 
     :param filesystem: what is served.
     :param max_inodes: how many inodes the guest may know at a time (ENFILE beyond).
     :param max_handles: how many files, and how many directories, it may have open (ENFILE beyond).
+    :param on_fault: called with an operation's name and its first fault; by default that is logged, which a process
+        that can import nothing any more cannot.
     """
 
-    def __init__(self, filesystem: FileSystem, *, max_inodes: int = MAX_INODES, max_handles: int = MAX_HANDLES) -> None:
+    def __init__(
+        self,
+        filesystem: FileSystem,
+        *,
+        max_inodes: int = MAX_INODES,
+        max_handles: int = MAX_HANDLES,
+        on_fault: OnFault | None = None,
+    ) -> None:
         self.filesystem = filesystem
         self.faults = 0
         """How often a handler raised anything but OSError: a bug; the guest saw EIO."""
         self._session = Session(filesystem, max_inodes=max_inodes, max_handles=max_handles)
         self._counts = [0] * wire.OPCODES
         self._reported: set[int] = set()
+        self._on_fault = on_fault
         self._serving = self._serving_steps()
+        self._setxattr = self._serving[wire.SETXATTR]
+        self._extended_setxattr: Step = partial(self._serve, wire.EXTENDED_SETXATTR, extended_setxattr)
         self._waiting: list[Step] = [self._not_yet] * wire.OPCODES
         self._waiting[wire.INIT] = self._init
         self._steps = self._waiting
@@ -131,6 +147,7 @@ class Server:
         steps[wire.GETATTR] = self._getattr
         steps[wire.OPEN] = self._open
         steps[wire.READ] = self._read
+        steps[wire.WRITE] = self._write
         steps[wire.RELEASE] = self._release
         steps[wire.INIT] = self._init_again
         steps[wire.DESTROY] = self._destroy
@@ -150,7 +167,7 @@ class Server:
             self._counts[step] += 1
             if opcode == wire.WRITE and self.initialized:
                 payload = skip(readable, _WRITE_SIZE)
-                return self._serve(_WRITE, HANDLERS["WRITE"], head, unique, nodeid, writable, payload)
+                return self._write(head, unique, nodeid, writable, payload)
             # The header that was checked is the one that is used: the guest may have changed its copy since.
             request = head + b"".join(skip(readable, _WRITE_SIZE))
             return self._steps[step](request, unique, nodeid, writable)
@@ -266,6 +283,32 @@ class Server:
             raise RuntimeError(f"a read of {size} bytes returned {count}")
         return _header(writable, unique, _REPLY_SIZE + count)
 
+    def _write(
+        self,
+        request: bytes,
+        unique: int,
+        nodeid: int,
+        writable: Sequence[memoryview],
+        payload: Sequence[memoryview] | None = None,
+    ) -> int:
+        if len(request) < _WRITE_SIZE or request[36] or request[37]:  # too short, or with extensions
+            return self._serve(_WRITE, HANDLERS["WRITE"], request, unique, nodeid, writable, payload)
+        number, offset, size, write_flags, _, flags = _unpack_write(request, _HEADER_SIZE)
+        owner, handle = self._session.files.get(number, (0, None))
+        if owner != nodeid or not owner:
+            raise errno_error(EBADF)
+        if payload is None:
+            payload = (memoryview(request)[_WRITE_SIZE:],)
+        if size > wire.MAX_WRITE or size != sum(map(len, payload)):
+            raise errno_error(EINVAL)
+        if offset > _OFFSET_MAX - size:
+            raise errno_error(EFBIG)
+        if sum(map(len, writable)) < _REPLY_SIZE + wire.WRITE_OUT.size:
+            raise errno_error(EINVAL)
+        kill = bool(write_flags & wire.WRITE_KILL_SUIDGID)
+        count = self.filesystem.write(nodeid, handle, offset, payload, flags, kill)
+        return _reply(writable, unique, _pack_written(count))
+
     def _release(self, request: bytes, unique: int, nodeid: int, writable: Sequence[memoryview]) -> int:
         if len(request) < 64:
             raise errno_error(EINVAL)
@@ -303,6 +346,8 @@ class Server:
         agreement = negotiate(request[_HEADER_SIZE:], self.filesystem.features)
         if not agreement.again:
             self._session.flags = agreement.flags
+            extended = bool(agreement.flags & wire.SETXATTR_EXT)
+            self._serving[wire.SETXATTR] = self._extended_setxattr if extended else self._setxattr
             self._steps = self._serving
         return _reply(writable, unique, agreement.reply)
 
@@ -342,9 +387,12 @@ class Server:
         if opcode in self._reported:
             return
         self._reported.add(opcode)
+        name = wire.NAMES.get(opcode, "UNKNOWN")
+        if self._on_fault is not None:
+            self._on_fault(name, bug)
+            return
         import logging  # only now: it takes longer to import than this whole package
 
-        name = wire.NAMES.get(opcode, "UNKNOWN")
         logging.getLogger("pykrun.fuse").error("fault in FUSE %s, answered EIO", name, exc_info=bug)
 
 
@@ -352,9 +400,11 @@ _WRITE = next(operation for operation in wire.OPERATIONS if operation.code == wi
 
 _unpack_head = Struct("<IIQQ").unpack_from
 _unpack_read = wire.READ_IN.unpack_from
+_unpack_write = wire.WRITE_IN.unpack_from
 _unpack_open = Struct("<II").unpack_from
 _unpack_release = Struct("<QIIQ").unpack_from
 _pack_open = wire.OPEN_OUT.pack
+_pack_written = wire.WRITE_OUT.pack
 _pack_header = wire.OUT_HEADER.pack
 _pack_header_into = wire.OUT_HEADER.pack_into
 

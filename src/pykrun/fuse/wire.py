@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from struct import Struct
 
+from pykrun.fs.packed import ATTR, ATTR_OUT, ATTR_SUBMOUNT, DIRENT, ENTRY_OUT
+
+__all__ = ["ATTR", "ATTR_OUT", "ATTR_SUBMOUNT", "DIRENT", "ENTRY_OUT"]  # declared where file systems can have them
+
 MAJOR = 7
 MINOR = 45
 OLDEST_MINOR = 31  # virtio-fs came with it; all structures have had the same size since 7.23
@@ -23,9 +27,8 @@ MAX_PAGES = 256
 OFFSET_MAX = (1 << 63) - 1
 MAX_REQUEST = 40 + 40 + MAX_WRITE  # the longest legal request: a WRITE
 
-ATTR = Struct("<QQQQQQIIIIIIIIII")
-ENTRY_OUT = Struct("<QQQQII" + ATTR.format[1:])
-ATTR_OUT = Struct("<QII" + ATTR.format[1:])
+ENTRY_HEAD = Struct("<QQQQII")  # nodeid, generation, seconds of the name and of the attributes, nanoseconds
+ATTR_HEAD = Struct("<QI4x")  # seconds, nanoseconds
 OPEN_OUT = Struct("<QII")
 STATX_OUT = Struct("<QII16x" + "IIQIIIHxxQQQQ" + "qII" * 4 + "IIII112x")
 STATFS_OUT = Struct("<QQQQQIIII24x")
@@ -38,7 +41,6 @@ IOCTL_OUT = Struct("<iIII")
 LOCK_OUT = Struct("<QQII")
 POLL_OUT = Struct("<I4x")
 BMAP_OUT = Struct("<Q")
-DIRENT = Struct("<QQII")  # ino, off, namelen, type
 
 READ_IN = Struct("<QQIIQI4x")
 WRITE_IN = Struct("<QQIIQI4x")
@@ -70,10 +72,9 @@ CACHE_SYMLINKS = 1 << 23
 NO_OPENDIR_SUPPORT = 1 << 24
 SUBMOUNTS = 1 << 27
 HANDLE_KILLPRIV_V2 = 1 << 28
+SETXATTR_EXT = 1 << 29
 INIT_EXT = 1 << 30
 CREATE_SUPP_GROUP = 1 << 34
-
-ATTR_SUBMOUNT = 1 << 0
 
 FATTR_MODE = 1 << 0
 FATTR_UID = 1 << 1
@@ -96,6 +97,8 @@ RELEASE_FLOCK_UNLOCK = 1 << 1
 LK_FLOCK = 1 << 0
 IOCTL_DIR = 1 << 4
 
+SETXATTR_ACL_KILL_SGID = 1 << 0
+
 RENAME_NOREPLACE = 1 << 0
 RENAME_EXCHANGE = 1 << 1
 RENAME_WHITEOUT = 1 << 2
@@ -107,6 +110,7 @@ OPEN = 14
 READ = 15
 WRITE = 16
 RELEASE = 18
+SETXATTR = 21
 INIT = 26
 INTERRUPT = 36
 DESTROY = 38
@@ -114,6 +118,10 @@ NOTIFY_REPLY = 41
 BATCH_FORGET = 42
 
 NO_REPLY = frozenset({FORGET, BATCH_FORGET, NOTIFY_REPLY})
+
+SLOW = frozenset({20, 43, 47, 53})
+"""FSYNC, FALLOCATE and both COPY_FILE_RANGE: they may take long, and need nothing but an open file, so another thread
+may serve them beside all others."""
 
 
 class Operation:
@@ -168,7 +176,7 @@ OPERATIONS = (
     Operation(17, "STATFS", reply=STATFS_OUT.size),
     Operation(RELEASE, "RELEASE", "QIIQ"),
     Operation(20, "FSYNC", "QI4x"),
-    Operation(21, "SETXATTR", "II", names="x", tail=True),
+    Operation(SETXATTR, "SETXATTR", "II", names="x", tail=True),  # as EXTENDED_SETXATTR once that was agreed
     Operation(22, "GETXATTR", "I4x", names="x"),
     Operation(23, "LISTXATTR", "I4x"),
     Operation(24, "REMOVEXATTR", names="x"),
@@ -201,6 +209,9 @@ OPERATIONS = (
     Operation(53, "COPY_FILE_RANGE_64", "QQQQQQQ", reply=COPY_OUT_64.size),
 )
 """Every operation that is served. SETUPMAPPING and REMOVEMAPPING (no DAX window) and unknown ones answer ENOSYS."""
+
+EXTENDED_SETXATTR = Operation(SETXATTR, "SETXATTR", "III4x", names="x", tail=True)
+"""With `SETXATTR_EXT`: the third member has flags of its own."""
 
 OPCODES = 64
 """Room in the tables indexed by opcode; opcodes from here on are counted and answered as 0, which is unknown."""

@@ -23,7 +23,11 @@ CLONE_NEWNET = 0x4000_0000
 MS_RDONLY = 0x0001
 MS_NOSUID = 0x0002
 MS_NODEV = 0x0004
+MS_NOEXEC = 0x0008
+MS_SYNCHRONOUS = 0x0010
 MS_REMOUNT = 0x0020
+MS_DIRSYNC = 0x0080
+MS_NOATIME = 0x0400
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x4_0000
@@ -36,12 +40,16 @@ AT_FDCWD = -100
 AT_RECURSIVE = 0x8000
 
 CAP_NET_BIND_SERVICE = 10
+TFD_TIMER_ABSTIME = 1
+TFD_TIMER_CANCEL_ON_SET = 2
+_TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 
 ADDR_NO_RANDOMIZE = 0x0004_0000
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
+_PR_SET_NAME = 15
 _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -151,9 +159,35 @@ def unmount(path: str, flags: int = 0) -> None:
     system_call("umount2", os.fsencode(path), flags)
 
 
+def fallocate(descriptor: int, mode: int, offset: int, size: int) -> None:
+    """fallocate(2) with a mode, FALLOC_FL_...; `os.posix_fallocate` has none."""
+    system_call("fallocate", descriptor, mode, offset, size)
+
+
+def timerfd_create(clock: int) -> int:
+    """timerfd_create(2), non-blocking and close-on-exec."""
+    return system_call("timerfd_create", clock, _TFD_FLAGS)
+
+
+def timerfd_settime(descriptor: int, flags: int, due: int) -> None:
+    """Let the timer expire once.
+
+    :param flags: TFD_TIMER_...
+    :param due: nanoseconds, by its clock or from now.
+    """
+    seconds, rest = divmod(due, 1_000_000_000)
+    record = b"".join(word.to_bytes(8, "little") for word in (0, 0, seconds, rest))  # struct itimerspec
+    system_call("timerfd_settime", descriptor, flags, record, None)
+
+
 def set_parent_death_signal(number_: int) -> None:
     """Be sent a signal when the parent dies. The kernel forgets it whenever ids or capabilities change."""
     system_call("prctl", _PR_SET_PDEATHSIG, number_, 0, 0, 0)
+
+
+def set_name(name: str) -> None:
+    """Set what `ps` calls this process; cut after 15 bytes."""
+    system_call("prctl", _PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def set_dumpable(dumpable: bool) -> None:
@@ -171,9 +205,11 @@ def set_no_new_privileges() -> None:
     system_call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def drop_bounding_set() -> None:
-    """Remove every capability from the bounding set; without CAP_SETPCAP nothing changes."""
+def drop_bounding_set(kept: int = 0) -> None:
+    """Remove every capability (but those of a set) from the bounding set; without CAP_SETPCAP nothing changes."""
     for capability in range(_LAST_CAPABILITY + 1):
+        if kept >> capability & 1:
+            continue
         try:
             system_call("prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
         except OSError as error:
@@ -188,7 +224,20 @@ def drop_capabilities() -> None:
     system_call("capset", header, bytes(24))
 
 
-def become(identity: int, capability: int | None = None) -> None:
+def limit_capabilities(kept: int) -> None:
+    """Have no other capabilities than those of a set (bit n is capability n), as far as they are there now."""
+    header = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)
+    words = (ctypes.c_uint32 * 6)()  # struct __user_cap_data_struct[2]: effective, permitted, inheritable
+    nr = number("capget")
+    assert nr is not None
+    if _syscall(ctypes.c_long(nr), ctypes.c_char_p(header), words) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), "capget")
+    low, high = words[1] & kept, words[4] & kept >> 32
+    system_call("capset", header, b"".join(word.to_bytes(4, "little") for word in (low, low, 0, high, high, 0)))
+
+
+def become(user: int, group: int, capability: int | None = None) -> None:
     """Change user and group id for good, with no further groups, and lose every capability but one.
 
     :param capability: CAP_... to keep, also over an execve.
@@ -196,8 +245,8 @@ def become(identity: int, capability: int | None = None) -> None:
     if capability is not None:
         system_call("prctl", _PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
-    os.setresgid(identity, identity, identity)
-    os.setresuid(identity, identity, identity)
+    os.setresgid(group, group, group)
+    os.setresuid(user, user, user)
     if capability is not None:
         header = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)
         kept = (1 << capability).to_bytes(8, "little")

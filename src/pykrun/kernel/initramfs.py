@@ -11,8 +11,9 @@ from pykrun.machine import Kernel
 
 if TYPE_CHECKING:
     from pykrun.kernel.cpio import Entry
+    from pykrun.kernel.modules import ModuleTree
 
-_VERSION = 3  # of the layout; part of the cache key
+_VERSION = 4  # of the layout; part of the cache key
 _KEEP = 8
 
 TRANSPORTS = ("virtio_pci", "virtio_mmio")
@@ -34,12 +35,15 @@ User Mode Linux has no terminal as its console here (`pykrun.engine.uml`).
 """
 
 
-def initramfs(kernel: Kernel, blob: Path, extra: tuple[str, ...] = ()) -> Path | None:
+def initramfs(
+    kernel: Kernel, blob: Path, extra: tuple[str, ...] = (), file_systems: tuple[str, ...] = ()
+) -> Path | None:
     """Return the archive that boots `kernel`, made now or before; None when it needs none.
 
     :param blob: the init blob, which becomes /init.
     :param extra: further modules.
-    :raise MissingError: the kernel lacks a module, or the cache folder cannot be written.
+    :param file_systems: names of file systems of which the root may have one: what the kernel has of them is loaded.
+    :raise MissingError: the kernel lacks a module, or all of the file systems; the cache folder cannot be written.
     """
     if kernel.modules is None:
         return None
@@ -49,10 +53,10 @@ def initramfs(kernel: Kernel, blob: Path, extra: tuple[str, ...] = ()) -> Path |
         key = stamp(kernel.image, blob, *(mark for mark in marks if mark.exists()))
     except OSError as error:
         raise MissingError(f"{error.filename}: {error.strerror}") from None
-    kept = folder / f"{_VERSION}-{'+'.join(extra)}-{key}.cpio"
+    kept = folder / f"{_VERSION}-{'+'.join((*extra, *file_systems))}-{key}.cpio"
     if kept.exists():
         return None if kept.stat().st_size == 0 else kept
-    content = _content(kernel.modules, blob, extra)
+    content = _content(kernel.modules, blob, extra, file_systems)
     try:
         write_atomic(kept, content)
     except OSError as error:
@@ -63,7 +67,7 @@ def initramfs(kernel: Kernel, blob: Path, extra: tuple[str, ...] = ()) -> Path |
     return kept if content else None
 
 
-def _content(modules: Path, blob: Path, extra: tuple[str, ...]) -> list[bytes]:
+def _content(modules: Path, blob: Path, extra: tuple[str, ...], file_systems: tuple[str, ...]) -> list[bytes]:
     """The archive's bytes; nothing when there is nothing to load."""
     from pykrun.kernel import cpio
     from pykrun.kernel.modules import ModuleTree
@@ -74,6 +78,7 @@ def _content(modules: Path, blob: Path, extra: tuple[str, ...]) -> list[bytes]:
         *(name for name in TRANSPORTS[:1] if name in tree),
         *NEEDED,
         *(name for name in extra if name in tree or name not in OPTIONAL),
+        *_of_file_systems(tree, file_systems),
     )
     order = tree.load_order(wanted)
     if not order:
@@ -88,6 +93,20 @@ def _content(modules: Path, blob: Path, extra: tuple[str, ...]) -> list[bytes]:
     ]
     entries.append(cpio.file("init", blob.read_bytes(), 0o755))
     return list(cpio.archive(entries))
+
+
+def _of_file_systems(tree: ModuleTree, names: tuple[str, ...]) -> list[str]:
+    """The modules of those file systems that the kernel has.
+
+    :raise MissingError: it has none of them.
+    """
+    from pykrun.kernel.filesystems import COMPANIONS, modules_of
+
+    found = {name: [module for module in modules_of(name) if module in tree] for name in names}
+    if names and not any(found.values()):
+        raise MissingError(f"this kernel has no file system {' or '.join(names)}", "name another one by --kernel")
+    companions = [module for name in names if found[name] for module in COMPANIONS.get(name, ()) if module in tree]
+    return [*companions, *(module for modules in found.values() for module in modules)]
 
 
 def console() -> list[Entry]:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from pykrun.errors import MissingError
+from pykrun.kernel.filesystems import PROVIDERS
 
 _SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 _LIMIT = 64 << 20  # of one unpacked module
@@ -49,13 +50,20 @@ class ModuleTree:
             if name in order or name in self.builtin:
                 return
             data = self.read(name)
-            for dependency in _depends(data):
+            order_before = [module for soft in _records(data, "softdep") for module in self._providers(soft)]
+            for dependency in (*_depends(data), *order_before):
                 visit(dependency)
             order[name] = data
 
         for name in names:
             visit(name)
         return list(order.items())
+
+    def _providers(self, softdep: str) -> list[str]:
+        """What is to be loaded first for a record `pre: NAME...`: modules, or those that have an algorithm."""
+        names = softdep.removeprefix("pre:").split() if softdep.startswith("pre:") else []
+        modules = [module for name in names for module in PROVIDERS.get(name, (name.replace("-", "_"),))]
+        return [module for module in modules if module in self]
 
     def read(self, name: str) -> bytes:
         """Return a module's uncompressed bytes.
@@ -65,7 +73,7 @@ class ModuleTree:
         path = self._files.get(name)
         if path is None:
             raise MissingError(
-                f"{self.folder} has no module {name}", "name another kernel, or the folder of its modules"
+                f"{self.folder} has no module {name}", "the guest needs it; name another kernel by --kernel"
             )
         for suffix in _SUFFIXES:  # modules.order may name the file without its compression
             candidate = path.with_name(path.name.split(".ko")[0] + suffix)
@@ -112,10 +120,18 @@ def _decompress(path: Path) -> bytes:
 
 
 def _depends(module: bytes) -> list[str]:
-    """The `depends=` record of a module's .modinfo section: names, separated by commas."""
-    start = module.find(b"\0depends=")
-    if start < 0:
-        return []
-    start += len(b"\0depends=")
-    names = module[start : module.index(b"\0", start)].decode("ascii")
-    return [name.replace("-", "_") for name in names.split(",") if name]
+    """The `depends=` record of a module: names, separated by commas."""
+    return [name.replace("-", "_") for record in _records(module, "depends") for name in record.split(",") if name]
+
+
+def _records(module: bytes, key: str) -> list[str]:
+    """The values of a key of a module's .modinfo section, `key=value` records that end in NUL."""
+    mark = b"\0" + key.encode() + b"="
+    found = []
+    start = module.find(mark)
+    while start >= 0:
+        start += len(mark)
+        end = module.find(b"\0", start)
+        found.append(module[start:end].decode("ascii", "replace"))
+        start = module.find(mark, end)
+    return found

@@ -189,7 +189,7 @@ def _prepare(supervisor: int, is_low: bool) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     identity = unprivileged_identity()
     if identity is not None:
-        linux.become(identity, linux.CAP_NET_BIND_SERVICE if is_low else None)
+        linux.become(*identity, linux.CAP_NET_BIND_SERVICE if is_low else None)
     linux.set_parent_death_signal(signal.SIGKILL)  # the kernel forgets it when the ids change
     if select.select([supervisor], [], [], 0)[0]:
         os._exit(125)  # it is gone already

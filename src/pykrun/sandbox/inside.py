@@ -17,28 +17,29 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import resource
-import select
 import signal
 import stat
 from typing import NoReturn
 
 from pykrun.host import linux
 from pykrun.sandbox import filter as system_call_filter
-from pykrun.sandbox.identity import unprivileged_identity
-from pykrun.sandbox.jail import FILES, REDUCED, USER_NAMESPACE, WORK, Jail
+from pykrun.sandbox.child import (
+    MOUNT_POINT,
+    NOT_ALLOWED,
+    PRIVATE_NAMESPACES,
+    Refused,
+    choose_identity,
+    close_all_but,
+    die_with,
+    drop_privileges,
+    enter_root,
+    ready,
+    say,
+)
+from pykrun.sandbox.jail import FILES, REDUCED, WORK, Jail
 from pykrun.sandbox.libraries import search_path
 
-_MOUNT_POINT = "/proc"  # hides nothing that the jail may need: no file to bind is below it
 _RESERVED = ("dev", "files", "proc", "tmp", "room")  # names that mean something else in the jail than outside
-_NOT_ALLOWED = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOSPC, errno.EUSERS)
-"""How a kernel says that it does not allow or know a namespace or mount; anything else is a failure, not a limit."""
-_INNER_ID = 1000
-_PRIVATE_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-
-
-class _Refused(Exception):
-    """The set-up failed; the text goes to the supervisor."""
 
 
 def run(
@@ -68,26 +69,11 @@ def run(
     try:
         keeper.run()
     except BaseException as error:  # the copy of the supervisor must not run on
-        text = str(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {error}"
-        _say(keeper.report, "E" + text.replace("\n", " "))
+        text = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+        say(keeper.report, "E" + text)
     if keeper.folder and not keeper.is_program:
         remove_tree(keeper.folder)
     os._exit(125)
-
-
-def _ready(descriptors: tuple[int, ...], timeout: int | None = 0) -> bool:
-    """Wait up to `timeout` ms (None: for ever) until one of the descriptors can be read or is at its end."""
-    poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(timeout))
-
-
-def _say(report: int, line: str) -> None:
-    try:
-        os.write(report, line.encode("utf-8", "surrogateescape") + b"\n")
-    except OSError:
-        pass  # nobody is listening any more; the leash will tell
 
 
 class _Keeper:
@@ -111,18 +97,18 @@ class _Keeper:
 
     def run(self) -> NoReturn:
         self._live_and_die_with_supervisor()
-        self.identity = self._choose_identity()
+        self.identity = choose_identity(self.level, self.caller, self.jail.identity)
         if self.level != REDUCED:
             try:
                 self._private_root()
             except OSError as error:
-                if self.required or error.errno not in _NOT_ALLOWED:
-                    raise _Refused(f"{error.filename or 'mount'}: {error.strerror}") from None
+                if self.required or error.errno not in NOT_ALLOWED:
+                    raise Refused(f"{error.filename or 'mount'}: {error.strerror}") from None
                 self.level, self.note = REDUCED, f"{error.filename or 'mount'}: {error.strerror}"
                 linux.set_parent_death_signal(0)
         if self.level == REDUCED:
             self._temporary_folder()
-        self._drop_privileges()
+        drop_privileges(self.identity)
         self._live_and_die_with_supervisor()  # the kernel forgot it when the ids changed
         self._start_program()
         self._keep()
@@ -130,29 +116,16 @@ class _Keeper:
     def _live_and_die_with_supervisor(self) -> None:
         # At the reduced level the keeper has to survive for a moment, to end and remove what it started.
         if self.level != REDUCED:
-            linux.set_parent_death_signal(signal.SIGKILL)
-        if _ready((self.supervisor,)):
-            raise _Refused("the supervisor is gone")
+            die_with(self.supervisor)
+        elif ready((self.supervisor,)):
+            raise Refused("the supervisor is gone")
 
     # The file system
 
-    def _choose_identity(self) -> int | None:
-        """The id to drop to; None keeps the own one, which is no privilege in a user namespace that maps no other."""
-        if self.level == USER_NAMESPACE:
-            for name, text in (
-                ("setgroups", "deny"),
-                ("uid_map", f"{_INNER_ID} {self.caller[0]} 1"),
-                ("gid_map", f"{_INNER_ID} {self.caller[1]} 1"),
-            ):
-                with open(f"/proc/self/{name}", "w") as file:
-                    file.write(text)
-            return None
-        return unprivileged_identity()
-
     def _private_root(self) -> None:
-        linux.unshare(_PRIVATE_NAMESPACES)
+        linux.unshare(PRIVATE_NAMESPACES)
         linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
-        root = _MOUNT_POINT
+        root = MOUNT_POINT
         nodev = 0 if self.jail.devices else linux.MS_NODEV
         linux.mount("tmpfs", root, "tmpfs", linux.MS_NOSUID | nodev, "size=1m,nr_inodes=4k,mode=755")
         made: set[str] = {root}
@@ -169,24 +142,21 @@ class _Keeper:
             self._bind(str(file), root + FILES + name, made)
         for folder in ("/tmp", WORK.rstrip("/")):
             os.makedirs(root + folder, 0o755, exist_ok=True)
+        for name in self.jail.images:
+            _make_place(root + FILES + name, made)
         _make_read_only(root, self.bound)
+        for name, (path, descriptor) in self.jail.images.items():
+            linux.mount(path, root + FILES + name, None, linux.MS_BIND)
+            if not os.path.samestat(os.stat(root + FILES + name), os.fstat(descriptor)):
+                raise Refused(f"{path} has become another file")
         work = root + WORK
         self._mount_work(work.rstrip("/"))
         self._furnish(work)
-        os.chdir(root)
-        linux.pivot_root(".", ".")
-        linux.unmount(".", linux.MNT_DETACH)
-        os.chdir("/")
+        enter_root(root)
 
     def _bind(self, source: str, target: str, made: set[str]) -> None:
         """Make `source` appear at `target`, which is created as what `source` is; `made` are folders that exist."""
-        is_folder = stat.S_ISDIR(os.stat(source).st_mode)
-        parent = target if is_folder else os.path.dirname(target)
-        if parent not in made:
-            os.makedirs(parent, 0o755, exist_ok=True)
-            made.add(parent)
-        if not is_folder:
-            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        _make_place(target, made, is_folder=stat.S_ISDIR(os.stat(source).st_mode))
         linux.mount(source, target, None, linux.MS_BIND)
         self.bound.append(target)
 
@@ -207,7 +177,7 @@ class _Keeper:
             except PermissionError:  # a container's root
                 pass
             else:
-                os.chown(target, self.identity, self.identity)
+                os.chown(target, *self.identity)
                 return
         self._bind(source, target, made)
 
@@ -219,12 +189,12 @@ class _Keeper:
             if _has_room(base, self.jail.room):
                 break
         else:
-            raise _Refused(
+            raise Refused(
                 f"no folder with {self.jail.room >> 20} MiB of room that programs can be mapped from: "
                 "/dev/shm, TMPDIR, /tmp and /var/tmp are too small or mounted noexec"
             )
         self.folder = f"{base}/pykrun-{os.getpid()}-{os.urandom(8).hex()}/"
-        _say(self.report, "D" + self.folder)
+        say(self.report, "D" + self.folder)
         os.mkdir(self.folder, 0o700)
         self._furnish(self.folder)
         self.names.append((WORK, self.folder))
@@ -233,6 +203,9 @@ class _Keeper:
             number = len(self.jail.descriptors) + len(self.passed)
             self.passed.append(descriptor)
             self.names.append((FILES + name, f"/proc/self/fd/{number}"))
+        for name, (image, _descriptor) in self.jail.images.items():
+            os.symlink(image, self.folder + name)
+            self.names.append((FILES + name, self.folder + name))
 
     def _furnish(self, work: str) -> None:
         """Folders and sockets of the writable place, owned by who will use them."""
@@ -246,21 +219,12 @@ class _Keeper:
             listener.bind(name)
             listener.listen(1)
             owned.append(work + name)
+        for name, client in self.jail.connected.items():
+            os.chdir(work)
+            client.connect(name)
         if self.identity is not None:
             for path in owned:
-                os.chown(path, self.identity, self.identity)
-
-    # Rights
-
-    def _drop_privileges(self) -> None:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.umask(0o077)
-        linux.drop_bounding_set()
-        if self.identity is not None:
-            linux.become(self.identity)
-        linux.drop_capabilities()
-        linux.set_no_new_privileges()
-        linux.set_dumpable(False)  # the keeper's memory is a copy of the supervisor's
+                os.chown(path, *self.identity)
 
     # The program
 
@@ -277,7 +241,7 @@ class _Keeper:
         self.is_program = True
         os.setsid()
         linux.set_parent_death_signal(signal.SIGKILL)
-        if _ready((keeper,)):
+        if ready((keeper,)):
             os._exit(125)
         arguments = [self._argument(text) for text in self.jail.arguments]
         work = self._argument(WORK)
@@ -287,7 +251,7 @@ class _Keeper:
         report = self._take_places()
         if not self.jail.randomize:
             linux.no_address_randomization()
-        _say(report, f"I{self.level} {self.note}")
+        say(report, f"I{self.level} {self.note}")
         for number in range(1, signal.NSIG):
             if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):  # two are the C library's
                 signal.signal(number, signal.SIG_DFL)
@@ -303,7 +267,7 @@ class _Keeper:
     def _take_places(self) -> int:
         """Put the program's descriptors at 0, 1, 2, ...; close all others but the report pipe, and return that."""
         wanted = (*self.jail.descriptors, *self.passed)
-        _close_all_but({*wanted, self.report})  # room for the copies, however few descriptors the host allows
+        close_all_but({*wanted, self.report})  # room for the copies, however few descriptors the host allows
         spare = len(wanted) + 1  # copies wait above all places, so that none is overwritten before it has moved
         parked = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, spare) for descriptor in wanted]
         self.report = report = fcntl.fcntl(self.report, fcntl.F_DUPFD_CLOEXEC, spare)
@@ -318,20 +282,20 @@ class _Keeper:
 
     def _keep(self) -> NoReturn:
         pid = self.program_pid
-        _close_all_but({self.supervisor, self.leash, self.report, self.program_end})
-        _ready((self.supervisor, self.leash, self.program_end), None)
+        close_all_but({self.supervisor, self.leash, self.report, self.program_end})
+        ready((self.supervisor, self.leash, self.program_end), None)
         if self.level == REDUCED:
             status = self._end_family(pid)
         else:
-            status = os.waitpid(pid, 0)[1] if _ready((self.program_end,)) else signal.SIGKILL
-        _say(self.report, f"X{status}")
+            status = os.waitpid(pid, 0)[1] if ready((self.program_end,)) else signal.SIGKILL
+        say(self.report, f"X{status}")
         os._exit(0)
 
     def _end_family(self, pid: int) -> int:
         """Kill the program's process group and every descendant that shows up, then remove the folder."""
         status = None
         while True:
-            if not _ready((self.program_end,)):
+            if not ready((self.program_end,)):
                 _kill(pid)
             _kill(-pid)
             try:
@@ -346,12 +310,14 @@ class _Keeper:
         return signal.SIGKILL if status is None else status
 
 
-def _close_all_but(descriptors: set[int]) -> None:
-    low = 0
-    for descriptor in sorted(descriptors):
-        os.closerange(low, descriptor)
-        low = descriptor + 1
-    os.closerange(low, 1 << 30)
+def _make_place(target: str, made: set[str], *, is_folder: bool = False) -> None:
+    """Make an empty file or folder to mount something on, and the folders above it that are not in `made`."""
+    parent = target if is_folder else os.path.dirname(target)
+    if parent not in made:
+        os.makedirs(parent, 0o755, exist_ok=True)
+        made.add(parent)
+    if not is_folder:
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
 def _make_read_only(root: str, bound: list[str]) -> None:

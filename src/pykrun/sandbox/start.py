@@ -6,17 +6,13 @@ import os
 import select
 import signal
 import time
-from typing import Literal
 
 from pykrun.errors import EngineError, SandboxError
-from pykrun.host import linux
 from pykrun.record import record
 from pykrun.sandbox import inside
-from pykrun.sandbox.jail import NAMESPACES, REDUCED, USER_NAMESPACE, Isolation, Jail
+from pykrun.sandbox.fork import Wish, check_single_thread, fork
+from pykrun.sandbox.jail import REDUCED, Isolation, Jail
 
-Wish = Literal["auto", "require"]
-
-_ATTEMPTS = ((NAMESPACES, linux.CLONE_NEWPID), (USER_NAMESPACE, linux.CLONE_NEWUSER | linux.CLONE_NEWPID), (REDUCED, 0))
 _SETUP_SECONDS = 20.0
 
 
@@ -155,15 +151,14 @@ def start(jail: Jail, wish: Wish = "auto") -> Inmate:
     :raise SandboxError: the host's kernel allows no namespaces, and they were required.
     :raise EngineError: the process has threads, or the host can run no further process.
     """
-    if len(os.listdir("/proc/self/task")) > 1:
-        raise EngineError("an engine cannot be started from a process with threads", "start `pykrun run` instead")
+    check_single_thread()
     leash_read, leash = os.pipe()
     report, report_write = os.pipe()
     supervisor = os.pidfd_open(os.getpid())
     caller = os.geteuid(), os.getegid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        level, pid, pidfd, note = _clone(wish)
+        level, pid, pidfd, note = fork(wish)
         if pid == 0:
             inside.run(
                 jail,
@@ -186,23 +181,9 @@ def start(jail: Jail, wish: Wish = "auto") -> Inmate:
     return Inmate(pid, pidfd, leash, report, level, note, wish == "require")
 
 
-def _clone(wish: Wish) -> tuple[str, int, int, str]:
-    """Fork with the most isolation that the kernel grants: (level, pid, pidfd, why not more)."""
-    note = ""
-    for level, flags in _ATTEMPTS:
-        if level == NAMESPACES and os.geteuid() != 0:
-            continue
-        if level == REDUCED and wish == "require":
-            raise SandboxError(
-                f"this host allows no namespaces to the engine ({note})",
-                "run as root, allow user namespaces, or leave out --sandbox require",
-            )
-        try:
-            pid, pidfd = linux.clone(flags)
-        except OSError as error:
-            if level == REDUCED:
-                raise EngineError(f"cannot start a process: {error.strerror}") from None
-            note = f"{'user namespaces' if flags & linux.CLONE_NEWUSER else 'namespaces'}: {error.strerror}"
-        else:
-            return level, pid, pidfd, note if level == REDUCED else ""
-    raise AssertionError("the last attempt returns or raises")
+def signal_name(number: int) -> str:
+    """Return `SIGABRT`, or `signal 40` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

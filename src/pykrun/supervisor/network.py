@@ -14,6 +14,9 @@ from pykrun.machine import Network
 from pykrun.net import Border, FrameStream, Publish, check_all, look, make_pair, passt
 from pykrun.virtio.net import NetDevice
 
+RESOLVER = b"/etc/resolv.conf"
+"""Where the guest's init writes the name servers, or mounts a file of its own."""
+
 
 class GuestNetwork:
     """Starts passt; `device` is what the guest is to be given.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pykrun.machine import Disk
 from pykrun.record import field, record
 from pykrun.root import Root
 from pykrun.start_data import StartData
 
 if TYPE_CHECKING:
     from pykrun.net import Publish
+    from pykrun.share import Share
 
 
 @record(frozen=True, slots=True, kw_only=True)
@@ -17,11 +19,15 @@ class Plan:
     """One VM and its one workload.
 
     :param root: the root file system; closed by the supervisor.
+    :param share: the directory of the host that lies below the root's entries, as a share of `root`; None for nothing.
+    :param volumes: further directories: the path at which each is mounted in the guest, and the share.
     :param start: the workload; the supervisor fills in what depends on the machine (ports, window, seed).
+    :param disks: block devices, /dev/vda first; their descriptors are closed by the supervisor.
     :param engine: `auto` or an engine's name.
     :param accel: `auto`, `kvm` or `tcg`.
     :param kernel: path of a kernel, None for the engine's default.
     :param modules: folder with its modules, None for what belongs to the kernel.
+    :param arch: the machine that the guest is, as `uname -m` says; None for the kernel's or the host's.
     :param cpus: None when the caller does not care.
     :param network: the guest has a network (docs/network.md).
     :param publish: ports of this host that lead into the guest.
@@ -33,10 +39,14 @@ class Plan:
 
     root: Root
     start: StartData
+    share: Share | None = None
+    volumes: tuple[tuple[bytes, Share], ...] = ()
+    disks: tuple[Disk, ...] = ()
     engine: str = "auto"
     accel: str = "auto"
     kernel: str | None = None
     modules: str | None = None
+    arch: str | None = None
     kernel_args: tuple[str, ...] = ()
     cpus: int | None = None
     memory_mib: int = 256
@@ -60,6 +70,8 @@ class Outcome:
     :param console: the kernel's last words, when the guest did not end as it should.
     :param warnings: what was not to be had as it was asked for.
     :param log: what the guest's init had to say: level (0 error to 3 debug) and text.
+    :param disk_isolation: how isolated the servers of the disks are, where they are not the engine's.
+    :param share_isolation: how isolated the servers of the shared directories are.
     :param phases: name and monotonic time in seconds of each step reached, in order.
     """
 
@@ -72,3 +84,5 @@ class Outcome:
     phases: dict[str, float] = field(default_factory=dict)
     engine: str = ""
     isolation: str = ""
+    disk_isolation: str = ""
+    share_isolation: str = ""

@@ -14,27 +14,39 @@ from pykrun import engine as engines
 from pykrun import kernel as kernels
 from pykrun.errors import PeerError, UsageError
 from pykrun.loop import IN, Loop, Timer
-from pykrun.machine import Machine, Network
+from pykrun.machine import ROOT_TAG, Machine, Network, volume_tags
 from pykrun.record import replace
 from pykrun.root import INIT_PATH
+from pykrun.signals import HeldUp, Signals
 from pykrun.supervisor.console import BootLog, printable
 from pykrun.supervisor.control import Control, Events, Exit
 from pykrun.supervisor.needs import missing_interpreter
 from pykrun.supervisor.plan import Outcome, Plan
-from pykrun.supervisor.signals import HeldUp, Signals
 from pykrun.supervisor.streams import FdSink, FdSource
 from pykrun.supervisor.terminal import Escape, Terminal
 from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
 
 if TYPE_CHECKING:
     from pykrun.engine import Running
-    from pykrun.sandbox import Ended
+    from pykrun.sandbox import Ended, Wish
+    from pykrun.start_data import StartData
+    from pykrun.supervisor.disks import DiskServers
     from pykrun.supervisor.network import GuestNetwork
+    from pykrun.supervisor.shares import ShareServers
     from pykrun.supervisor.wiring import Ends
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+TIME = "krun-timesync"
+FORWARDED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+)
 NOT_FOUND = 127
 LOG_LINE, LOG_TEXT = 1024, 65536
 """Characters of one line and of all lines of the guest's log that are kept: more than init ever has to say."""
@@ -42,6 +54,8 @@ GRACE = 10.0
 """Seconds that the workload has between TERM and KILL, when the plan does not say."""
 SLACK = 5.0
 """Seconds beyond the grace in which the guest may drain its pipes, sync and end by itself."""
+QUIT = 5.0
+"""Seconds that an engine has for writing an image's tables."""
 ESCAPED = 130
 END_OF_FILE = b"\x04"
 """What a terminal in its usual mode takes for the end of its input (VEOF)."""
@@ -59,6 +73,8 @@ def run_plan(plan: Plan) -> Outcome:
     """
     with ExitStack() as stack:
         stack.callback(plan.root.close)
+        for disk in plan.disks:
+            stack.callback(os.close, disk.descriptor)
         return VirtualMachine(plan, stack).run()
 
 
@@ -94,6 +110,8 @@ class VirtualMachine:
         self._log_room = LOG_TEXT
         self._lost = ""
         self._log_lines: list[tuple[int, str]] = []
+        self._disks: DiskServers | None = None
+        self._shares: ShareServers | None = None
         self._engine_ended = False
         self._network: GuestNetwork | None = None
         self._ended: Ended | None = None
@@ -107,7 +125,7 @@ class VirtualMachine:
     def run(self) -> Outcome:
         """Start, serve until the end, and say how it was."""
         plan = self._plan
-        engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel)
+        engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel, plan.arch)
         if (plan.cpus or 1) > engine.max_cpus:
             self._warnings.append(
                 f"engine {engine.name} runs one CPU, {plan.cpus} were asked for (--engine qemu has more)"
@@ -128,8 +146,7 @@ class VirtualMachine:
         if plan.timeout is not None:
             reason = f"the VM was ended after {plan.timeout:g} seconds (--timeout)"
             self._loop.call_later(plan.timeout, partial(self._end, TIMED_OUT, reason))
-        handled = (*FORWARDED, signal.SIGWINCH) if self._window else FORWARDED
-        self._stack.callback(Signals(self._loop, handled, self._on_signal, deadline=plan.timeout).close)
+        self._stack.callback(Signals(self._loop, FORWARDED, self._on_signal, deadline=plan.timeout).close)
         if self._window:
             self._stack.callback(self._window.restore)
         try:
@@ -181,53 +198,119 @@ class VirtualMachine:
 
         plan = self._plan
         kernel = engine.kernel(plan.kernel, plan.modules)
-        self._init = blob.find()
+        self._init = blob.find(kernel.arch)
         terminal = plan.start.terminal
         return Machine(
             kernel=kernel,
-            initramfs=engine.initramfs(kernel, self._init.path, kernels.NETWORK if plan.network else ()),
+            initramfs=engine.initramfs(kernel, self._init.path, *self._modules()),
             kernel_args=plan.kernel_args,
             cpus=plan.cpus or 1,
             memory_mib=plan.memory_mib,
+            shares=(ROOT_TAG, *volume_tags(len(plan.volumes))),
+            disks=plan.disks,
             network=Network() if plan.network else None,
-            ports=(CONTROL,) if terminal else (CONTROL, *STREAM_PORTS),
+            ports=self._ports(),
             console=terminal,
             init=os.fsdecode(INIT_PATH),
             execute_init=INIT_PATH in plan.root.files,
             verbose=plan.boot_log is not None,
         )
 
+    def _modules(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What network and disks need of the guest's kernel: modules, and file systems."""
+        plan = self._plan
+        modules = kernels.NETWORK if plan.network else ()
+        if not plan.disks and plan.start.root_device is None:
+            return modules, ()
+        from pykrun.disk import doubts
+        from pykrun.supervisor.root_disk import file_systems
+
+        self._warnings += filter(None, map(doubts, plan.disks))
+        return (*modules, *(("virtio_blk",) if plan.disks else ())), file_systems(plan.disks, plan.start)
+
+    def _ports(self) -> tuple[str, ...]:
+        """The names of the ports. One more costs a boot some 3 ms: only without an init does the clock need its own."""
+        ports = (CONTROL,) if self._plan.start.terminal else (CONTROL, *STREAM_PORTS)
+        return (*ports, TIME) if self._is_pid1 else ports
+
     def _serve(self, running: Running, machine: Machine) -> None:
         """Imported here, while the kernel boots on another CPU: the servers' modules cost as much as the kernel."""
+        from pykrun.supervisor.timesync import ClockWatch, TimePort
         from pykrun.supervisor.wiring import Wiring
 
         start = replace(
-            self._plan.start,
+            self._carried_over(),
             ports=machine.ports,
             window=self._window.size() if self._window else None,
             dhcp=machine.network is not None,
             streams="console" if machine.console else ("ports" if self._is_pid1 else "relay"),
             seed=os.urandom(32),
+            volumes=[
+                (tag, where, share.read_only)
+                for tag, (where, share) in zip(machine.shares[1:], self._plan.volumes, strict=True)
+            ],
         )
         wiring = Wiring(self._loop, running, self._on_peer_error)
         self._stack.callback(wiring.close)
-        wiring.root(self._plan.root, start, self._init.path, self._on_exit_code)
+        if self._plan.share is None:
+            wiring.root(self._plan.root, start, self._init.path, self._on_exit_code)
+        if self._plan.share is not None or self._plan.volumes:
+            self._serve_shares(running, machine, start)
+        port = TimePort()
+        self._clock = ClockWatch(self._loop, port.tell if self._is_pid1 else self._control.tell_time)
+        self._stack.callback(self._clock.close)
         ends: dict[str, Ends] = {
             CONTROL: (self._control, self._control),
             STDIN: (None, self._stdin),
             STDOUT: (self._stdout, None),
             STDERR: (self._stderr, None),
+            TIME: (port, port),
         }
         if self._network is not None:
             wiring.network(self._network.device)
         console = (self._stdout, self._stdin) if machine.console else None
         wiring.ports({name: ends[name] for name in machine.ports}, console, self._on_port_end)
         self._wiring = wiring
+        if running.disks:
+            self._serve_disks(running, machine)
+
+    def _carried_over(self) -> StartData:
+        """The plan's start data, with what of the virtual root is to be seen in a disk's root too."""
+        if self._plan.start.root_device is None:
+            return self._plan.start
+        from pykrun.supervisor.root_disk import carry_over
+
+        return carry_over(self._plan.root, self._plan.start)
+
+    def _serve_shares(self, running: Running, machine: Machine, start: StartData) -> None:
+        from pykrun.supervisor.shares import ShareServers
+
+        plan = self._plan
+        wish: Wish = "require" if plan.sandbox == "require" else "auto"
+        servers = ShareServers(self._loop, wish, self._on_disk_end, self._on_exit_code)
+        self._stack.callback(servers.close)
+        self._shares = servers
+        ends = list(zip(machine.shares, running.shares, strict=True))
+        if plan.share is not None:
+            init = None if INIT_PATH in plan.root.files else os.fspath(self._init.path)
+            servers.root(running.engine, ends[0][1], ends[0][0], plan.share, init, start.encode())
+        for (tag, endpoint), (_where, share) in zip(ends[1:], plan.volumes, strict=True):
+            servers.volume(running.engine, endpoint, tag, share)
+
+    def _serve_disks(self, running: Running, machine: Machine) -> None:
+        from pykrun.supervisor.disks import DiskServers
+
+        servers = DiskServers(self._loop, self._on_disk_end)
+        self._stack.callback(servers.close)
+        servers.start(running, machine.disks, "require" if self._plan.sandbox == "require" else "auto")
+        self._disks = servers
 
     def _start_network(self, network: Network) -> None:
         """After the engine, which has its kernel to boot meanwhile."""
-        from pykrun.supervisor.network import GuestNetwork
+        from pykrun.supervisor.network import RESOLVER, GuestNetwork
 
+        if RESOLVER not in self._plan.root.files:  # where a root cannot be written, something to mount it on
+            self._plan.root.file(RESOLVER, b"")
         self._network = GuestNetwork(self._loop, network, self._plan.publish, self._on_network_failure)
         self._stack.callback(self._network.close)
 
@@ -245,6 +328,8 @@ class VirtualMachine:
 
     def _on_hello(self, _version: int) -> None:
         self._phase("init")
+        self._control.tell_time()
+        self._clock.start()
         for stream, fd in ((1, self._plan.stdout), (2, self._plan.stderr)):
             if fd is None:  # closed before we started: nothing will ever fail here, so tell the guest now
                 self._control.close_output(stream)
@@ -301,11 +386,11 @@ class VirtualMachine:
     def _on_done(self) -> None:
         """Everything is synced and reported: the engine has nothing left to do but to shut down its devices."""
         self._phase("done")
-        self._running.kill()
+        self._stop_engine()
 
     def _on_peer_error(self, error: PeerError) -> None:
         if self._exit is not None or (self._reported is not None and not self._control.greeted):
-            self._running.kill()  # a guest that reboots tears its rings down under us: it has said all it had to say
+            self._stop_engine()  # a guest that reboots tears its rings down under us: it has said all it had to say
             return
         self._end(SET_UP_FAILED, f"the guest broke a protocol: {error}")
 
@@ -316,12 +401,17 @@ class VirtualMachine:
         else:
             self._end(SET_UP_FAILED, f"there is no network: {reason}")
 
+    def _on_disk_end(self, reason: str) -> None:
+        """A disk's server is gone, and with it what the guest wants written."""
+        if self._exit is None and not self._engine_ended:
+            self._end(SET_UP_FAILED, reason)
+
     # -- what the host says ------------------------------------------------------------------------------------
 
     def _on_signal(self, number: int) -> None:
         """Hand it on; SIGTERM asks for an orderly end, and a second one or a second SIGINT ends the VM."""
-        if number == signal.SIGWINCH:
-            if self._window and (size := self._window.size()):
+        if number == signal.SIGWINCH and self._window:  # the guest's terminal makes the signal
+            if size := self._window.size():
                 self._control.resize(*size)
             return
         deadly = number in (signal.SIGINT, signal.SIGTERM)
@@ -341,15 +431,24 @@ class VirtualMachine:
         if self._verdict is None:
             self._verdict = (code, reason)
         self._stdin.close()
-        self._running.kill()
+        self._stop_engine()
         if self._engine_ended:
             self._loop.stop()
+
+    def _stop_engine(self) -> None:
+        """End the engine: it has nothing left to do, but perhaps to write what it holds of its disks."""
+        if self._running.quit():
+            self._loop.call_later(QUIT, self._running.kill)
+        else:
+            self._running.kill()
 
     def _on_engine_end(self) -> None:
         self._loop.remove(self._running.pidfd)
         self._ended = self._running.reap()
         self._engine_ended = True
         self._stdin.close()
+        if self._shares is not None:
+            self._shares.collect()
         self._wiring.drain()
         self._on_port_end()
 
@@ -387,4 +486,6 @@ class VirtualMachine:
             phases=self._phases,
             engine=engine,
             isolation=running.isolation.description,
+            share_isolation=self._shares.isolation if self._shares else "",
+            disk_isolation=self._disks.isolation if self._disks else "",
         )

@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from pykrun import start_data
 from pykrun.engine import Endpoint, Running
 from pykrun.errors import PeerError
-from pykrun.fs import AugmentFs, FileSource, InodeAllocator, MemorySource, NullFs
+from pykrun.fs import AugmentFs, FileSource, InodeAllocator, NullFs
 from pykrun.fuse import Server
 from pykrun.loop import EDGE, IN, Loop
 from pykrun.machine import ROOT_TAG
 from pykrun.ports import NoSink, NoSource, Sink, Source
-from pykrun.root import INIT_PATH, Root, VirtualFile
+from pykrun.root import INIT_PATH, Root
+from pykrun.share import add_entries
 from pykrun.supervisor.socket_port import BufferedSink, SocketPort
 from pykrun.vhost_user import FRONT_ENDS, Backend
 from pykrun.virtio import Device, FsDevice
@@ -22,9 +23,6 @@ from pykrun.virtio.console import ConsoleDevice, ConsolePort
 
 CONSOLE_KEPT = 64 << 20
 """Bytes of a terminal's output that wait for a slow reader, where the engine would drop them."""
-
-RESOLVER = b"/etc/resolv.conf"
-"""What DHCP fills in. Nobody can make a file in such a root, so an empty one is there for the guest to mount over."""
 
 Ends = tuple[Sink | None, Source | None]
 
@@ -38,30 +36,14 @@ def compose(
     """
     filesystem = AugmentFs(NullFs(), InodeAllocator(), on_exit_code=on_exit_code)
     try:
-        for path, mode in root.missing_directories().items():
-            filesystem.add_directory(path, mode=mode)
+        add_entries(filesystem, root)
         if INIT_PATH not in root.files:
             filesystem.add_file(INIT_PATH, FileSource.of_path(init), mode=0o755, one_shot=True)
         filesystem.add_file(start_data.PATH, start.encode(), mode=0o400, one_shot=True)
-        taken = (*root.files, *root.directories)
-        if start.dhcp and RESOLVER not in taken and os.path.dirname(RESOLVER) not in root.files:
-            filesystem.make_parents(RESOLVER)
-            filesystem.add_file(RESOLVER, b"", mode=0o644)
-        for file in root.files.values():
-            filesystem.add_file(file.path, _source(root, file), mode=file.mode, one_shot=file.one_shot)
     except BaseException:
         filesystem.close()
         raise
     return filesystem
-
-
-def _source(root: Root, file: VirtualFile) -> FileSource | MemorySource | Callable[[], bytes]:
-    content = file.content
-    if isinstance(content, int):
-        return FileSource(content, own=root.hand_over(content))
-    if isinstance(content, bytes | bytearray | memoryview):
-        return MemorySource(content, wipe=file.wipe)
-    return content
 
 
 class Wiring:

@@ -31,6 +31,8 @@ class Backend:
     :param device: what is served.
     :param connection: a connected Unix stream socket, which becomes the back end's.
     :param protocol_features: what to offer, by front end: `UML_FEATURES`, `QEMU_FEATURES`.
+    :param before_owner: what to offer instead to a front end that asks before it said SET_OWNER, as QEMU does; None for
+        the same (see `ANY_FEATURES`).
     :param ring_features: of `RING_FEATURES`, what to offer.
     :param on_close: called once when the back end has ended other than by `close`: with None when the front end went,
         with a `VhostUserError` when it broke the protocol, with anything else when the device failed.
@@ -44,11 +46,12 @@ class Backend:
         connection: socket.socket,
         *,
         protocol_features: int = wire.UML_FEATURES,
+        before_owner: int | None = None,
         ring_features: int = RING_FEATURES,
         on_close: OnClose | None = None,
         on_broken: OnBroken | None = None,
     ) -> None:
-        if protocol_features & ~wire.ALL_FEATURES:
+        if (protocol_features | (before_owner or 0)) & ~wire.ALL_FEATURES:
             raise ValueError(f"protocol features {protocol_features:#x} are not all known")
         self.device = device
         self.messages = 0
@@ -58,6 +61,7 @@ class Backend:
         self._offered = device.features | ring_features | F_VERSION_1 | wire.F_PROTOCOL_FEATURES
         self._features = 0
         self._protocol_offered = protocol_features
+        self._before_owner = before_owner
         self._protocol = 0
         self._protocol_agreed = False  # SET_PROTOCOL_FEATURES came
         self._status = 0
@@ -179,6 +183,8 @@ class Backend:
                 ring.enabled = True
 
     def _get_protocol_features(self, _request: Request) -> bytes:
+        if self._before_owner is not None:
+            self._protocol_offered, self._before_owner = self._before_owner, None
         return wire.U64.pack(self._protocol_offered)
 
     def _set_protocol_features(self, request: Request) -> None:
@@ -189,7 +195,7 @@ class Backend:
         self._protocol_agreed = True
 
     def _set_owner(self, _request: Request) -> None:
-        pass  # there is only one
+        self._before_owner = None  # there is only one; when it says so tells who it is
 
     def _reset_owner(self, _request: Request) -> None:
         self._begin_anew()

@@ -37,6 +37,11 @@ UML_FEATURES = PROTOCOL_BACKEND_REQ | PROTOCOL_CONFIG
 QEMU_FEATURES = PROTOCOL_REPLY_ACK | PROTOCOL_MQ
 """For QEMU's vhost-user-fs-pci: it takes one queue only without MQ, and owns the configuration space itself."""
 
+ANY_FEATURES = PROTOCOL_REPLY_ACK | PROTOCOL_MQ | PROTOCOL_BACKEND_REQ | PROTOCOL_CONFIG
+"""For a front end that is not known: what User Mode Linux requires, what crosvm reads its configuration space by, and
+what cloud-hypervisor wants for memory that is added later. One that asks before it said SET_OWNER gets `QEMU_FEATURES`:
+that is QEMU, which crashes in versions 7.1 to 8.0, and complains in later ones, when it is offered CONFIG."""
+
 FRONT_ENDS = {"uml": UML_FEATURES, "qemu": QEMU_FEATURES}
 """What to offer, by engine."""
 

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "tool.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -61,7 +63,7 @@ static void catch_signals(const int *numbers)
 /* trap COUNT [CODE]: say `ready`, then each signal that arrives; end with CODE after COUNT of them, 0: never */
 static int trap(int argc, char **argv)
 {
-    static const int caught[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, 0};
+    static const int caught[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH, 0};
     long left = number(argv[1]);
     sigset_t all, before;
     sigfillset(&all);
@@ -180,19 +182,141 @@ static int orphan(int argc, char **argv)
     return 9;
 }
 
-/* orphans COUNT: that many processes lose their parent; say who reaps them and that none stays a zombie */
-static int orphans(int argc, char **argv)
+/* The processes of the machine that have memory, or ended and were not reaped; kernel threads are neither. */
+static void count_processes(int *all, int *zombies)
+{
+    DIR *folder = opendir("/proc");
+    struct dirent *entry;
+    *all = *zombies = 0;
+    while ((entry = readdir(folder)) != NULL) {
+        char path[64], line[256], *rest;
+        unsigned flags;
+        if (!isdigit((unsigned char)entry->d_name[0]))
+            continue;
+        snprintf(path, sizeof path, "/proc/%.20s/stat", entry->d_name);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t got = fd < 0 ? -1 : read(fd, line, sizeof line - 1);
+        if (fd >= 0)
+            close(fd);
+        if (got <= 0)
+            continue; /* reaped meanwhile */
+        line[got] = '\0';
+        if ((rest = strrchr(line, ')')) == NULL || sscanf(rest, ") %*c %*d %*d %*d %*d %*d %u", &flags) != 1)
+            continue;
+        *all += !(flags & 0x200000); /* PF_KTHREAD */
+        *zombies += rest[2] == 'Z';
+    }
+    closedir(folder);
+}
+
+/* swarm COUNT EVERY: so many processes lose their parent and end, one after the other. Says the most processes and
+ * zombies that a look at every EVERYth saw, and how many were left shortly after. */
+static int swarm(int argc, char **argv)
+{
+    (void)argc;
+    int all, zombies, most_all = 0, most_zombies = 0;
+    long every = number(argv[2]);
+    for (long i = number(argv[1]); i > 0; i--) {
+        pid_t middle = fork();
+        if (middle == 0) {
+            fork();
+            _exit(1);
+        }
+        if (middle < 0)
+            return 74;
+        waitpid(middle, NULL, 0);
+        if (i % every == 0) {
+            count_processes(&all, &zombies);
+            most_all = all > most_all ? all : most_all;
+            most_zombies = zombies > most_zombies ? zombies : most_zombies;
+        }
+    }
+    usleep(200000);
+    count_processes(&all, &zombies);
+    printf("%d %d %d %d\n", most_all, most_zombies, all, zombies);
+    return 17;
+}
+
+/* One of the processes that `daemons` leaves: it never ends by itself, and every way of asking it to is ignored. */
+static void haunt(int kind)
+{
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    for (int i = 1; i < 65; i++)
+        signal(i, SIG_IGN);
+    if (kind == 1)
+        raise(SIGSTOP);
+    for (;;) {
+        if (kind == 2 && fork() != 0) /* never the same pid for long */
+            _exit(0);
+        if (kind == 3)
+            write_all(1, "haunted\n", 8);
+        usleep(kind < 2 ? 1000000 : 20000);
+    }
+}
+
+/* haunt: say `ready` and be a workload like that */
+static int haunt_openly(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    dprintf(1, "ready\n");
+    haunt(0);
+    return 77;
+}
+
+/* daemons COUNT: leave so many processes behind, each in a session of its own, with the streams open, and end */
+static int daemons(int argc, char **argv)
 {
     (void)argc;
     for (long i = number(argv[1]); i > 0; i--) {
         pid_t middle = fork();
         if (middle == 0) {
+            setsid();
             if (fork() == 0)
-                _exit(0);
+                haunt((int)i % 4);
             _exit(0);
         }
         waitpid(middle, NULL, 0);
     }
+    dprintf(1, "parent\n");
+    return 9;
+}
+
+/* clock [SECONDS...]: say the time of day in ns; then set it to each and say it as soon as it is another, or after 20 s */
+static int say_clock(int argc, char **argv)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    printf("%lld\n", now.tv_sec * 1000000000ll + now.tv_nsec);
+    for (int i = 1; i < argc; i++) {
+        struct timespec wrong = {.tv_sec = number(argv[i])};
+        if (clock_settime(CLOCK_REALTIME, &wrong) < 0)
+            return 75;
+        for (int turn = 0; turn < 2000; turn++) {
+            usleep(10000);
+            clock_gettime(CLOCK_REALTIME, &now);
+            if (now.tv_sec < wrong.tv_sec || now.tv_sec > wrong.tv_sec + 30)
+                break;
+        }
+        printf("%lld\n", now.tv_sec * 1000000000ll + now.tv_nsec);
+        fflush(stdout);
+    }
+    return 0;
+}
+
+/* children: how many wait(2) knows of that we never made */
+static int children(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    usleep(300000);
+    if (waitpid(-1, NULL, WNOHANG) >= 0 || errno != ECHILD)
+        return 76;
     return 0;
 }
 
@@ -247,7 +371,8 @@ static int entropy(int argc, char **argv)
 
 const struct command process_commands[] = {
     {"exit", leave},     {"signal", die},     {"sleep", nap},   {"trap", trap},     {"tty", tty},
-    {"race", race},      {"orphan", orphan},  {"orphans", orphans}, {"massacre", massacre}, {"panic", panic},
+    {"race", race},      {"orphan", orphan},  {"massacre", massacre}, {"panic", panic},
+    {"swarm", swarm},    {"daemons", daemons}, {"haunt", haunt_openly}, {"clock", say_clock}, {"children", children},
     {"vanish", vanish},  {"entropy", entropy},
     {NULL, NULL},
 };

@@ -20,7 +20,7 @@
 
 extern char **environ;
 
-static char room[1 << 20];
+char scratch[ROOM];
 
 static int list(char **strings)
 {
@@ -43,11 +43,6 @@ static int say_env(int argc, char **argv)
     (void)argv;
     return list(environ);
 }
-
-/*
- * Operations. Each returns the system call's result or -errno; data that it found lies in `room`, its length in *size.
- */
-typedef long operation(char **args, size_t *size);
 
 static long result(long value)
 {
@@ -86,7 +81,7 @@ static long op_read(char **args, size_t *size)
     if (fd < 0)
         return -errno;
     for (;;) {
-        ssize_t got = read(fd, room + *size, sizeof room - *size);
+        ssize_t got = read(fd, scratch + *size, ROOM - *size);
         if (got <= 0) {
             long failed = result(got);
             close(fd);
@@ -101,7 +96,7 @@ static long op_pread(char **args, size_t *size)
     int fd = open(args[0], O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    long got = result(pread(fd, room, (size_t)number(args[2]), number(args[1])));
+    long got = result(pread(fd, scratch, (size_t)number(args[2]), number(args[1])));
     close(fd);
     *size = got > 0 ? (size_t)got : 0;
     return got;
@@ -123,7 +118,7 @@ static long op_stat(char **args, size_t *size)
     struct stat st;
     if (stat(args[0], &st) < 0)
         return -errno;
-    *size = (size_t)snprintf(room, sizeof room, "%o %u %u %lld %lu %lu", st.st_mode, st.st_uid, st.st_gid,
+    *size = (size_t)snprintf(scratch, ROOM, "%o %u %u %lld %lu %lu", st.st_mode, st.st_uid, st.st_gid,
                              (long long)st.st_size, (unsigned long)st.st_nlink, (unsigned long)st.st_blksize);
     return 0;
 }
@@ -137,9 +132,9 @@ static long op_ls(char **args, size_t *size)
     long count = 0;
     while ((entry = readdir(dir)) != NULL) {
         size_t length = strlen(entry->d_name) + 1;
-        if (*size + length > sizeof room)
+        if (*size + length > ROOM)
             break;
-        memcpy(room + *size, entry->d_name, length);
+        memcpy(scratch + *size, entry->d_name, length);
         *size += length;
         count++;
     }
@@ -149,7 +144,7 @@ static long op_ls(char **args, size_t *size)
 
 static long op_readlink(char **args, size_t *size)
 {
-    long got = result(readlink(args[0], room, sizeof room));
+    long got = result(readlink(args[0], scratch, ROOM));
     *size = got > 0 ? (size_t)got : 0;
     return got;
 }
@@ -252,35 +247,39 @@ static long op_unix(char **args, size_t *size)
     return failed;
 }
 
-static const struct {
-    const char *name;
-    int args;
-    operation *run;
-} operations[] = {
+static const struct operation file_operations[] = {
     {"open", 2, op_open},       {"read", 1, op_read},     {"pread", 3, op_pread},   {"write", 2, op_write},
     {"stat", 1, op_stat},       {"ls", 1, op_ls},         {"readlink", 1, op_readlink}, {"mkdir", 1, op_mkdir},
     {"unlink", 1, op_unlink},   {"chmod", 2, op_chmod},   {"mount", 4, op_mount},   {"umount", 1, op_umount},
     {"insmod", 1, op_insmod},   {"kill", 2, op_kill},     {"getpid", 0, op_getpid}, {"connect", 2, op_connect},
-    {"unix", 1, op_unix},
+    {"unix", 1, op_unix},       {NULL, 0, NULL},
 };
+
+static const struct operation *find_operation(const char *name)
+{
+    static const struct operation *const tables[] = {file_operations, disk_operations};
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        for (const struct operation *row = tables[i]; row->name != NULL; row++)
+            if (strcmp(row->name, name) == 0)
+                return row;
+    return NULL;
+}
 
 /* ops NAME ARG... [NAME ARG...]...: a line per operation, its result and, in hexadecimal, the data it found */
 static int run_operations(int argc, char **argv)
 {
     for (int at = 1; at < argc;) {
-        size_t which = 0;
-        while (which < sizeof operations / sizeof *operations && strcmp(operations[which].name, argv[at]) != 0)
-            which++;
-        if (which == sizeof operations / sizeof *operations || at + operations[which].args >= argc) {
+        const struct operation *operation = find_operation(argv[at]);
+        if (operation == NULL || at + operation->args >= argc) {
             fprintf(stderr, "tool: bad operation: %s\n", argv[at]);
             return 64;
         }
         size_t size = 0;
-        long value = operations[which].run(argv + at + 1, &size);
+        long value = operation->run(argv + at + 1, &size);
         printf("%ld ", value);
-        say_hex(room, size);
+        say_hex(scratch, size);
         putchar('\n');
-        at += 1 + operations[which].args;
+        at += 1 + operation->args;
     }
     return 0;
 }

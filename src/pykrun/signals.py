@@ -1,4 +1,4 @@
-"""Signals to the supervisor, delivered through its event loop."""
+"""Signals to this process, delivered through its event loop."""
 
 from __future__ import annotations
 
