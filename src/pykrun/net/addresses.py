@@ -1,4 +1,4 @@
-"""The addresses of every guest's network: the same for each, and no other machine's, as none of them leaves passt."""
+"""The addresses of a guest's network: the same for every guest, since none of them is seen beyond passt."""
 
 from __future__ import annotations
 

@@ -1,9 +1,13 @@
 """What may leave the guest: nothing that begins a conversation with the host itself.
 
 passt connects to whatever address a packet names. Asked not to map its gateway's address to the host's loopback, it
-still takes a packet to 127.0.0.1, ::1, ::ffff:127.0.0.1, 0.0.0.0 or :: from a guest that sends one, and connects to the
-services that trust whoever is on this host (passt of 2023; later versions refuse some of these). So each frame is
-looked at here, on a copy that the guest cannot change any more.
+still takes a packet to 127.0.0.1, ::1, ::ffff:127.0.0.1, 0.0.0.0 or :: from a guest that makes one, and connects to the
+services that trust whoever is on this host (passt of 2023; later ones refuse some of these). So each frame is looked at
+here, on a copy that the guest cannot change any more.
+
+The gateway stands for the host: who reaches a published port from the host's loopback seems to come from there. So
+answers to the gateway may leave: segments of TCP that open nothing, and datagrams back to a port that one came from. Of
+its own services there are DHCP, and DNS where the host's resolver is on its loopback.
 
 The gateway stands for the host: who reaches a published port from the host's loopback seems to come from there. So
 answers to the gateway may leave: segments of TCP that open nothing, and datagrams back to a port that one came from. Of
