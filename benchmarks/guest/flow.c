@@ -1,6 +1,7 @@
 /* flow in|out HOST PORT BYTES, flow connect HOST PORT TIMES: what the benchmark "net" has the guest do.
  *
- * It configures eth0 itself, so that no DHCP is measured. It prints microseconds of its own monotonic clock. */
+ * It configures eth0 itself, so that no DHCP is measured. It says "begin", waits for a byte, and prints how many
+ * microseconds of its own clock it took. */
 #include <arpa/inet.h>
 #include <net/if.h>
 #include <net/route.h>
@@ -66,6 +67,9 @@ int main(int argc, char **argv)
     long amount = atol(argv[4]), done = 0;
     network();
     close(reach(argv[2], port)); /* ARP, and whatever else the first connection takes */
+    char byte;
+    if (write(1, "begin\n", 6) != 6 || read(0, &byte, 1) != 1)
+        return 1;
     long before = now();
     if (argv[1][0] == 'c') {
         for (; done < amount; done++)
@@ -74,8 +78,10 @@ int main(int argc, char **argv)
         int fd = reach(argv[2], port);
         while (done < amount) {
             ssize_t sent = write(fd, room, sizeof room);
-            if (sent <= 0 && (perror("write"),1))
+            if (sent <= 0) {
+                perror("write");
                 return 1;
+            }
             done += sent;
         }
         shutdown(fd, SHUT_WR);

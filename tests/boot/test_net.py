@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import select
 import shutil
@@ -64,13 +65,14 @@ class Serving:
 
     def __init__(self) -> None:
         self._ends: list[tuple[socket.socket, threading.Thread]] = []
+        self._closed = False
 
     def add(self, sock: socket.socket, serve: Callable[[socket.socket], None]) -> None:
         def run() -> None:
             try:
-                while True:
+                while not self._closed:
                     serve(sock)
-            except (OSError, ValueError):  # closed
+            except OSError:  # shut down
                 pass
 
         thread = threading.Thread(target=run)
@@ -78,11 +80,10 @@ class Serving:
         self._ends.append((sock, thread))
 
     def close(self) -> None:
+        self._closed = True
         for sock, thread in self._ends:
-            try:
+            with contextlib.suppress(OSError):  # a datagram socket, which does not wait long
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                sock.settimeout(0.01)  # a datagram socket: its next wait is short
             thread.join(30)
             sock.close()
 

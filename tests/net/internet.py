@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,7 +64,7 @@ class Internet:
             if ipv6:
                 self.run(pid, f"ip address add {addresses[1]}/64 dev {device} nodad")
             else:
-                self.run(pid, f"sysctl -qw net.ipv6.conf.{device}.disable_ipv6=1")
+                self.inside(pid, partial(self._disable_ipv6, device))
             self.run(pid, f"ip link set {device} up")
         self.run(self.host, f"ip route add default via {SERVER4}")
         if ipv6:
@@ -77,6 +78,9 @@ class Internet:
         assert process.stdout is not None
         assert process.stdout.readline() == b"\n"
         return process.pid
+
+    def _disable_ipv6(self, device: str) -> None:
+        Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").write_text("1")
 
     def _await_link_local(self) -> None:
         """passt serves IPv6 only when the interface has its link-local address, and that is no tentative one."""
