@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import time
 from pathlib import Path
 
@@ -26,6 +27,9 @@ SECONDS = 60.0
 PEER = "bare kernel"
 PHASES = ("launched", "served", "init", "started", "output")
 OURS = "pykrun"
+NETWORK = "pykrun with a network"
+NETWORK_MS = 30.0
+"""What DHCP with a server on this host may add on User Mode Linux; its modules and passt included here."""
 
 LIMITS = {"uml": 2.0, "qemu": 1.15}
 UML_GOAL = 1.6
@@ -48,7 +52,14 @@ def measure(name: str, options: Options) -> Table:
         steps.append({phase: reached[phase] - start for phase in PHASES})
         return reached["output"] - start
 
-    series = interleave(options.rounds_or(ROUNDS.get(name, 20)), {PEER: lambda: boot_bare(name, machine), OURS: ours})
+    def with_network() -> float:
+        reached = run_vm([*arguments[:2], "--net", "user", *arguments[2:]]).reached
+        return reached["output"] - reached["prepared"]
+
+    contestants = {PEER: lambda: boot_bare(name, machine), OURS: ours}
+    if name == "uml" and shutil.which("passt"):
+        contestants[NETWORK] = with_network
+    series = interleave(options.rounds_or(ROUNDS.get(name, 20)), contestants)
     del steps[0]  # the warm-up
     phases = [Series(f"to {phase}", [step[phase] for step in steps], part=True) for phase in PHASES]
     table = Table(title=f"{name}: engine start to the workload's first line", series=[*series, *phases], peer=PEER)
@@ -61,6 +72,9 @@ def limits(name: str, table: Table) -> list[Limit]:
     if name == "uml":
         found.append(Limit("the goal for that ratio", ratio, UML_GOAL))
         found.append(Limit("the goal in ms, on a quiet machine", table.of(OURS).median, UML_GOAL_MS))
+        if any(series.name == NETWORK for series in table.series):
+            added = table.of(NETWORK).median - table.of(OURS).median
+            found.append(Limit("ms that a network adds, DHCP and its modules included", added, NETWORK_MS))
     return found
 
 
