@@ -226,7 +226,8 @@ def test_a_confidential_guest(vm: Vm, content: Path, tmp_path: Path) -> None:
     (content / ".krun_config.json").write_text(json.dumps(config))
     image = images.make(tmp_path / "image", "ext4", content)
     init = blob.build(with_parts=["tdx"]).path
-    with_disk = vm.options("--disk", str(image), "--dir", "/tmp/vda", "--", "/host/says/otherwise")
+    host = ("--kernel-arg", "KRUN_BLOCK_ROOT_DEVICE=/dev/vdb")  # which has no say in what the root is
+    with_disk = vm.options("--disk", str(image), "--dir", "/tmp/vda", *host, "--", "/host/says/otherwise")
     process = vm.pykrun.start(
         with_disk,
         env={blob.OVERRIDE: str(init)},
