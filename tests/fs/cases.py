@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pykrun.fs import AugmentFs, InodeAllocator, NullFs
+from pykrun.fs import AugmentFs, FileSystem, InodeAllocator, NullFs
+from pykrun.fs.passthrough import PassthroughFs
 from tests.fs.memory import MemoryFs
 
 TEXT = b"some text\n"
@@ -57,17 +60,32 @@ class View(Protocol):
     def sync(self, path: bytes) -> None: ...
 
 
-class World:
-    """What the cases expect to be served."""
+REAL = {b"/etc/passwd": b"root\n", b"/etc/hosts": b"inner", b"/plain": b"plain"}
 
-    def __init__(self, *, real: bool) -> None:
+
+class World:
+    """What the cases expect to be served.
+
+    :param kind: what lies below: "nothing", a "tree" in memory, or a "folder" of the host.
+    :param folder: that folder, empty.
+    """
+
+    def __init__(self, kind: str, folder: Path) -> None:
         allocator = InodeAllocator()
-        self.inner = MemoryFs(allocator) if real else None
-        if self.inner is not None:
-            self.inner.plant(b"/etc/passwd", b"root\n")
-            self.inner.plant(b"/etc/hosts", b"inner")
-            self.inner.plant(b"/plain", b"plain")
-        self.fs = AugmentFs(self.inner or NullFs(), allocator)
+        self.real = kind != "nothing"
+        self.root_number = folder.stat().st_ino if kind == "folder" else 1
+        self.inner: FileSystem = NullFs()
+        if kind == "tree":
+            self.inner = tree = MemoryFs(allocator)
+            for path, data in REAL.items():
+                tree.plant(path, data)
+        elif kind == "folder":
+            for path, data in REAL.items():
+                target = folder / os.fsdecode(path[1:])
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(data)
+            self.inner = PassthroughFs(str(folder), allocator)
+        self.fs = AugmentFs(self.inner, allocator)
         for name in (b"/dev", b"/proc", b"/sys", b"/etc"):
             self.fs.add_directory(name)
         self.fs.add_file(b"/text", TEXT)
@@ -83,6 +101,7 @@ class World:
 
 Case = Callable[[View, World], None]
 CASES: list[Case] = []
+KINDS = ("nothing", "tree", "folder")
 
 
 def case(function: Case) -> Case:
@@ -93,20 +112,20 @@ def case(function: Case) -> Case:
 @case
 def listing_shows_persistent_entries(view: View, world: World) -> None:
     expected = {b"dev", b"proc", b"sys", b"etc", b"text", b"pattern", b"a", b"empty", b"lazy", b"big"}
-    if world.inner is not None:
+    if world.real:
         expected.add(b"plain")
     assert view.names(b"/") == sorted(expected)
     assert view.names(b"/a") == [b"b"]
     assert view.names(b"/a/b") == [b"leaf"]
     assert view.names(b"/dev") == []
-    assert view.names(b"/etc") == ([b"hosts"] if world.inner is None else [b"hosts", b"passwd"])
+    assert view.names(b"/etc") == ([b"hosts"] if not world.real else [b"hosts", b"passwd"])
 
 
 @case
 def listing_knows_where_it_is(view: View, world: World) -> None:
     a, b = view.stat(b"/a").ino, view.stat(b"/a/b").ino
     assert view.dots(b"/a/b") == [b, a]
-    assert view.dots(b"/a") == [a, 1]
+    assert view.dots(b"/a") == [a, world.root_number]
 
 
 @case
@@ -150,7 +169,7 @@ def reads_of_a_large_file(view: View, world: World) -> None:
 @case
 def virtual_names_hide_inner_ones(view: View, world: World) -> None:
     assert view.read(b"/etc/hosts", 0, 100) == b"virtual"
-    if world.inner is not None:
+    if world.real:
         assert view.read(b"/etc/passwd", 0, 100) == b"root\n"
         assert view.read(b"/plain", 0, 100) == b"plain"
 
@@ -184,7 +203,7 @@ def creation(view: View, world: World) -> None:
     for path in (b"/dev/new", b"/a/b/new"):
         assert view.create_error(path) == errno.EPERM
         assert view.mkdir_error(path) == errno.EPERM
-    expected = errno.EPERM if world.inner is None else 0
+    expected = errno.EPERM if not world.real else 0
     assert view.create_error(b"/new") == expected
     assert view.mkdir_error(b"/etc/new") == expected
     assert (b"new" in view.names(b"/etc")) == (expected == 0)

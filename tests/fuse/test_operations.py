@@ -113,11 +113,11 @@ def test_making_things(world: World) -> None:
     assert world.inner.callers == [(*CALLER, ()), (0, 0, 1, ()), (*CALLER, ())]
 
 
-def test_umask_is_the_file_systems_with_acls() -> None:
-    class WithAcl(MemoryFs):
-        features = fs_interface.POSIX_ACL
+def test_umask_is_the_file_systems_where_it_says_so() -> None:
+    class WithUmask(MemoryFs):
+        features = fs_interface.OWN_UMASK
 
-    guest = Guest(WithAcl(InodeAllocator()))
+    guest = Guest(WithUmask(InodeAllocator()))
     made = entry_out(guest.good(fuse.MKDIR, 1, struct.pack("<II", 0o777, 0o27) + b"d\0"))
     assert made.attr.mode == stat.S_IFDIR | 0o750
 

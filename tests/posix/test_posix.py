@@ -91,7 +91,7 @@ def test_the_host_itself(home: Path, case: Case, uid: int) -> None:
 def test_on_plain_bytes(home: Path, case: Case, uid: int, layers: str) -> None:
     folder = prepared(home, case, uid, f"bytes{uid}{layers}")
     allocator = InodeAllocator()
-    inner = PassthroughFs(str(folder), allocator, descriptors=200)
+    inner = PassthroughFs(str(folder), allocator, descriptors=400)
     filesystem: FileSystem = inner
     if layers == "augmented":
         filesystem = AugmentFs(inner, allocator)

@@ -1,7 +1,7 @@
 """A mounted file system as the cases see it: POSIX calls on paths that start at a folder of the case's own.
 
 Two views implement it: `native.NativeView` calls the kernel, on a mount or on the host's own file system, which shows
-that the case expects what Linux does; `wire.WireView` speaks FUSE to a server on plain bytes, as a guest's kernel would.
+that the case expects what Linux does; `wire.WireView` speaks FUSE to a server on plain bytes, as a guest's kernel does.
 """
 
 from __future__ import annotations

@@ -17,6 +17,10 @@ MODE, UID, GID, SIZE, ATIME, MTIME, FH, ATIME_NOW, MTIME_NOW = (1 << bit for bit
 DIRENT_KINDS = {stat.S_IFDIR: 4, stat.S_IFREG: 8, stat.S_IFLNK: 10}
 
 
+NO_HANDLE = -1
+"""Of a directory, which need not be opened."""
+
+
 class Open(NamedTuple):
     node: int
     handle: int
@@ -115,7 +119,7 @@ class WireView:
 
     # Files
 
-    def open(self, path: bytes, flags: int, mode: int = 0o644) -> Any:
+    def open(self, path: bytes, flags: int, mode: int = 0o644, depth: int = 0) -> Any:
         if flags & os.O_CREAT:
             try:
                 node, name = self.parent(path)
@@ -125,9 +129,15 @@ class WireView:
             except OSError as error:
                 if error.errno != errno.ESTALE:
                     raise
+            node, found = self.walk(path, follow=False)
+            if stat.S_ISLNK(found) and not flags & os.O_NOFOLLOW and depth < 40:
+                target = path.rpartition(b"/")[0] + b"/" + self.call(fuse.READLINK, node)
+                return self.open(target, flags, mode, depth + 1)
         node, mode = self.walk(path, follow=not flags & os.O_NOFOLLOW)
-        if stat.S_ISDIR(mode) and flags & os.O_ACCMODE:
+        if stat.S_ISDIR(mode) and flags & (os.O_ACCMODE | os.O_CREAT | os.O_TRUNC):
             raise OSError(errno.EISDIR, "a directory")
+        if stat.S_ISDIR(mode):
+            return Open(node, NO_HANDLE)
         body = self.call(fuse.OPEN, node, struct.pack("<II", flags & ~(os.O_CREAT | os.O_EXCL), 0))
         return Open(node, struct.unpack_from("<Q", body)[0])
 
@@ -137,9 +147,12 @@ class WireView:
         return Open(self.entry(made).nodeid, struct.unpack_from("<Q", made, 128)[0])
 
     def close(self, file: Any) -> None:
-        self.call(fuse.RELEASE, file.node, struct.pack("<QIIQ", file.handle, 0, 0, 0))
+        if file.handle != NO_HANDLE:
+            self.call(fuse.RELEASE, file.node, struct.pack("<QIIQ", file.handle, 0, 0, 0))
 
     def pread(self, file: Any, size: int, offset: int) -> bytes:
+        if file.handle == NO_HANDLE:
+            raise OSError(errno.EISDIR, "a directory")
         return self.call(fuse.READ, file.node, io_in(file.handle, offset, size), room=size + 16)
 
     def pwrite(self, file: Any, data: bytes, offset: int) -> int:

@@ -441,6 +441,12 @@ class AugmentFs(FileSystem):
             return None
         return self._inner.list_packed(ino, handle, offset, size)
 
+    def list_packed_plus(self, ino: int, handle: Any, offset: int, size: int) -> tuple[bytes, list[int]] | None:
+        """Leave it to the inner file system where nothing is added."""
+        if ino in self._directories or ino in self._nodes:
+            return None
+        return self._inner.list_packed_plus(ino, handle, offset, size)
+
     def _listable(self, ino: int) -> VirtualDirectory | None:
         directory = self._directories.get(ino)
         if directory is None and ino in self._nodes:

@@ -236,6 +236,15 @@ class FileSystem:
         """
         return None
 
+    def list_packed_plus(self, ino: int, handle: Any, offset: int, size: int) -> tuple[bytes, list[int]] | None:
+        """List as `readdirplus`, packed already: as many `struct fuse_direntplus` as `size` bytes hold.
+
+        :return: the records, and the inode of each `Entry` in them, which counts one look-up. None, as here, has the
+            server ask `readdirplus`.
+        :raise OSError: EINVAL when there are entries, and the first does not find room.
+        """
+        return None
+
     def fsyncdir(self, ino: int, handle: Any, data_only: bool) -> None:
         """Bring the directory to stable storage."""
         missing()

@@ -25,6 +25,7 @@ _DELEGATED = (
     "readdir",
     "readdirplus",
     "list_packed",
+    "list_packed_plus",
     "fsyncdir",
     "releasedir",
     "getxattr",

@@ -327,6 +327,9 @@ def readdir(
     return _listing(session.filesystem.readdir(request.ino, handle, _offset(offset)), size, pack, _nothing)
 
 
+_DIRENTPLUS_MIN = wire.ENTRY_OUT.size + wire.DIRENT.size + 8  # with a name of up to 8 bytes
+
+
 def readdirplus(
     session: Session, request: Request, number: int, offset: int, size: int, read_flags: int, owner: int, flags: int
 ) -> bytes:
@@ -334,6 +337,11 @@ def readdirplus(
     handle = session.directory(request.ino, number)
     if size > request.room:
         raise errno_error(EINVAL)
+    if session.has_room(size // _DIRENTPLUS_MIN):
+        packed = session.filesystem.list_packed_plus(request.ino, handle, _offset(offset), size)
+        if packed is not None:
+            session.adopt_all(packed[1])
+            return packed[0]
 
     def pack(item: tuple[DirectoryEntry, Entry | None]) -> bytes:
         listed, found = item

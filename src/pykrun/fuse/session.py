@@ -59,6 +59,16 @@ class Session:
             raise errno_error(ENFILE)
         self.inodes[ino] = known + 1
 
+    def has_room(self, count: int) -> bool:
+        """Whether the guest may get to know so many more inodes."""
+        return len(self.inodes) + count <= self.max_inodes
+
+    def adopt_all(self, numbers: list[int]) -> None:
+        """Count one look-up of each; there is room, as `has_room` said before."""
+        inodes = self.inodes
+        for ino in numbers:
+            inodes[ino] = inodes.get(ino, 0) + 1
+
     def forget(self, ino: int, times: int) -> None:
         """Take back look-ups, never more than there were; the root stays known."""
         known = self.inodes.get(ino, 0)

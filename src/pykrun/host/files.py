@@ -10,6 +10,7 @@ import ctypes
 import os
 from errno import ENOSYS, EPERM
 from struct import Struct
+from typing import Never
 
 from pykrun.host.linux import system_call
 from pykrun.host.numbers import number
@@ -18,7 +19,6 @@ AT_EMPTY_PATH = 0x1000
 UTIME_NOW = (1 << 30) - 1
 UTIME_OMIT = (1 << 30) - 2
 
-RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 
@@ -36,7 +36,7 @@ class _OpenHow(ctypes.Structure):
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _HOW = _OpenHow(_PATH_FLAGS, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
 _HOW_ADDRESS = ctypes.byref(_HOW)
-_OPENAT2 = ctypes.c_long(number("openat2") or -1)
+_OPENAT2, _UTIMENSAT, _FCHOWNAT = (ctypes.c_long(number(name) or -1) for name in ("openat2", "utimensat", "fchownat"))
 
 
 def open_path(directory: int, name: bytes) -> int:
@@ -50,10 +50,14 @@ def open_path(directory: int, name: bytes) -> int:
     descriptor = int(_syscall(_OPENAT2, directory, name, _HOW_ADDRESS, 24))
     if descriptor >= 0:
         return descriptor
-    code = ctypes.get_errno()
-    if code not in (ENOSYS, EPERM):
-        raise OSError(code, os.strerror(code))
+    if ctypes.get_errno() not in (ENOSYS, EPERM):
+        _fail()
     return os.open(name, _PATH_FLAGS, dir_fd=directory)
+
+
+def _fail() -> Never:
+    code = ctypes.get_errno()
+    raise OSError(code, os.strerror(code))
 
 
 def rename(directory: int, name: bytes, new_directory: int, new_name: bytes, flags: int) -> None:
@@ -66,7 +70,8 @@ def rename(directory: int, name: bytes, new_directory: int, new_name: bytes, fla
 
 def change_owner(descriptor: int, uid: int, gid: int) -> None:
     """Give a file, also one known by O_PATH only, to others; -1 leaves an id alone."""
-    system_call("fchownat", descriptor, b"", uid, gid, AT_EMPTY_PATH)
+    if _syscall(_FCHOWNAT, descriptor, b"", uid, gid, AT_EMPTY_PATH):
+        _fail()
 
 
 _TIMES = Struct("<qqqq")
@@ -79,7 +84,8 @@ def change_times(directory: int, name: bytes | None, atime_ns: int | None, mtime
     :param mtime_ns: the same.
     """
     record = _TIMES.pack(*_time(atime_ns), *_time(mtime_ns))
-    system_call("utimensat", directory, name, record, 0)
+    if _syscall(_UTIMENSAT, directory, name, record, 0):
+        _fail()
 
 
 NOW = -(1 << 200)
@@ -120,6 +126,5 @@ class DirectoryReader:
         """Return the next records (`struct linux_dirent64`), b"" at the end."""
         count = int(_syscall(self._nr, descriptor, self._address, self.SIZE))
         if count < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+            _fail()
         return ctypes.string_at(self._address, count)

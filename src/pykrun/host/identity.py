@@ -59,7 +59,7 @@ class Identity:
         self._guest = _sets(effective & ~_OF_FILES | effective & 1 << CAP_DAC_OVERRIDE, permitted, inheritable)
         self._careful = _sets(effective & ~(1 << CAP_FSETID), permitted, inheritable)
         self._may_set_ids = bool(effective & 1 << CAP_FSETID)
-        self._own_groups_gone = False
+        self._groups: Sequence[int] | None = None  # those of this thread; None before the first change
         self._possible: set[tuple[int, int]] = set()
 
     def has(self, capability: int) -> bool:
@@ -69,17 +69,16 @@ class Identity:
     def take(self, uid: int, gid: int, groups: Sequence[int] = ()) -> bool:
         """Make files as somebody else from now on; return whether `restore` is needed.
 
-        No group of ours is kept: a guest's user is in none of them. Rights to directories were checked by the guest's
-        kernel, which knows all groups of its user, so they are not checked by ours again; what a set-group-ID
-        directory does, and who may keep that bit, is.
+        No group of ours is kept, from the first time on: a guest's user is in none of them. Rights to directories were
+        checked by the guest's kernel, which knows all groups of its user, so they are not checked by ours again; what a
+        set-group-ID directory does, and who may keep that bit, is.
 
         Ids that cannot be taken on are left: without the right to, or in a user namespace that does not have them.
         """
         if not self.switches or (uid == self.uid and gid == self.gid):
             return False
-        if groups or not self._own_groups_gone:
+        if groups or self._groups is None:
             self._set_groups(groups)
-            self._own_groups_gone = not groups
         ids = (uid, gid)
         _syscall(self._setfsgid, gid)
         _syscall(self._setfsuid, uid)
@@ -95,6 +94,8 @@ class Identity:
         _syscall(self._setfsuid, self.uid)
         _syscall(self._setfsgid, self.gid)
         _syscall(self._capset, _HEADER, self._whole)
+        if self._groups:
+            self._set_groups(())
 
     def drop_fsetid(self) -> bool:
         """Let the kernel clear set-user-ID and set-group-ID bits with what follows; return whether it did not so far.
@@ -114,12 +115,15 @@ class Identity:
         return True
 
     def _set_groups(self, groups: Sequence[int]) -> None:
+        """Groups that this user namespace does not have make it none; where it may not even have none, they stay."""
+        self._groups = groups
         record = b"".join(group.to_bytes(4, "little") for group in groups)
-        try:
-            system_call("setgroups", len(groups), record)
-        except OSError:
-            if groups:  # some that this user namespace does not have: none, then
-                system_call("setgroups", 0, None)
+        for count in (len(groups), 0):
+            try:
+                system_call("setgroups", count, record)
+                return
+            except OSError:
+                pass
 
 
 def _sets(effective: int, permitted: int, inheritable: int) -> ctypes.Array[ctypes.c_uint32]:

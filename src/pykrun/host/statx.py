@@ -25,42 +25,55 @@ Fields = tuple[int, ...]
 _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_NO_AUTOMOUNT = 0x800
 _AT_EMPTY_PATH = 0x1000
-_NAMED = _AT_SYMLINK_NOFOLLOW | _AT_NO_AUTOMOUNT
-_MASK = 0x07FF | 0x0800 | 0x1000  # STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID
+NAMED = _AT_SYMLINK_NOFOLLOW | _AT_NO_AUTOMOUNT
+"""The flags of a call about a name."""
+MASK = 0x07FF | 0x0800 | 0x1000
+"""What is asked for: STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID."""
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 
 class Statx:
-    """Asks; one object per thread, for the answer lies in a buffer of its own."""
+    """Asks; one object per thread, for the answer lies in a buffer of its own.
+
+    The hottest caller makes the call itself: `call(nr, directory, name, NAMED, MASK, address)`, which returns 0 when
+    `answer` holds what `FIELDS` unpacks.
+    """
 
     def __init__(self) -> None:
-        self._call = _libc.syscall
         nr = number("statx")
         assert nr is not None
-        self._nr = ctypes.c_long(nr)
-        self._answer = bytearray(256)
-        self._held = (ctypes.c_char * 256).from_buffer(self._answer)
-        self._address = ctypes.c_void_p(ctypes.addressof(self._held))
+        self.call = _libc.syscall
+        self.nr = ctypes.c_long(nr)
+        self.answer = bytearray(256)
+        self._held = (ctypes.c_char * 256).from_buffer(self.answer)
+        self.address = ctypes.c_void_p(ctypes.addressof(self._held))
 
     def at(self, directory: int, name: bytes) -> Fields | None:
         """Tell about a name in a directory, a symbolic link itself included; None when there is no such name.
 
         :raise OSError: anything but ENOENT.
         """
-        if self._call(self._nr, directory, name, _NAMED, _MASK, self._address):
-            code = ctypes.get_errno()
-            if code == ENOENT:
-                return None
+        if self.call(self.nr, directory, name, NAMED, MASK, self.address):
+            self.failed()
+            return None
+        return _unpack(self.answer)
+
+    def failed(self) -> None:
+        """Say why the last call failed, unless it was that there is no such name.
+
+        :raise OSError: anything but ENOENT.
+        """
+        code = ctypes.get_errno()
+        if code != ENOENT:
             raise OSError(code, os.strerror(code))
-        return _unpack(self._answer)
 
     def of(self, descriptor: int) -> Fields:
         """Tell about an open file; O_PATH is enough."""
-        if self._call(self._nr, descriptor, b"", _AT_EMPTY_PATH, _MASK, self._address):
+        if self.call(self.nr, descriptor, b"", _AT_EMPTY_PATH, MASK, self.address):
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
-        return _unpack(self._answer)
+        return _unpack(self.answer)
 
 
 _unpack = FIELDS.unpack_from

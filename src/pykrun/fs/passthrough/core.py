@@ -14,7 +14,7 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EMFILE, ENFILE
+from errno import EMFILE, ENFILE, ENOENT
 from stat import S_IFDIR
 from typing import Any
 
@@ -29,12 +29,13 @@ from pykrun.fs.types import Attributes, Caller, Entry, PackedAttributes, PackedE
 from pykrun.host.files import DirectoryReader
 from pykrun.host.identity import Identity
 from pykrun.host.own import OwnDescriptors
-from pykrun.host.statx import Fields, Statx
+from pykrun.host.statx import FIELDS, MASK, NAMED, Fields, Statx
 
 SPARE_DESCRIPTORS = 64
 """Left for the rest of the process: sockets, eventfds, memory regions."""
 SECOND = 1_000_000_000
 
+_unpack = FIELDS.unpack_from
 _pack_attr = ATTR_OUT.pack
 _pack_entry = ENTRY_OUT.pack
 
@@ -64,8 +65,8 @@ class Core(FileSystem):
         self._cache = cache = options.policy()
         if descriptors is None:
             descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS
-        self._max_files = max(descriptors // 2, 16)
-        self._open_files = 0
+        self._max_files = max(descriptors // 3, 16)
+        self._open_files = 0  # files, directories with a handle, and carriers of locks
         self._reader = DirectoryReader()
         self._cursors: dict[int, Listing] = {}  # by inode, in the order in which they were begun
         self.features = _features(options, cache.listings)
@@ -78,7 +79,7 @@ class Core(FileSystem):
         except OSError:
             self._own.close()
             raise
-        self._inodes = Inodes(top, self._statx, allocator, min(descriptors // 4, 8192))
+        self._inodes = Inodes(top, self._statx, allocator, min(descriptors // 4, 8192))  # twice, with those held
         (names, names_ns), (seconds, ns) = split_timeout(cache.entries), split_timeout(cache.attributes)
         self._timeouts = names, seconds, names_ns, ns
         self._missing = Entry(0, Attributes(ino=0, mode=0), cache.negative)
@@ -93,26 +94,46 @@ class Core(FileSystem):
 
     # The two
 
+    # fmt: off
     def lookup(self, parent: int, name: bytes) -> Entry:
         """Find a name: one system call, and no descriptor."""
+        # What `Statx.at`, `Inodes.found` and `_entry` do, without the calls between them: a quarter of the time.
         inodes = self._inodes
-        directory = inodes.directory(parent)
+        directory = inodes.by_number.get(parent)
+        if directory is None or directory.kind != S_IFDIR:
+            directory = inodes.directory(parent)  # which says what is wrong
         fd = directory.fd
-        fields = self._statx.at(fd if fd >= 0 else inodes.reach(directory), name)
-        if fields is None:
+        statx = self._statx
+        if statx.call(statx.nr, fd if fd >= 0 else inodes.reach(directory), name, NAMED, MASK, statx.address):
+            statx.failed()
             return self._missing
-        inode = inodes.found(directory, name, fields)
-        return self._entry(inode, fields, directory)
+        fields = _unpack(statx.answer)
+        (block_size, nlink, uid, gid, mode, ino, size, blocks, atime, atime_ns, birth, birth_ns, ctime, ctime_ns,
+         mtime, mtime_ns, major, minor, device_major, device_minor, mount) = fields
+        inode = inodes.by_key.get((ino, device_major, device_minor, mount))
+        if (
+            inode is None or inode.parent is not directory or inode.name != name
+            or (inode.fd < 0 and not inode.files
+                and (inode.kind != mode & 0o170000 or inode.birth != (birth, birth_ns)))
+        ):
+            return self._entry(inodes.found(directory, name, fields), fields, directory)
+        inode.lookups += 1
+        submount = mount != directory.key[3] and inode.kind == S_IFDIR and self.options.submounts
+        names, seconds, names_ns, ns = self._timeouts
+        number = inode.ino
+        return PackedEntry(number, _pack_entry(
+            number, 0, names, seconds, names_ns, ns, ino, size, blocks, atime, mtime, ctime, atime_ns, mtime_ns,
+            ctime_ns, mode, nlink, uid, gid, kernel_device(major, minor) if major or minor else 0, block_size,
+            ATTR_SUBMOUNT if submount else 0))
+    # fmt: on
 
     def getattr(self, ino: int, handle: Any) -> Attributes:
         """Tell the attributes of what the guest knows, wherever it is by now."""
         if handle is not None:
-            fields = self._statx.of(handle.fd)
-        else:
-            inode = self._inodes.get(ino)
-            fd = inode.fd
-            fields = self._statx.of(fd) if fd >= 0 else self._describe(inode)
-        return self._attributes(fields)
+            return self._attributes(self._statx.of(handle.fd))
+        inode = self._inodes.get(ino)
+        fd = inode.fd
+        return self._attributes(self._statx.of(fd) if fd >= 0 else self._describe(inode))
 
     def forget(self, ino: int, count: int) -> None:
         """Take back look-ups."""
@@ -138,16 +159,16 @@ class Core(FileSystem):
         return self._statx.of(self._inodes.reach(inode))
 
     # fmt: off
-    def _entry(self, inode: Inode, fields: Fields, directory: Inode) -> Entry:
+    def _packed_entry(self, inode: Inode, fields: Fields, directory: Inode) -> bytes:
         """Make the answer to a look-up."""
         (block_size, nlink, uid, gid, mode, ino, size, blocks, atime, atime_ns, _, _, ctime, ctime_ns, mtime, mtime_ns,
          major, minor, _, _, mount) = fields
         rdev = kernel_device(major, minor) if major or minor else 0
         submount = mount != directory.key[3] and inode.kind == S_IFDIR and self.options.submounts
-        number, names, seconds, names_ns, ns = inode.ino, *self._timeouts
-        return PackedEntry(number, _pack_entry(
-            number, 0, names, seconds, names_ns, ns, ino, size, blocks, atime, mtime, ctime, atime_ns, mtime_ns,
-            ctime_ns, mode, nlink, uid, gid, rdev, block_size, ATTR_SUBMOUNT if submount else 0))
+        names, seconds, names_ns, ns = self._timeouts
+        return _pack_entry(
+            inode.ino, 0, names, seconds, names_ns, ns, ino, size, blocks, atime, mtime, ctime, atime_ns, mtime_ns,
+            ctime_ns, mode, nlink, uid, gid, rdev, block_size, ATTR_SUBMOUNT if submount else 0)
 
     def _attributes(self, fields: Fields) -> Attributes:
         """Make the answer to a getattr."""
@@ -160,6 +181,10 @@ class Core(FileSystem):
             rdev, block_size, 0))
     # fmt: on
 
+    def _entry(self, inode: Inode, fields: Fields, directory: Inode) -> Entry:
+        """Make the answer to a look-up."""
+        return PackedEntry(inode.ino, self._packed_entry(inode, fields, directory))
+
     def _made(self, directory: Inode, name: bytes, fd: int = -1) -> tuple[Inode, Entry]:
         """Look up what was just made for the guest; by `fd` if it is open.
 
@@ -170,9 +195,17 @@ class Core(FileSystem):
         else:
             fields = self._statx.at(self._inodes.reach(directory), name)
         if fields is None:
-            raise errno_error(2)
+            raise errno_error(ENOENT)
         inode = self._inodes.found(directory, name, fields, new=True)
         return inode, self._entry(inode, fields, directory)
+
+    def _require_room(self) -> None:
+        """Check, before something is opened for the guest, that it does not have too much open.
+
+        :raise OSError: ENFILE.
+        """
+        if self._open_files >= self._max_files:
+            raise errno_error(ENFILE)
 
     def _reopen(self, inode: Inode, flags: int) -> int:
         """Open a regular file or directory anew; the only way in which anything of the shared tree is opened."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from os import O_DIRECTORY, O_RDONLY
 from typing import Any
 
+from pykrun.fs.packed import ENTRY_OUT
 from pykrun.fs.passthrough.core import Core
 from pykrun.fs.passthrough.handles import Listing
 from pykrun.fs.passthrough.inodes import Inode
@@ -21,6 +22,8 @@ CURSORS = 32
 """Listings in progress that are remembered; one more makes the oldest start anew at its cookie."""
 
 _DOTS = (b".", b"..")
+_NO_ENTRY = bytes(ENTRY_OUT.size)
+"""A name without attributes, which counts no look-up."""
 
 
 class DirectoryOperations(Core):
@@ -28,11 +31,15 @@ class DirectoryOperations(Core):
 
     def opendir(self, ino: int, flags: int) -> Opened:
         """Open a directory, for guests that must."""
-        return Opened(self._listing(self._inodes.directory(ino)))
+        self._require_room()
+        listing = self._listing(self._inodes.directory(ino))
+        self._open_files += 1
+        return Opened(listing)
 
     def releasedir(self, ino: int, handle: Any) -> None:
         """Close."""
         if handle is not None:
+            self._open_files -= 1
             handle.close()
 
     def readdir(self, ino: int, handle: Any, offset: int) -> Iterator[DirectoryEntry]:
@@ -49,6 +56,33 @@ class DirectoryOperations(Core):
         if not packed and handle is None:
             self._end_cursor(ino)
         return packed
+
+    def list_packed_plus(self, ino: int, handle: Any, offset: int, size: int) -> tuple[bytes, list[int]] | None:
+        """List as `readdirplus`, three quarters of the work."""
+        inodes = self._inodes
+        directory = inodes.directory(ino)
+        at, found, packed_entry = self._statx.at, inodes.found, self._packed_entry
+        told: list[int] = []
+
+        def entry_of(name: bytes) -> bytes:
+            if name in _DOTS:
+                return _NO_ENTRY
+            try:
+                fd = directory.fd
+                fields = at(fd if fd >= 0 else inodes.reach(directory), name)
+            except OSError:
+                return _NO_ENTRY  # not to be had: the name alone is true
+            if fields is None:
+                return _NO_ENTRY
+            inode = found(directory, name, fields)
+            told.append(inode.ino)
+            return packed_entry(inode, fields, directory)
+
+        listing: Listing = handle or self._cursor(ino, offset)
+        packed = listing.pack(self._reader, offset, size, entry_of)
+        if not packed and handle is None:
+            self._end_cursor(ino)
+        return packed, told
 
     def readdirplus(self, ino: int, handle: Any, offset: int) -> Iterator[tuple[DirectoryEntry, Entry | None]]:
         """List with what a look-up of each name would tell."""

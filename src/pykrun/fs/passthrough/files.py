@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from errno import EINVAL, EISDIR, ELOOP, ENFILE, ENXIO
+from errno import EINVAL, EISDIR, ELOOP, ENXIO
 from os import (
     O_ACCMODE,
     O_APPEND,
@@ -52,7 +52,7 @@ class FileOperations(Core):
         if inode.kind != S_IFREG:
             raise errno_error({S_IFDIR: EISDIR, S_IFLNK: ELOOP}.get(inode.kind, ENXIO))
         host_flags = self._open_flags(flags)
-        self._require_file_room()
+        self._require_room()
         if kill_privileges and flags & O_TRUNC:
             with self._killing(True):
                 fd = self._reopen(inode, host_flags)
@@ -77,10 +77,6 @@ class FileOperations(Core):
             if flags & O_ACCMODE == O_WRONLY:
                 flags ^= O_WRONLY | O_RDWR
         return flags
-
-    def _require_file_room(self) -> None:
-        if self._open_files >= self._max_files:
-            raise errno_error(ENFILE)
 
     def _opened(self, handle: FileHandle, inode: Inode) -> Opened:
         """Take an open file into the books, and say what the guest may keep of it."""

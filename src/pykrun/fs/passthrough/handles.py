@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import EINVAL
 from struct import Struct
 
-from pykrun.fs.packed import DIRENT
+from pykrun.fs.packed import DIRENT, ENTRY_OUT
 from pykrun.fs.passthrough.inodes import Inode
 from pykrun.fs.types import DirectoryEntry, errno_error
 from pykrun.host.files import DirectoryReader
@@ -72,14 +72,17 @@ class Listing:
             self._position = position + length
             self.offset = following
 
-    def pack(self, reader: DirectoryReader, offset: int, size: int) -> bytes:
+    def pack(
+        self, reader: DirectoryReader, offset: int, size: int, entry_of: Callable[[bytes], bytes] | None = None
+    ) -> bytes:
         """List from `offset` as `entries`, as many `struct fuse_dirent` as find room.
 
+        :param entry_of: makes what goes before each record, by its name.
         :raise OSError: EINVAL when not even one does.
         """
         self._seek(offset)
         packed: list[bytes] = []
-        while self._position < len(self._data) or self._fill(reader):
+        while self._position < len(self._data) or self._fill(reader, bool(packed)):
             data, position, end = self._data, self._position, len(self._data)
             find, following = data.find, self.offset
             while position < end:
@@ -93,6 +96,10 @@ class Listing:
                     ino = self._root
                 record = _PACKERS[len(name)](ino, cookie, len(name), kind, name)
                 size -= len(record)
+                if entry_of is not None:
+                    size -= ENTRY_OUT.size
+                    if size >= 0:
+                        packed.append(entry_of(name))
                 if size < 0:
                     break
                 packed.append(record)
@@ -115,6 +122,15 @@ class Listing:
             os.lseek(self.fd, offset, os.SEEK_SET)
             self._data, self._position, self.offset = b"", 0, offset
 
-    def _fill(self, reader: DirectoryReader) -> bool:
-        self._data, self._position = reader.read(self.fd), 0
+    def _fill(self, reader: DirectoryReader, patient: bool = False) -> bool:
+        """Read ahead; return False at the end.
+
+        :param patient: an error can wait for the next request: what was listed must be told first.
+        """
+        self._data, self._position = b"", 0
+        try:
+            self._data = reader.read(self.fd)
+        except OSError:
+            if not patient:
+                raise
         return bool(self._data)

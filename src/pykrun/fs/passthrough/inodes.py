@@ -92,19 +92,22 @@ class Inodes:
         self.limit = max(limit, 16)
         self._statx = statx
         self._allocate = allocator.allocate
-        self._by_number = {ROOT: self.root}
-        self._by_key: dict[Key, Inode] = {self.root.key: self.root}
+        self.by_number = {ROOT: self.root}
+        """By the guest's number."""
+        self.by_key: dict[Key, Inode] = {self.root.key: self.root}
+        """By the host's."""
         self._pins: dict[Inode, None] = {}  # in the order in which they were made: the oldest goes first
+        self._held: set[Inode] = set()  # pinned too, and not to be found again: their names are gone
 
     def __len__(self) -> int:
-        return len(self._by_number)
+        return len(self.by_number)
 
     def get(self, ino: int) -> Inode:
         """Find an inode by the guest's number.
 
         :raise OSError: ESTALE.
         """
-        inode = self._by_number.get(ino)
+        inode = self.by_number.get(ino)
         if inode is None:
             raise errno_error(ESTALE)
         return inode
@@ -114,7 +117,7 @@ class Inodes:
 
         :raise OSError: ESTALE, ENOTDIR.
         """
-        inode = self._by_number.get(ino)
+        inode = self.by_number.get(ino)
         if inode is None or inode.kind != S_IFDIR:
             raise errno_error(ESTALE if inode is None else ENOTDIR)
         return inode
@@ -127,7 +130,7 @@ class Inodes:
         :param new: the guest has just made the file: whatever had its number before is gone.
         """
         key = (fields[5], fields[18], fields[19], fields[20])
-        inode = self._by_key.get(key)
+        inode = self.by_key.get(key)
         if inode is None or (inode.fd < 0 and not inode.files and (new or self._replaced(inode, fields))):
             inode = self._new(key, fields)
         inode.lookups += 1
@@ -143,22 +146,22 @@ class Inodes:
 
     def forget(self, ino: int, count: int) -> None:
         """Take back look-ups; an inode without any is dropped."""
-        inode = self._by_number.get(ino)
+        inode = self.by_number.get(ino)
         if inode is None:
             return
         inode.lookups -= count
         if inode.lookups > 0 or inode is self.root:
             return
-        del self._by_number[ino]
-        if self._by_key.get(inode.key) is inode:
-            del self._by_key[inode.key]
+        del self.by_number[ino]
+        if self.by_key.get(inode.key) is inode:
+            del self.by_key[inode.key]
         self._unhint(inode)
         self._unpin(inode)
 
     def _new(self, key: Key, fields: Fields) -> Inode:
         inode = Inode(self._allocate(), key, S_IFMT(fields[4]), birth_of(fields))
-        self._by_key[key] = inode
-        self._by_number[inode.ino] = inode
+        self.by_key[key] = inode
+        self.by_number[inode.ino] = inode
         return inode
 
     def _replaced(self, inode: Inode, fields: Fields) -> bool:
@@ -184,8 +187,9 @@ class Inodes:
                 old.parent = None
         children[name] = inode
         inode.parent, inode.name = parent, name
-        if inode.fd >= 0:
-            self._pins[inode] = None  # its pin may have been the only way to it; it is not any more
+        if inode in self._held:
+            self._held.remove(inode)
+            self._pins[inode] = None
 
     def _unhint(self, inode: Inode) -> None:
         parent = inode.parent
@@ -197,17 +201,27 @@ class Inodes:
         inode.parent = None
 
     def removing(self, parent: Inode, name: bytes) -> None:
-        """The guest is about to remove a name: what it knows by that name only must stay within reach."""
+        """The guest is about to remove a name: what it knows by that name only must stay within reach.
+
+        As long as there are not too many: a guest that forgets nothing loses sight of what it removed.
+        """
         inode = parent.children.get(name) if parent.children else None
         if inode is None:
             return
         if inode.fd < 0 and not inode.files:
             try:
+                self.reach(parent)
                 self._pin(inode, parent)
             except OSError:
-                return  # it is stale already, or there are no descriptors left: it will be
+                return  # it is stale already
         self._unhint(inode)
-        self._pins.pop(inode, None)  # the only way to it from now on: never given up
+        if inode.fd < 0:
+            return
+        if len(self._held) < self.limit:
+            del self._pins[inode]
+            self._held.add(inode)
+        else:
+            self._unpin(inode)
 
     def moved(self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, exchange: bool) -> None:
         """The guest has renamed (what was at the new name was told to `removing`, unless they were exchanged)."""
@@ -287,16 +301,17 @@ class Inodes:
 
     def _unpin(self, inode: Inode) -> None:
         self._pins.pop(inode, None)
+        self._held.discard(inode)
         fd, inode.fd = inode.fd, -1
         if fd >= 0:
             os.close(fd)
 
     def close(self) -> None:
         """Close every descriptor."""
-        for inode in {*self._by_number.values(), *self._pins}:
+        for inode in {*self.by_number.values(), *self._pins}:
             self._unpin(inode)
-        self._by_number.clear()
-        self._by_key.clear()
+        self.by_number.clear()
+        self.by_key.clear()
 
 
 def key_of(fields: Fields) -> Key:

@@ -116,7 +116,7 @@ class NameOperations(FileOperations):
         return self._entry(inode, fields, directory), self._opened(FileHandle(fd, inode), inode)
 
     def _open_new(self, directory: Inode, name: bytes, flags: int, mode: int, umask: int, caller: Caller) -> int:
-        self._require_file_room()
+        self._require_room()
         making = Making(self._identity, caller, umask)
         try:
             fd = self._inodes.reach(directory)
