@@ -10,7 +10,7 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 from pykrun.errors import EngineError, MissingError
 from pykrun.request import Request
@@ -53,6 +53,12 @@ class Shim:
         self._events: deque[Event] = deque()
         self._over = False
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def fileno(self) -> int:
         """The descriptor that is readable when there is something to `receive`."""
         return self._connection.fileno()
@@ -72,15 +78,15 @@ class Shim:
 
     def send_signal(self, number: int) -> None:
         """Send the workload a signal, as soon as it runs."""
-        self._command((SIGNAL, number))
+        self._command((SIGNAL, int(number)))  # a member of an enumeration does not travel
 
     def stop(self, grace: float | None = None, code: int = 128 + signal.SIGTERM) -> None:
         """Ask the guest for an orderly end (`VirtualMachine.stop`)."""
-        self._command((STOP, grace, code))
+        self._command((STOP, grace, int(code)))
 
     def end(self, code: int = 128 + signal.SIGKILL) -> None:
         """End the VM now."""
-        self._command((END, code))
+        self._command((END, int(code)))
 
     def receive(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None when there is none in time, or after the last one.
