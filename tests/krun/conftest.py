@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,12 +36,13 @@ def shared_ctx() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def shell_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a static shell, as a guest's root."""
+def shell_root() -> Iterator[Path]:
+    """A directory with a static shell, as a guest's root. Everybody may read it."""
     busybox = shutil.which("busybox")
     if busybox is None:
         pytest.skip("no busybox on PATH (apt-get install busybox-static)")
-    root = tmp_path_factory.mktemp("root") / "root"
+    root = Path(tempfile.mkdtemp(prefix="pk"))
+    root.chmod(0o755)
     (root / "bin").mkdir(parents=True)
     for folder in ("dev", "etc", "mnt", "proc", "sys", "tmp"):
         (root / folder).mkdir()
@@ -48,9 +50,8 @@ def shell_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in APPLETS:
         (root / "bin" / name).symlink_to("busybox")
     (root / "marker").write_text("from the root\n")
-    for folder in (root.parent, root.parent.parent):
-        folder.chmod(0o755)
-    return root
+    yield root
+    shutil.rmtree(root)
 
 
 @pytest.fixture

@@ -86,8 +86,8 @@ class Programs:
 
     def shell(self, script: str, *, before: str = "", words: Sequence[str] = (), **options: Any) -> Result:
         """Run a shell script in a guest without a network whose root is the directory."""
-        text = f"{NO_NETWORK}good(krun_set_root(ctx, root))\n{before}\ngood(krun_set_exec(ctx, '/bin/sh', {['-c', script, 'sh', *words]!r}, []))"
-        return self.run(text, **options)
+        run = f"good(krun_set_exec(ctx, '/bin/sh', {['-c', script, 'sh', *words]!r}, []))"
+        return self.run(f"{NO_NETWORK}good(krun_set_root(ctx, root))\n{before}\n{run}", **options)
 
 
 def finish(process: subprocess.Popen[bytes], stdin: bytes | None = None, limit: float = LIMIT) -> Result:

@@ -66,23 +66,26 @@ def test_a_port_map(programs_once: Programs) -> None:
         """
 good(krun_set_root(ctx, root))
 good(krun_set_port_map(ctx, [f"{arguments[0]}:80"]))
-good(krun_set_exec(ctx, "/bin/sh", ["-c", "echo ready; echo served | nc -l -p 80; exit 3"], []))
+script = "nc -ll -p 80 -e /bin/cat & echo ready; cat; exit 3"
+good(krun_set_exec(ctx, "/bin/sh", ["-c", script], []))
 """,
         port,
+        stdin=subprocess.PIPE,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
-    answer = b""
 
-    def ask() -> bool:
-        nonlocal answer
-        with socket.create_connection(("127.0.0.1", port), 10) as connection:
-            answer = connection.recv(100)
-        return bool(answer)
+    def is_served() -> bool:
+        """It may take a moment until the guest's program listens."""
+        try:
+            with socket.create_connection(("127.0.0.1", port), 3) as connection:
+                connection.sendall(b"hello")  # passt of 2023 loses what a server says first and last
+                return connection.recv(100) == b"hello"
+        except OSError:
+            return False
 
-    wait_until(ask, 20, "an answer")
-    assert answer == b"served\n"
-    assert finish(process).code == 3
+    wait_until(is_served, 30, "an answer of the guest's program")
+    assert finish(process, b"").code == 3
 
 
 def test_a_root_without_a_directory(programs: Programs) -> None:
@@ -138,7 +141,8 @@ def test_a_disk_as_the_root(programs: Programs, disk: Path) -> None:
         + """
 good(krun_add_disk3(ctx, "the-disk", arguments[0], 0, False, False, 2))
 good(krun_set_root_disk_remount(ctx, "/dev/vda", "auto", "noatime"))
-good(krun_set_exec(ctx, "/bin/sh", ["-c", "cat /marker /sys/block/vda/serial; echo; echo new > /file; ls -d /newroot; exit 9"], []))
+script = "cat /marker /sys/block/vda/serial; echo; echo new > /file; ls -d /newroot; exit 9"
+good(krun_set_exec(ctx, "/bin/sh", ["-c", script], []))
 """,
         disk,
     )
@@ -165,7 +169,7 @@ def test_disks_in_order(programs_once: Programs, tmp_path: Path) -> None:
 good(krun_set_root(ctx, root))
 good(krun_add_disk(ctx, "one", arguments[0], True))
 good(krun_add_disk2(ctx, "two", arguments[1], 0, False))
-script = "read a < /dev/vda; for d in vda vdb; do cat /sys/block/$d/serial /sys/block/$d/ro; echo; done; echo X > /dev/vdb"
+script = "for d in vda vdb; do cat /sys/block/$d/serial /sys/block/$d/ro; done; echo X > /dev/vdb"
 good(krun_set_exec(ctx, "/bin/sh", ["-c", script], []))
 """,
         tmp_path / "one",
@@ -244,20 +248,15 @@ def test_a_console_of_ones_own(programs_once: Programs) -> None:
 
 def test_a_terminal(programs_once: Programs) -> None:
     main, terminal = os.openpty()
-    process = programs_once.start(
-        f"{NO_NETWORK}good(krun_set_root(ctx, root)); good(krun_set_exec(ctx, '/bin/sh', ['-c', 'tty; read a; echo <$a>'], []))".replace(
-            "<$a>", "\\\\<$a\\\\>"
-        ),
-        stdin=terminal,
-        stdout=terminal,
-    )
+    text = "good(krun_set_root(ctx, root)); good(krun_set_exec(ctx, '/bin/sh', ['-c', 'tty; read a; echo =$a='], []))"
+    process = programs_once.start(NO_NETWORK + text, stdin=terminal, stdout=terminal)
     os.close(terminal)
     seen = b""
     with open(main, "r+b", buffering=0) as end:
         while b"/dev/hvc0\r\n" not in seen:
             seen += end.read(1000)
         end.write(b"typed\n")
-        while b"<typed>\r\n" not in seen:
+        while b"=typed=\r\n" not in seen:
             seen += end.read(1000)
         assert finish(process).code == 0
 
@@ -299,7 +298,7 @@ good(krun_set_exec(ctx, "/bin/program", [], []))
 def test_no_init_at_all(programs_once: Programs) -> None:
     result = programs_once.run(f"{NO_NETWORK}good(krun_disable_implicit_init(ctx)); good(krun_set_root(ctx, root))")
     assert result.code == SET_UP_FAILED
-    assert b"init" in result.err
+    assert b"was not set up" in result.err
 
 
 def test_an_engine_is_named(programs: Programs) -> None:
@@ -391,8 +390,9 @@ def test_a_caller_with_other_ids(programs_once: Programs) -> None:
 
 
 def test_ids_that_are_not_ours_to_take(programs_once: Programs) -> None:
-    before = "good(krun_setgid(ctx, 12345)); good(krun_setuid(ctx, 0))"
-    become = "os.setgid(65534); os.setuid(65534)\nctx = krun_create_ctx()\n" if os.geteuid() == 0 else ""
+    before = "good(krun_setgid(ctx, 12345)); good(krun_setuid(ctx, 54321))"
+    drop_setgid = "import ctypes; ctypes.CDLL(None).prctl(24, 6, 0, 0, 0); ctx = good(krun_create_ctx())\n"
+    become = drop_setgid if os.geteuid() == 0 else ""  # PR_CAPBSET_DROP, for the supervisor's process
     start = "result = krun_start_enter(ctx); sys.exit(0 if result == -errno.EPERM else f'it returned {result}')"
     result = programs_once.run(f"{become}{NO_NETWORK}{before}\ngood(krun_set_root(ctx, root))", start=start)
     assert result.code == 0, result
