@@ -25,7 +25,7 @@ MB = 1_000_000
 SIZE = {"uml": 400 * MB, "qemu": 50 * MB, "no VM": 400 * MB}
 CONNECTIONS = 200
 ROUNDS = 5
-CPU_LIMITS = {"out": 1.0, "in": 2.0}
+CPU_LIMITS = {"out": 1.0, "in": 2.5}
 """Milliseconds of the supervisor's CPU per MB, on User Mode Linux."""
 
 SINK, SOURCE, DOOR = 7000, 7001, 7002
