@@ -564,6 +564,16 @@ linux_umount(PyObject *module, PyObject *args)
 }
 
 static PyObject *
+linux_swapoff(PyObject *module, PyObject *args)
+{
+    const char *path;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "s", &path))
+        return NULL;
+    return none_or_error(syscall(SYS_swapoff, path));
+}
+
+static PyObject *
 linux_reboot(PyObject *module, PyObject *args)
 {
     int command;
@@ -674,6 +684,7 @@ static PyMethodDef METHODS[] = {
     {"execute", WITH_KEYWORDS(linux_execute), "Become a program; returns only by raising. See _linux.pyi."},
     {"mount", linux_mount, METH_VARARGS, "mount(2)"},
     {"umount", linux_umount, METH_VARARGS, "umount2(2)"},
+    {"swapoff", linux_swapoff, METH_VARARGS, "swapoff(2)"},
     {"reboot", linux_reboot, METH_VARARGS, "reboot(2)"},
     {"sethostname", linux_sethostname, METH_VARARGS, "sethostname(2)"},
     {"finit_module", linux_finit_module, METH_VARARGS, "finit_module(2), without parameters"},

@@ -67,6 +67,9 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int = ...,
 def umount(target: str, flags: int = ..., /) -> None:
     """umount2(2)."""
 
+def swapoff(path: str, /) -> None:
+    """swapoff(2)."""
+
 def reboot(command: int, /) -> None:
     """reboot(2), without syncing."""
 

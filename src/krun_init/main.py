@@ -86,7 +86,8 @@ class Guest:
         data = run(start.read, places.start)
         found = run(ports.find, places, data.ports)
         run(self.open_control, found)  # as early as can be: from here on the host hears of what fails
-        run(blockroot.enter, self.words, data.root, self.first_root, places, log)
+        if not switches.TEE_ROOT:  # there the host has no say in it
+            run(blockroot.enter, self.words, data.root, self.first_root, places, log)
         run(mounts.share_root)
         run(entropy.credit, data.seed, places.random, log)
         run(session.begin, not data.terminal and data.streams != "relay")

@@ -51,6 +51,8 @@ def up(words: Mapping[str, str], start: Start, places: Places, log: Log) -> Netw
     """Set the network up; nothing of it is ever fatal."""
     network = Network()
     _bring_up_loopback()
+    if start.keep_resolver:
+        places.resolver = ""
     if start.dhcp or words.get("KRUN_DHCP") == "1":
         _configure(network, start.dhcp, places, log)
     if _exists(_DUMMY, places):

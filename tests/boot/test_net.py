@@ -362,3 +362,23 @@ def test_passt_fails_to_start(netted_once: Vm, tmp_path: Path) -> None:
         result = finish(process)
         assert (result.code, result.out) == (125, b"")
         assert result.err.startswith(b"pykrun: there is no network: passt: " + reason)
+
+
+def test_name_servers_that_were_given_are_kept(netted: Vm, busybox: Path) -> None:
+    given = ["--text", "/etc/resolv.conf=nameserver 203.0.113.5", "--file", f"/bin/cat={busybox}:0755"]
+    result = netted.run("--net", "user", *given, "--", "/bin/cat", "/etc/resolv.conf")
+    assert (result.code, result.out) == (0, b"nameserver 203.0.113.5")
+
+
+def test_a_shared_directorys_name_servers_stay(netted: Vm, tmp_path: Path, busybox: Path) -> None:
+    """A writable root: the guest gets a file of its own over the host's, on a busy machine a moment after the start."""
+    tree = tmp_path / "tree"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "etc/resolv.conf").write_text("nameserver 203.0.113.99\n")
+    options = ["--net", "user", "--root", str(tree), "--file", f"/bin/sh={busybox}:0755"]
+    script = 'line=; while [ -z "$line" ]; do read line < /etc/resolv.conf; done; echo "$line"'
+    result = netted.run(*options, "--", "/bin/sh", "-c", script)
+    assert result.code == 0, result
+    assert b"203.0.113.99" not in result.out
+    assert result.out.startswith(b"nameserver "), result
+    assert (tree / "etc/resolv.conf").read_text() == "nameserver 203.0.113.99\n"

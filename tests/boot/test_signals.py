@@ -176,3 +176,14 @@ def test_ignored_signals_stay_ignored(vm_once: Vm) -> None:
     process.send_signal(signal.SIGHUP)
     result = finish(process, b"after\n")
     assert (result.code, result.out) == (0, b"after\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_pid1_mode_ends_on_a_signal(vm_once: Vm, number: int) -> None:
+    """Nobody is there to hand it on."""
+    process = vm_once.start("--kernel-arg", "KRUN_INIT_PID1=1", "--", "/tool", "sleep", "100", "ready")
+    assert read_line(process) == b"ready\n"
+    process.send_signal(number)
+    result = finish(process, limit=10)
+    assert result.code == 128 + number
+    assert b"cannot be sent a signal" in result.err

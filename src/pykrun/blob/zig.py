@@ -127,7 +127,16 @@ def _fetch(work: Path, log: Path, progress: Progress) -> Path:
     venv = work / "venv"
     try:
         run([sys.executable, "-m", "venv", str(venv)], cwd=work, log=log, environment=environment)
-        pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", f"ziglang=={ZIG}"]
+        pip = [
+            str(venv / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--only-binary",
+            ":all:",
+        ]
+        pip.append(f"ziglang=={ZIG}")
         run(pip, cwd=work, log=log, environment=environment)
     except BlobError as error:
         raise BlobError(f"the compiler zig cannot be fetched: {error.message}", error.hint) from error

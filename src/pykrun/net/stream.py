@@ -216,9 +216,14 @@ class FrameStream:
 
     def _end(self, why: str) -> None:
         if not self.ended:
-            self.close()
+            self.hang_up()
             self._on_end(why)
-            if self.on_room is not None:  # from now on everything is taken, and dropped
+
+    def hang_up(self) -> None:
+        """Close, while the device goes on: from now on everything is taken, and dropped."""
+        if not self.ended:
+            self.close()
+            if self.on_room is not None:
                 self.on_room()
 
     def close(self) -> None:

@@ -60,7 +60,7 @@ class GuestNetwork:
 
     def _fail(self, reason: str) -> None:
         on_failure, self._on_failure = self._on_failure, None
-        self._stream.close()
+        self._stream.hang_up()
         if on_failure is not None:
             hint = passt.hint(reason)
             on_failure(f"passt: {reason} ({hint})" if hint else f"passt: {reason}")

@@ -113,6 +113,7 @@ class VirtualMachine:
         self._disks: DiskServers | None = None
         self._shares: ShareServers | None = None
         self._engine_ended = False
+        self._keep_resolver = False
         self._network: GuestNetwork | None = None
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
@@ -243,6 +244,7 @@ class VirtualMachine:
             ports=machine.ports,
             window=self._window.size() if self._window else None,
             dhcp=machine.network is not None,
+            keep_resolver=self._keep_resolver,
             streams="console" if machine.console else ("ports" if self._is_pid1 else "relay"),
             seed=os.urandom(32),
             volumes=[
@@ -280,7 +282,7 @@ class VirtualMachine:
             return self._plan.start
         from pykrun.supervisor.root_disk import carry_over
 
-        return carry_over(self._plan.root, self._plan.start)
+        return carry_over(self._plan.root, self._plan.start, self._plan.disks)
 
     def _serve_shares(self, running: Running, machine: Machine, start: StartData) -> None:
         from pykrun.supervisor.shares import ShareServers
@@ -309,8 +311,16 @@ class VirtualMachine:
         """After the engine, which has its kernel to boot meanwhile."""
         from pykrun.supervisor.network import RESOLVER, GuestNetwork
 
-        if RESOLVER not in self._plan.root.files:  # where a root cannot be written, something to mount it on
-            self._plan.root.file(RESOLVER, b"")
+        root = self._plan.root
+        self._keep_resolver = RESOLVER in root.files
+        taken = (*root.files, *root.directories)
+        if (
+            self._plan.start.root_device is None
+            and RESOLVER not in taken
+            and os.path.dirname(RESOLVER) not in root.files
+        ):
+            # Something to mount the guest's own on, where nothing can be written or it would be the host's.
+            root.file(RESOLVER, b"")
         self._network = GuestNetwork(self._loop, network, self._plan.publish, self._on_network_failure)
         self._stack.callback(self._network.close)
 
@@ -419,6 +429,8 @@ class VirtualMachine:
         self._heard.add(number)
         if again or (deadly and (not self._control.greeted or self._has_ended)):
             self._end(128 + number, "")
+        elif deadly and self._is_pid1:
+            self._end(128 + number, "the VM was ended: a command that is PID 1 itself cannot be sent a signal")
         elif number == signal.SIGTERM:
             grace = GRACE if self._plan.start.grace is None else self._plan.start.grace
             self._control.stop(grace)

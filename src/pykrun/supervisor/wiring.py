@@ -24,6 +24,7 @@ from pykrun.virtio.console import ConsoleDevice, ConsolePort
 CONSOLE_KEPT = 64 << 20
 """Bytes of a terminal's output that wait for a slow reader, where the engine would drop them."""
 
+
 Ends = tuple[Sink | None, Source | None]
 
 
