@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from pykrun.engine import Running
     from pykrun.sandbox import Ended, Wish
     from pykrun.start_data import StartData
+    from pykrun.supervisor.consoles import Consoles
     from pykrun.supervisor.disks import DiskServers
     from pykrun.supervisor.network import GuestNetwork
     from pykrun.supervisor.shares import ShareServers
-    from pykrun.supervisor.wiring import Ends
+    from pykrun.supervisor.wiring import Ends, Wiring
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
@@ -56,6 +57,8 @@ SLACK = 5.0
 """Seconds beyond the grace in which the guest may drain its pipes, sync and end by itself."""
 QUIT = 5.0
 """Seconds that an engine has for writing an image's tables."""
+PATIENCE = 1.0
+"""Seconds that readers of further consoles have for what is left when the engine has ended."""
 ESCAPED = 130
 END_OF_FILE = b"\x04"
 """What a terminal in its usual mode takes for the end of its input (VEOF)."""
@@ -117,7 +120,13 @@ class VirtualMachine:
         self._network: GuestNetwork | None = None
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
-        self._log = BootLog(plan.boot_log)
+        self._consoles: Consoles | None = None
+        if plan.console_output is None:
+            self._log = BootLog(plan.boot_log)
+        elif plan.boot_log is not None:
+            raise UsageError("the kernel's console goes to one file: name a boot log or a console output")
+        else:
+            self._log = BootLog(plan.console_output, "the console's output")
         stack.callback(self._log.close)
         self._make_streams()
 
@@ -133,6 +142,10 @@ class VirtualMachine:
             )
         _check_memory(plan.memory_mib, engine)
         machine = self._machine(engine)
+        if machine.consoles or machine.serials:
+            from pykrun.supervisor.consoles import check
+
+            check(machine.consoles, plan.serials, machine.ports)
         self._phase("prepared")
         self._running = running = engine.launch(machine, sandbox=plan.sandbox)
         self._stack.callback(running.close)
@@ -200,7 +213,15 @@ class VirtualMachine:
         plan = self._plan
         kernel = engine.kernel(plan.kernel, plan.modules)
         self._init = blob.find(kernel.arch)
-        terminal = plan.start.terminal
+        consoles = plan.consoles
+        if len(plan.serials) > engine.max_serials:
+            from pykrun.supervisor.consoles import stand_in
+
+            consoles += stand_in(plan.serials[engine.max_serials :])
+            self._warnings.append(
+                f"a {engine.arch} guest on engine {engine.name} has {engine.max_serials} serial lines, "
+                f"{len(plan.serials)} were asked for: virtio consoles (/dev/hvcN) stand in for the others"
+            )
         return Machine(
             kernel=kernel,
             initramfs=engine.initramfs(kernel, self._init.path, *self._modules()),
@@ -211,7 +232,9 @@ class VirtualMachine:
             disks=plan.disks,
             network=Network() if plan.network else None,
             ports=self._ports(),
-            console=terminal,
+            console=plan.start.terminal or plan.console,
+            consoles=consoles,
+            serials=min(len(plan.serials), engine.max_serials),
             init=os.fsdecode(INIT_PATH),
             execute_init=INIT_PATH in plan.root.files,
             verbose=plan.boot_log is not None,
@@ -245,7 +268,7 @@ class VirtualMachine:
             window=self._window.size() if self._window else None,
             dhcp=machine.network is not None,
             keep_resolver=self._keep_resolver,
-            streams="console" if machine.console else ("ports" if self._is_pid1 else "relay"),
+            streams="console" if self._plan.start.terminal else ("ports" if self._is_pid1 else "relay"),
             seed=os.urandom(32),
             volumes=[
                 (tag, where, share.read_only)
@@ -270,8 +293,12 @@ class VirtualMachine:
         }
         if self._network is not None:
             wiring.network(self._network.device)
-        console = (self._stdout, self._stdin) if machine.console else None
+        console: Ends | None = (self._stdout, self._stdin) if self._plan.start.terminal else None
+        if console is None and machine.console:
+            console = (self._log, None)
         wiring.ports({name: ends[name] for name in machine.ports}, console, self._on_port_end)
+        if machine.consoles or machine.serials:
+            self._serve_consoles(wiring, machine)
         self._wiring = wiring
         if running.disks:
             self._serve_disks(running, machine)
@@ -298,6 +325,14 @@ class VirtualMachine:
             servers.root(running.engine, ends[0][1], ends[0][0], plan.share, init, start.encode())
         for (tag, endpoint), (_where, share) in zip(ends[1:], plan.volumes, strict=True):
             servers.volume(running.engine, endpoint, tag, share)
+
+    def _serve_consoles(self, wiring: Wiring, machine: Machine) -> None:
+        from pykrun.supervisor.consoles import Consoles
+
+        serials = self._plan.serials[: machine.serials]
+        self._consoles = Consoles(self._loop, machine.consoles, serials, self._on_port_end)
+        self._stack.callback(self._consoles.close)
+        wiring.consoles(self._consoles)
 
     def _serve_disks(self, running: Running, machine: Machine) -> None:
         from pykrun.supervisor.disks import DiskServers
@@ -420,6 +455,8 @@ class VirtualMachine:
 
     def _on_signal(self, number: int) -> None:
         """Hand it on; SIGTERM asks for an orderly end, and a second one or a second SIGINT ends the VM."""
+        if number == signal.SIGWINCH and self._consoles is not None:
+            self._consoles.resized()
         if number == signal.SIGWINCH and self._window:  # the guest's terminal makes the signal
             if size := self._window.size():
                 self._control.resize(*size)
@@ -462,11 +499,20 @@ class VirtualMachine:
         if self._shares is not None:
             self._shares.collect()
         self._wiring.drain()
+        if self._consoles is not None:
+            self._consoles.drain()
+            self._loop.call_later(PATIENCE, self._forget_consoles)
+        self._on_port_end()
+
+    def _forget_consoles(self) -> None:
+        """Their readers had their time."""
+        self._consoles = None
         self._on_port_end()
 
     def _on_port_end(self) -> None:
         """The run is over when the engine is, and what it had said was handed on."""
-        if self._engine_ended and (self._verdict is not None or self._wiring.drained):
+        drained = self._wiring.drained and (self._consoles is None or self._consoles.drained)
+        if self._engine_ended and (self._verdict is not None or drained):
             self._loop.stop()
 
     # -- the result --------------------------------------------------------------------------------------------
