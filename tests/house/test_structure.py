@@ -13,9 +13,11 @@ from tests.house.sources import ROOT, SRC, imports, module_name, python_files
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
+    ("shim",),
     ("supervisor", "fileserver"),
     ("share",),
     ("root",),
+    ("request",),
     ("start_data",),
     ("engine",),
     ("net",),
