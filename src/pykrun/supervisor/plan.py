@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pykrun.machine import Console, Disk, Serial
+from pykrun.machine import Console, Disk, Serial, VsockPort
 from pykrun.record import record
 from pykrun.root import Root
 from pykrun.start_data import StartData
@@ -55,6 +55,7 @@ class Plan:
     :param consoles: further virtio-console devices; their terminals become hvc1, hvc2, ... behind hvc0, or hvc0, ...
     :param serials: serial lines, /dev/ttyS0 first. Where the engine has none (or not so many) a virtio console stands
         in for each, behind the others, and a warning says so.
+    :param vsock: ports of the guest's vsock that lead to Unix sockets of the host, or are led to by them.
     :param stdin: descriptor, None when closed; likewise `stdout`, `stderr`.
     """
 
@@ -80,6 +81,7 @@ class Plan:
     console_output: str | None = None
     consoles: tuple[Console, ...] = ()
     serials: tuple[Serial, ...] = ()
+    vsock: tuple[VsockPort, ...] = ()
     stdin: int | None = 0
     stdout: int | None = 1
     stderr: int | None = 2
