@@ -15,6 +15,7 @@ from pykrun.request.records import (
     Serial,
     Tree,
     Volume,
+    Vsock,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "Serial",
     "Tree",
     "Volume",
+    "Vsock",
 ]

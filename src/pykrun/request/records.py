@@ -123,6 +123,20 @@ class Serial:
 
 
 @record(frozen=True, slots=True, kw_only=True)
+class Vsock:
+    """A port of the guest's vsock and a Unix socket of the host (`pykrun.machine.VsockPort`).
+
+    :param folder: where the socket is, or is to be.
+    :param name: its name there.
+    """
+
+    port: int
+    folder: Place
+    name: str
+    listen: bool = False
+
+
+@record(frozen=True, slots=True, kw_only=True)
 class Request:
     """One VM and its one workload; the members that `pykrun.supervisor.Plan` has too mean the same there.
 
@@ -154,6 +168,7 @@ class Request:
     console_output: Place | None = None
     consoles: tuple[Console, ...] = ()
     serials: tuple[Serial, ...] = ()
+    vsock: tuple[Vsock, ...] = ()
     init: bool = True
     initramfs: Place | None = None
     command_line: str | None = None
