@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from pykrun.krun import krun_create_ctx, krun_free_ctx
+from tests.boot.conftest import python_for_all
 from tests.krun.programs import Programs
 from tests.support.command import ROOT, Pykrun
 
+__all__ = ["python_for_all"]
 APPLETS = ("sh", "cat", "env", "id", "ls", "mount", "nc", "mkdir", "sleep", "stat", "touch", "tr", "tty", "wc", "echo")
 
 

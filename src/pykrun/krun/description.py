@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pykrun.krun.calls import Refusal
 from pykrun.krun.context import DISABLED, EXPLICIT, IMPLICIT, Context, DiskSpec, FileSystemSpec, VsockPort
 from pykrun.krun.disks import MOUNT_POINTS
+from pykrun.krun.links import links
 from pykrun.krun.messages import DEBUG, WARNING, tell
 from pykrun.krun.streams import connect, keep_open, open_place
 from pykrun.krun.vsock import TSI_INET
@@ -53,6 +54,8 @@ def describe(context: Context, stack: ExitStack) -> Request:
         memory_mib=context.memory_mib,
         oem_strings=tuple(context.oem_strings),
         network=network,
+        links=links(context, stack),
+        dhcp=context.dhcp if context.all_nets() else None,
         network_optional=not publish,
         publish=publish,
         uid=context.uid,

@@ -137,6 +137,22 @@ class Vsock:
 
 
 @record(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A network card and what it is plugged into (`pykrun.net.link.Link`).
+
+    :param kind: `stream`, `datagram` or `tap`.
+    :param end: a connected socket; None for a tap device.
+    :param tap: the tap device's name.
+    :param mac: the card's address: six bytes.
+    """
+
+    kind: str
+    end: Descriptor | None = None
+    tap: str = ""
+    mac: bytes = b""
+
+
+@record(frozen=True, slots=True, kw_only=True)
 class Request:
     """One VM and its one workload; the members that `pykrun.supervisor.Plan` has too mean the same there.
 
@@ -169,6 +185,8 @@ class Request:
     consoles: tuple[Console, ...] = ()
     serials: tuple[Serial, ...] = ()
     vsock: tuple[Vsock, ...] = ()
+    links: tuple[Link, ...] = ()
+    dhcp: bool | None = None
     init: bool = True
     initramfs: Place | None = None
     command_line: str | None = None

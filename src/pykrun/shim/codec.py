@@ -27,7 +27,7 @@ else:
 
 _HOMES = {
     **dict.fromkeys(
-        ("Request", "Tree", "Entry", "Volume", "DiskImage", "Console", "Port", "Serial", "Vsock", "Outcome"),
+        ("Request", "Tree", "Entry", "Volume", "DiskImage", "Console", "Port", "Serial", "Vsock", "Link", "Outcome"),
         "pykrun.request",
     ),
     **dict.fromkeys(("StartData", "User"), "pykrun.start_data"),
