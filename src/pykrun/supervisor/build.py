@@ -7,7 +7,7 @@ import os
 from pykrun import kernel as kernels
 from pykrun.engine import Engine
 from pykrun.errors import UsageError
-from pykrun.machine import ROOT_TAG, Console, Kernel, Machine, Network, volume_tag
+from pykrun.machine import MAX_NETWORKS, ROOT_TAG, Console, Kernel, Machine, Network, volume_tag
 from pykrun.root import INIT_PATH
 from pykrun.supervisor.plan import Plan
 
@@ -34,7 +34,7 @@ def build(
         memory_mib=plan.memory_mib,
         shares=(ROOT_TAG, *(volume.tag or volume_tag(index) for index, volume in enumerate(plan.volumes))),
         disks=plan.disks,
-        network=Network() if plan.network else None,
+        networks=_networks(plan),
         ports=ports,
         console=plan.start.terminal or plan.console,
         consoles=_consoles(plan, engine, ports, warnings),
@@ -61,7 +61,7 @@ def _check_memory(mib: int, engine: Engine) -> None:
 
 def _modules(plan: Plan, warnings: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What network and disks need of the guest's kernel: modules, and file systems."""
-    modules = (*(kernels.NETWORK if plan.network else ()), *(kernels.VSOCK if plan.vsock else ()))
+    modules = (*(kernels.NETWORK if plan.network or plan.links else ()), *(kernels.VSOCK if plan.vsock else ()))
     if not plan.disks and plan.start.root_device is None:
         return modules, ()
     from pykrun.disk import doubts
@@ -69,6 +69,20 @@ def _modules(plan: Plan, warnings: list[str]) -> tuple[tuple[str, ...], tuple[st
 
     warnings += filter(None, map(doubts, plan.disks))
     return (*modules, *(("virtio_blk",) if plan.disks else ())), file_systems(plan.disks, plan.start)
+
+
+def _networks(plan: Plan) -> tuple[Network, ...]:
+    """That of passt first."""
+    cards = [Network()] if plan.network else []
+    if plan.links:
+        from pykrun.net.link import address_of, check
+
+        for link in plan.links:
+            check(link)
+            cards.append(Network(mac=address_of(link), mtu=link.mtu))
+    if len(cards) > MAX_NETWORKS:
+        raise UsageError(f"{len(cards)} network cards; a machine has at most {MAX_NETWORKS}")
+    return tuple(cards)
 
 
 def _consoles(plan: Plan, engine: Engine, ports: tuple[str, ...], warnings: list[str]) -> tuple[Console, ...]:

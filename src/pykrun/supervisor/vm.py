@@ -140,8 +140,8 @@ class VirtualMachine:
         plan = self._plan
         engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel, plan.arch)
         machine = self._machine(engine)
-        if plan.consoles or plan.serials or plan.vsock:
-            self._make_devices()
+        if plan.consoles or plan.serials or plan.vsock or plan.links:
+            self._make_devices(machine)
         self._phase("prepared")
         self._running = running = engine.launch(machine, sandbox=plan.sandbox)
         self._stack.callback(running.close)
@@ -149,8 +149,10 @@ class VirtualMachine:
         self._log.attach(self._loop, running.console)
         self._stack.callback(self._log.detach)
         self._loop.add(running.pidfd, IN, lambda events: self._on_engine_end())
-        if machine.network is not None:
-            self._start_network(machine.network)
+        if self._dhcp:
+            self._prepare_resolver()
+        if plan.network:
+            self._start_network(machine.networks[0])
         self._serve(running, machine)
         self._phase("served")
         if plan.timeout is not None:
@@ -229,7 +231,7 @@ class VirtualMachine:
             self._carried_over(),
             ports=machine.ports,
             window=self._window.size() if self._window else None,
-            dhcp=machine.network is not None,
+            dhcp=self._dhcp,
             keep_resolver=self._keep_resolver,
             streams="console" if self._plan.start.terminal else ("ports" if self._is_pid1 else "relay"),
             seed=os.urandom(32),
@@ -256,7 +258,7 @@ class VirtualMachine:
             TIME: (port, port),
         }
         if self._network is not None:
-            wiring.network(self._network.device)
+            wiring.network(0, self._network.device)
         console: Ends | None = (self._stdout, self._stdin) if self._plan.start.terminal else None
         if console is None and machine.console:
             console = (self._log, None)
@@ -290,10 +292,10 @@ class VirtualMachine:
         for (tag, endpoint), volume in zip(ends[1:], plan.volumes, strict=True):
             servers.volume(running.engine, endpoint, tag, volume.share)
 
-    def _make_devices(self) -> None:
+    def _make_devices(self, machine: Machine) -> None:
         from pykrun.supervisor.devices import Devices
 
-        self._devices = Devices(self._loop, self._plan, self._on_port_end)
+        self._devices = Devices(self._loop, self._plan, machine, self._on_port_end, self._on_network_failure)
         self._stack.callback(self._devices.close)
 
     def _serve_disks(self, running: Running, machine: Machine) -> None:
@@ -304,9 +306,12 @@ class VirtualMachine:
         servers.start(running, machine.disks, "require" if self._plan.sandbox == "require" else "auto")
         self._disks = servers
 
-    def _start_network(self, network: Network) -> None:
-        """After the engine, which has its kernel to boot meanwhile."""
-        from pykrun.supervisor.network import RESOLVER, GuestNetwork
+    @property
+    def _dhcp(self) -> bool:
+        return self._plan.network if self._plan.dhcp is None else self._plan.dhcp
+
+    def _prepare_resolver(self) -> None:
+        from pykrun.supervisor.network import RESOLVER
 
         root = self._plan.root
         self._keep_resolver = RESOLVER in root.files
@@ -318,6 +323,11 @@ class VirtualMachine:
         ):
             # Something to mount the guest's own on, where nothing can be written or it would be the host's.
             root.file(RESOLVER, b"")
+
+    def _start_network(self, network: Network) -> None:
+        """After the engine, which has its kernel to boot meanwhile."""
+        from pykrun.supervisor.network import GuestNetwork
+
         self._network = GuestNetwork(self._loop, network, self._plan.publish, self._on_network_failure)
         self._stack.callback(self._network.close)
 
