@@ -79,6 +79,10 @@ def disk_place(device: str) -> tuple[int, int] | None:
     return ord(letter) - ord("a"), int(number or "0")
 
 
+LAYER_TAG = "layer"
+"""The tag of the directory that keeps a writable layer over the root."""
+
+
 def volume_tags(count: int) -> tuple[str, ...]:
     """Return the virtio-fs tags of so many shared directories beside the root."""
     return tuple(f"volume{index}" for index in range(count))

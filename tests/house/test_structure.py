@@ -14,7 +14,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("supervisor", "fileserver"),
-    ("share",),
+    ("share", "image", "layer"),
     ("root",),
     ("start_data",),
     ("engine",),

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pykrun.cli import values
-from pykrun.cli.entries import add_entry_arguments, collect_entries
+from pykrun.cli.roots import Composed, add_root_arguments, compose
 from pykrun.errors import UsageError
-from pykrun.root import Root
-from pykrun.start_data import StartData
+from pykrun.record import record
+from pykrun.start_data import StartData, User
 
 if TYPE_CHECKING:
     from pykrun.net import Publish
-    from pykrun.share import Share
     from pykrun.supervisor import Outcome, Plan
 
 EPILOG = """COMMAND must exist in the guest's root. Without one, /.krun_config.json in the root decides, then /bin/sh.
@@ -38,22 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options (the contract of the command line)."""
     parser.usage = "pykrun run [OPTION...] [--] COMMAND [ARG...]"
     root = parser.add_argument_group("root file system")
-    root.add_argument("--root", metavar="DIR", help="share a directory of this host as / (nothing of the host)")
-    root.add_argument("--read-only", action="store_true", help="refuse every change in it")
-    add_entry_arguments(root)
-    root.add_argument(
-        "--volume",
-        action="append",
-        default=[],
-        metavar="HOST:GUEST[:ro]",
-        help="share one more directory of this host",
-    )
-    root.add_argument(
-        "--cache",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="what the guest may remember of shared directories: for a second, for ever, nothing (auto)",
-    )
+    add_root_arguments(root)
     disks = parser.add_argument_group("block devices")
     disks.add_argument(
         "--disk",
@@ -167,17 +152,19 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     command: list[str] = arguments.command
     if command and not command[0]:
         raise UsageError("the command is empty")
+    composed = compose(arguments)
     terminal = _wants_terminal(arguments.tty)
     environment = values.environment(arguments.env, arguments.env_file)
     if terminal and "TERM" in os.environ:
         environment.setdefault("TERM", os.environ["TERM"])
+    work = _work(arguments, composed, command, environment)
     start = StartData(
-        program=command[0] if command else None,
-        arguments=command[1:],
-        environment=environment,
-        workdir=arguments.workdir,
+        program=work.program,
+        arguments=work.arguments,
+        environment=work.environment,
+        workdir=work.workdir,
         hostname=None if arguments.hostname is None else values.hostname(arguments.hostname),
-        user=None if arguments.user is None else values.user(arguments.user),
+        user=work.user,
         rlimits=[values.rlimit(text) for text in arguments.rlimit],
         terminal=terminal,
         root_device=values.root_disk(arguments.root_disk, arguments.root_fstype, arguments.root_options),
@@ -185,11 +172,13 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         root_options=arguments.root_options,
     )
     publish = _publish(arguments)
-    root, share, volumes = _shares(arguments)
     return Plan(
-        root=root,
-        share=share,
-        volumes=volumes,
+        root=composed.root,
+        share=composed.share,
+        volumes=composed.volumes,
+        writable=composed.writable,
+        holds=tuple(composed.holds),
+        stop_signal=signal.SIGTERM if composed.image is None else composed.image.config.stop_signal,
         start=start,
         disks=values.disks(arguments.disks),
         engine=arguments.engine,
@@ -211,29 +200,43 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     )
 
 
-def _shares(arguments: argparse.Namespace) -> tuple[Root, Share | None, tuple[tuple[bytes, Share], ...]]:
-    """The root's entries, the directory below them, and the volumes."""
-    if arguments.read_only and arguments.root is None:
-        raise UsageError("--read-only is for --root DIR", "virtual files are read-only as they are; volumes have :ro")
-    if arguments.root is None and not arguments.volume:
-        return collect_entries(arguments, Root()), None, ()
-    from pykrun.fs.passthrough import Options
-    from pykrun.share import Share, find_directory
+@record(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What to execute, where, and as whom."""
 
-    options = Options(cache=arguments.cache)
-    root = Root(below=arguments.root)
-    share = None
-    if arguments.root is not None:
-        folder, identity = find_directory("--root", arguments.root)
-        share = Share(root=root, folder=folder, identity=identity, options=options, read_only=arguments.read_only)
-    volumes = []
-    for text in arguments.volume:
-        host, guest, read_only = values.volume(text)
-        folder, identity = find_directory("--volume", host)
-        root.directory(guest)
-        one = Share(root=Root(bare=True), folder=folder, identity=identity, options=options, read_only=read_only)
-        volumes.append((os.fsencode(guest), one))
-    return collect_entries(arguments, root), share, tuple(volumes)
+    program: str | None
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    workdir: str | None
+    user: User | None
+
+
+def _work(
+    arguments: argparse.Namespace, composed: Composed, command: Sequence[str], environment: Mapping[str, str]
+) -> _Work:
+    """The command and its surroundings: what the options say, and under them what an image says."""
+    if composed.image is None:
+        return _Work(
+            program=command[0] if command else None,
+            arguments=command[1:],
+            environment=environment,
+            workdir=arguments.workdir,
+            user=None if arguments.user is None else values.user(arguments.user),
+        )
+    from pykrun import image
+
+    config = composed.image.config
+    line = image.command_line(config, arguments.entrypoint, command)
+    who = image.resolve_user(composed.image.tree, config.user if arguments.user is None else arguments.user)
+    workdir = image.working_directory(config, arguments.workdir)
+    image.add_missing(composed.root, composed.image.tree, workdir)
+    return _Work(
+        program=line.program,
+        arguments=line.arguments,
+        environment=image.environment(config, environment, who.home),
+        workdir=workdir,
+        user=who.user,
+    )
 
 
 def _wants_terminal(asked: bool | None) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import signal
+from typing import TYPE_CHECKING, Literal
 
 from pykrun.machine import Disk
 from pykrun.record import field, record
@@ -21,6 +22,9 @@ class Plan:
     :param root: the root file system; closed by the supervisor.
     :param share: the directory of the host that lies below the root's entries, as a share of `root`; None for nothing.
     :param volumes: further directories: the path at which each is mounted in the guest, and the share.
+    :param writable: a writable layer over the root: `memory` for one in guest memory, else the share that keeps it.
+    :param holds: descriptors that keep others away from what the VM uses; closed by the supervisor.
+    :param stop_signal: what SIGTERM becomes for the workload.
     :param start: the workload; the supervisor fills in what depends on the machine (ports, window, seed).
     :param disks: block devices, /dev/vda first; their descriptors are closed by the supervisor.
     :param engine: `auto` or an engine's name.
@@ -41,6 +45,9 @@ class Plan:
     start: StartData
     share: Share | None = None
     volumes: tuple[tuple[bytes, Share], ...] = ()
+    writable: Share | Literal["memory"] | None = None
+    holds: tuple[int, ...] = ()
+    stop_signal: int = signal.SIGTERM
     disks: tuple[Disk, ...] = ()
     engine: str = "auto"
     accel: str = "auto"

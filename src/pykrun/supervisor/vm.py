@@ -14,7 +14,7 @@ from pykrun import engine as engines
 from pykrun import kernel as kernels
 from pykrun.errors import PeerError, UsageError
 from pykrun.loop import IN, Loop, Timer
-from pykrun.machine import ROOT_TAG, Machine, Network, volume_tags
+from pykrun.machine import LAYER_TAG, ROOT_TAG, Machine, Network, volume_tags
 from pykrun.record import replace
 from pykrun.root import INIT_PATH
 from pykrun.signals import HeldUp, Signals
@@ -75,6 +75,8 @@ def run_plan(plan: Plan) -> Outcome:
         stack.callback(plan.root.close)
         for disk in plan.disks:
             stack.callback(os.close, disk.descriptor)
+        for descriptor in plan.holds:
+            stack.callback(os.close, descriptor)
         return VirtualMachine(plan, stack).run()
 
 
@@ -207,7 +209,7 @@ class VirtualMachine:
             kernel_args=plan.kernel_args,
             cpus=plan.cpus or 1,
             memory_mib=plan.memory_mib,
-            shares=(ROOT_TAG, *volume_tags(len(plan.volumes))),
+            shares=(ROOT_TAG, *volume_tags(len(plan.volumes)), *self._layer_tags),
             disks=plan.disks,
             network=Network() if plan.network else None,
             ports=self._ports(),
@@ -218,9 +220,11 @@ class VirtualMachine:
         )
 
     def _modules(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What network and disks need of the guest's kernel: modules, and file systems."""
+        """What network, layer and disks need of the guest's kernel: modules, and file systems."""
         plan = self._plan
         modules = kernels.NETWORK if plan.network else ()
+        if plan.writable is not None:
+            modules = (*modules, *kernels.LAYER)
         if not plan.disks and plan.start.root_device is None:
             return modules, ()
         from pykrun.disk import doubts
@@ -249,14 +253,15 @@ class VirtualMachine:
             seed=os.urandom(32),
             volumes=[
                 (tag, where, share.read_only)
-                for tag, (where, share) in zip(machine.shares[1:], self._plan.volumes, strict=True)
+                for tag, (where, share) in zip(machine.shares[1:], self._plan.volumes, strict=False)
             ],
+            layer=None if self._plan.writable is None else "".join(self._layer_tags),
         )
         wiring = Wiring(self._loop, running, self._on_peer_error)
         self._stack.callback(wiring.close)
         if self._plan.share is None:
             wiring.root(self._plan.root, start, self._init.path, self._on_exit_code)
-        if self._plan.share is not None or self._plan.volumes:
+        if self._plan.share is not None or len(machine.shares) > 1:
             self._serve_shares(running, machine, start)
         port = TimePort()
         self._clock = ClockWatch(self._loop, port.tell if self._is_pid1 else self._control.tell_time)
@@ -296,7 +301,10 @@ class VirtualMachine:
         if plan.share is not None:
             init = None if INIT_PATH in plan.root.files else os.fspath(self._init.path)
             servers.root(running.engine, ends[0][1], ends[0][0], plan.share, init, start.encode())
-        for (tag, endpoint), (_where, share) in zip(ends[1:], plan.volumes, strict=True):
+        further = [share for _where, share in plan.volumes]
+        if self._layer_tags and not isinstance(plan.writable, str | None):
+            further.append(plan.writable)
+        for (tag, endpoint), share in zip(ends[1:], further, strict=True):
             servers.volume(running.engine, endpoint, tag, share)
 
     def _serve_disks(self, running: Running, machine: Machine) -> None:
@@ -323,6 +331,11 @@ class VirtualMachine:
             root.file(RESOLVER, b"")
         self._network = GuestNetwork(self._loop, network, self._plan.publish, self._on_network_failure)
         self._stack.callback(self._network.close)
+
+    @property
+    def _layer_tags(self) -> tuple[str, ...]:
+        """The virtio-fs device that keeps the writable layer, if one does."""
+        return () if self._plan.writable is None or self._plan.writable == "memory" else (LAYER_TAG,)
 
     @property
     def _is_pid1(self) -> bool:
@@ -433,10 +446,18 @@ class VirtualMachine:
             self._end(128 + number, "the VM was ended: a command that is PID 1 itself cannot be sent a signal")
         elif number == signal.SIGTERM:
             grace = GRACE if self._plan.start.grace is None else self._plan.start.grace
-            self._control.stop(grace)
+            self._ask_to_stop(grace)
             self._loop.call_later(grace + SLACK, partial(self._end, 128 + number, ""))
         else:
             self._control.signal(number)
+
+    def _ask_to_stop(self, grace: float) -> None:
+        """An orderly end; a workload that wants another signal than TERM for it gets that, and KILL when it is late."""
+        if self._plan.stop_signal == signal.SIGTERM:
+            self._control.stop(grace)
+        else:
+            self._control.signal(self._plan.stop_signal)
+            self._loop.call_later(grace, partial(self._control.stop, 0))
 
     def _end(self, code: int, reason: str) -> None:
         """End the VM now; the first verdict counts."""
