@@ -114,6 +114,7 @@ class Archive:
         """Where the members lie, and what links among them say. Only headers are read."""
         members: dict[str, tuple[int, int]] = {}
         links: dict[str, str] = {}
+        os.lseek(self._file, 0, os.SEEK_SET)
         try:
             with (
                 os.fdopen(os.dup(self._file), "rb") as stream,

@@ -202,7 +202,7 @@ def _check_sum(block: bytes) -> None:
     stored = _number(block[148:156], "checksum")
     rest = block[:148] + b" " * 8 + block[156:]
     plain = sum(rest)
-    if stored not in (plain, plain - 256 * sum(byte > 127 for byte in rest)):
+    if stored != plain and stored != plain - 256 * sum(byte > 127 for byte in rest):
         raise ImageError("a header's checksum is wrong")
 
 
@@ -216,7 +216,7 @@ def _number(text: bytes, what: str) -> int:
     digits = text.strip(b" \0")
     if not digits:
         return 0
-    if not all(0x30 <= byte <= 0x37 for byte in digits):
+    if digits.translate(None, b"01234567"):
         raise ImageError(f"a header's {what} is no number")
     return int(digits, 8)
 
