@@ -37,6 +37,8 @@ def open_layer(path: str, base: str) -> Layer:
     :param base: what lies below, in words that name it. A layer only fits what it was made over.
     :raise UsageError: it lies over something else, is in use, is no layer, or cannot be made.
     """
+    if not path:
+        raise UsageError("--writable wants a directory, or the word memory")
     folder = Path(path)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Layers whose bytes are random, or were good before some were changed: an image or an ImageError, and the host as it was."""
+"""Layers whose bytes are random, or were good before some were changed: a tree or an ImageError, the host as it was."""
 
 from __future__ import annotations
 
@@ -101,8 +101,15 @@ def test_random_entries(tree: Callable[[], Tree], outside: Path, rounds: int) ->
 def test_changed_bytes(tree: Callable[[], Tree], outside: Path, rounds: int) -> None:
     """With right checksums mostly, for without nothing comes far."""
     dice = random.Random(7)
-    good = layer(folder("d"), file("d/" + "n" * 150, b"x" * 700), link("l", f"{outside}"), file("l/y", b"z"), hard("h", "l/y"),
-                 file("c", b"", xattrs={"user.a": "b"}, mtime=1.5), folder("e", mode=0))  # fmt: skip
+    good = layer(
+        folder("d"),
+        file("d/" + "n" * 150, b"x" * 700),
+        link("l", f"{outside}"),
+        file("l/y", b"z"),
+        hard("h", "l/y"),
+        file("c", b"", xattrs={"user.a": "b"}, mtime=1.5),
+        folder("e", mode=0),
+    )
     taken = 0
     for _ in range(rounds):
         data = bytearray(good)

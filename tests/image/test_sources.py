@@ -71,14 +71,14 @@ def test_the_image_for_the_machine(tmp_path: Path) -> None:
     layout.add(layout.document(nested, make.INDEX), "latest")
     assert (open_image(str(layout.path), arch="x86_64").tree / "etc/name").exists()
     assert (open_image(str(layout.path), arch="aarch64").tree / "etc/other").exists()
-    with pytest.raises(ImageError, match="has nothing for riscv64.*amd64, arm64"):
+    with pytest.raises(ImageError, match=r"has nothing for riscv64.*amd64, arm64"):
         open_image(str(layout.path), arch="riscv64")
 
 
 def test_another_machines_image(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "layout")
     layout.add(layout.manifest([ONE], arch="arm64"))
-    with pytest.raises(ImageError, match="is an image for arm64, the guest is amd64.*--arch"):
+    with pytest.raises(ImageError, match=r"is an image for arm64, the guest is amd64.*--arch"):
         open_image(str(layout.path), arch="x86_64")
 
 
@@ -149,7 +149,7 @@ def test_damage(tmp_path: Path, cache: Path, which: str, how: str) -> None:
         middle = len(data) // 2
         changed = data[:middle] + bytes((data[middle] ^ 1,)) + data[middle + 1 :]
         blob.write_bytes({"shorter": data[:-1], "longer": data + b" ", "changed": changed}[how])
-    with pytest.raises(ImageError, match="damaged|incomplete|is no file"):
+    with pytest.raises(ImageError, match=r"damaged|incomplete|is no file"):
         open_image(str(layout), arch="x86_64")
     assert not list((cache / "trees").glob("*"))
     assert not list((cache / "new").glob("*"))

@@ -126,7 +126,7 @@ def test_a_cache_that_others_can_enter(tmp_path: Path, cache: Path) -> None:
     path = make.image(tmp_path / "image", layer(file("a")))
     cache.mkdir(parents=True)
     cache.chmod(0o755)
-    with pytest.raises(ImageError, match="yours alone.*chmod 700"):
+    with pytest.raises(ImageError, match=r"yours alone.*chmod 700"):
         open_image(str(path), arch="x86_64")
 
 
@@ -149,7 +149,8 @@ os.setgroups([]); os.setgid(65534); os.setuid(65534)
 from pykrun.image import open_image
 image = open_image(sys.argv[1], arch="x86_64")
 os.chdir(image.tree)
-print(json.dumps([open("closed/shadow").read(), sorted(os.listdir(".")), image.lost, os.stat("closed").st_mode & 0o777]))
+mode = os.stat("closed").st_mode & 0o777
+print(json.dumps([open("closed/shadow").read(), sorted(os.listdir(".")), image.lost, mode]))
 """
     for folder_ in (tmp_path, *tmp_path.parents[:3]):
         if folder_.stat().st_mode & 0o005 != 0o005 and folder_ != Path("/"):

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from pykrun.image import Image
-from tests.image import make
 from tests.image.make import entry, file, folder, hard, layer, link
 
 Unpack = Callable[..., Image]

@@ -11,7 +11,7 @@ from pykrun.cli.entries import add_entry_arguments, collect_entries
 from pykrun.errors import UsageError
 from pykrun.host.numbers import MACHINE
 from pykrun.record import field, record
-from pykrun.root import Root
+from pykrun.root import INIT_PATH, Root
 
 if TYPE_CHECKING:
     from pykrun.image import Image
@@ -83,6 +83,8 @@ def compose(arguments: argparse.Namespace) -> Composed:
     if below is not None or arguments.volume or arguments.writable is not None:
         _share(arguments, composed, below)
     collect_entries(arguments, composed.root)
+    if composed.writable is not None and INIT_PATH in composed.root.files:
+        raise UsageError("a writable layer is made by pykrun's own init", "leave out --writable, or /init.krun")
     return composed
 
 
@@ -165,5 +167,9 @@ def _keep(composed: Composed, where: str) -> None:
     composed.holds.append(layer.descriptor)
     folder, identity = find_directory("--writable", os.fspath(layer.folder))
     composed.writable = Share(
-        root=Root(bare=True), folder=folder, identity=identity, options=Options(cache="always"), read_only=False
+        root=Root(bare=True),
+        folder=folder,
+        identity=identity,
+        options=Options(cache="always"),
+        reachable=os.geteuid() != 0,
     )

@@ -18,7 +18,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -34,6 +34,8 @@ from pykrun.record import record
 
 _ROOT, _LOST = "rootfs", "lost"
 _TREES, _PULLED, _NAMES, _NEW, _LOCKS = "trees", "pulled", "names", "new", "locks"
+_THERE = (errno.ENOTEMPTY, errno.EEXIST)
+"""How a rename fails when somebody was faster; what is there is the same."""
 _ENOUGH = 200
 """Bytes of a quoted name; longer ones are named by their digest."""
 
@@ -97,7 +99,11 @@ def _unpack(place: Path, fill: Callable[[Unpacker, Progress], None]) -> None:
             raise ImageError(f"cannot unpack the image: {error.strerror}") from None
         finally:
             tree.close()
-        os.rename(folder, place)
+        try:
+            os.rename(folder, place)
+        except OSError as error:
+            if error.errno not in _THERE:
+                raise ImageError(f"cannot unpack the image: {error.strerror}") from None
 
 
 @contextmanager
@@ -144,15 +150,20 @@ def _remove(folder: Path) -> None:
 
 @contextmanager
 def _lock(name: str) -> Iterator[None]:
-    """Be the only one who makes that; the file stays, for whoever waits has it open."""
+    """Be the only one who makes that, or nearly: who comes when the file goes may meet who waited for it before.
+
+    Both then make the same, and the one whose rename comes second finds it there.
+    """
+    path = images_folder() / _LOCKS / name
     try:
-        descriptor = os.open(images_folder() / _LOCKS / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ImageError(f"cannot write the cache of images: {error.strerror}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
@@ -216,10 +227,13 @@ def pull(name: str, arch: str, *, anew: bool) -> Path:
         _sweep()
         with making() as folder:
             copy(name, folder / "image", arch)
-            old = folder / "old"
-            if place.is_dir():
-                os.rename(place, old)
-            os.rename(folder / "image", place)
+            try:
+                with suppress(FileNotFoundError):
+                    os.rename(place, folder / "old")
+                os.rename(folder / "image", place)
+            except OSError as error:
+                if error.errno not in _THERE:
+                    raise ImageError(f"cannot keep {name}: {error.strerror}") from None
     return place
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from pykrun.errors import UsageError
@@ -76,15 +77,18 @@ def _number(text: str) -> int | None:
 
 
 def read_inside(tree: Path, name: bytes) -> list[str]:
-    """Return the lines of a file of the image; links in it are followed within it. None where there is no such file."""
+    """Return the lines of a file of the image, none where there is no such file; links are followed within it."""
     folder = os.fsencode(tree)
     place = resolve_parent(folder, name + b"/.")[:-2]
     try:
         descriptor = os.open(folder + place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return []
-    with os.fdopen(descriptor, "rb") as file:
-        try:
-            return os.fsdecode(file.read(_LARGEST)).split("\n")
-        except OSError:  # a directory
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return []
+        return os.fsdecode(os.pread(descriptor, _LARGEST, 0)).split("\n")
+    except OSError:
+        return []
+    finally:
+        os.close(descriptor)
