@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -117,8 +118,7 @@ def _unzstd(blob: Blob, what: str) -> Iterator[bytes]:
 
 
 def _unzstd_here(blob: Blob, what: str) -> Iterator[bytes]:
-    from compression import zstd  # type: ignore[import-not-found, unused-ignore]  # Python 3.14
-
+    zstd = importlib.import_module("compression.zstd")  # Python 3.14
     decoder = zstd.ZstdDecompressor()
     try:
         for chunk in _read(blob):

@@ -1,6 +1,6 @@
 """The cache of unpacked images: `images` in pykrun's cache folder, which lets nobody else in.
 
-    trees/CHAIN-OWNER/rootfs   an unpacked image, CHAIN the name of its content, OWNER `root` or the user's id
+    trees/CHAIN-OWNER/files    an unpacked image, CHAIN the name of its content, OWNER `root` or the user's id
     trees/CHAIN-OWNER/lost     what could not be made as the image has it
     pulled/NAME                an OCI layout that skopeo copied, NAME the quoted reference
     names/NAME                 the chain that a reference was last unpacked as, for people
@@ -32,7 +32,7 @@ from pykrun.image.tree import Tree, remove_tree
 from pykrun.image.unpack import Unpacker
 from pykrun.record import record
 
-_ROOT, _LOST = "rootfs", "lost"
+_ROOT, _LOST = "files", "lost"
 _TREES, _PULLED, _NAMES, _NEW, _LOCKS = "trees", "pulled", "names", "new", "locks"
 _THERE = (errno.ENOTEMPTY, errno.EEXIST)
 """How a rename fails when somebody was faster; what is there is the same."""
