@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pykrun.cli import values
 from pykrun.cli.entries import add_entry_arguments, collect_entries
 from pykrun.errors import UsageError
 from pykrun.host.numbers import MACHINE
+from pykrun.machine import LAYER_TAG
 from pykrun.record import field, record
 from pykrun.root import INIT_PATH, Root
 
 if TYPE_CHECKING:
     from pykrun.image import Image
     from pykrun.share import Share
+    from pykrun.supervisor import Volume
 
 MEMORY = "memory"
 """The value of --writable that is no directory."""
@@ -56,13 +58,14 @@ def add_root_arguments(group: argparse._ArgumentGroup) -> None:
 class Composed:
     """What the options make of the root.
 
+    :param layer: what the start data are to say of a writable layer; None for none.
     :param holds: descriptors that keep others away until the VM has ended.
     """
 
     root: Root
     share: Share | None = None
-    volumes: tuple[tuple[bytes, Share], ...] = ()
-    writable: Share | Literal["memory"] | None = None
+    volumes: tuple[Volume, ...] = ()
+    layer: str | None = None
     image: Image | None = None
     holds: list[int] = field(default_factory=list)
 
@@ -83,7 +86,7 @@ def compose(arguments: argparse.Namespace) -> Composed:
     if below is not None or arguments.volume or arguments.writable is not None:
         _share(arguments, composed, below)
     collect_entries(arguments, composed.root)
-    if composed.writable is not None and INIT_PATH in composed.root.files:
+    if composed.layer is not None and INIT_PATH in composed.root.files:
         raise UsageError("a writable layer is made by pykrun's own init", "leave out --writable, or /init.krun")
     return composed
 
@@ -127,6 +130,7 @@ def _share(arguments: argparse.Namespace, composed: Composed, below: str | None)
     """The directory below the root, the volumes, and the writable layer."""
     from pykrun.fs.passthrough import Options
     from pykrun.share import Share, find_directory
+    from pykrun.supervisor import Volume
 
     options = Options(cache=arguments.cache)
     root = composed.root = Root(below=below)
@@ -145,13 +149,13 @@ def _share(arguments: argparse.Namespace, composed: Composed, below: str | None)
         folder, identity = find_directory("--volume", host)
         root.directory(guest)
         one = Share(root=Root(bare=True), folder=folder, identity=identity, options=options, read_only=read_only)
-        volumes.append((os.fsencode(guest), one))
+        volumes.append(Volume(where=os.fsencode(guest), share=one))
     composed.volumes = tuple(volumes)
     where = arguments.writable
     if where is None and composed.image is not None and not arguments.read_only:
         where = MEMORY
     if where == MEMORY:
-        composed.writable = "memory"
+        composed.layer = ""
     elif where is not None:
         _keep(composed, where)
 
@@ -161,15 +165,18 @@ def _keep(composed: Composed, where: str) -> None:
     from pykrun.fs.passthrough import Options
     from pykrun.layer import open_layer
     from pykrun.share import Share, find_directory
+    from pykrun.supervisor import Volume
 
     base = "nothing" if composed.share is None else f"the directory {composed.share.folder}"
     layer = open_layer(where, base if composed.image is None else f"the image {composed.image.chain}")
     composed.holds.append(layer.descriptor)
     folder, identity = find_directory("--writable", os.fspath(layer.folder))
-    composed.writable = Share(
+    share = Share(
         root=Root(bare=True),
         folder=folder,
         identity=identity,
         options=Options(cache="always"),
         reachable=os.geteuid() != 0,
     )
+    composed.volumes = (*composed.volumes, Volume(share=share, tag=LAYER_TAG))
+    composed.layer = LAYER_TAG

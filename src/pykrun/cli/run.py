@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pykrun.cli import values
-from pykrun.cli.roots import Composed, add_root_arguments, compose
+from pykrun.cli.roots import add_root_arguments, compose
+from pykrun.cli.workload import workload
 from pykrun.errors import UsageError
-from pykrun.record import record
-from pykrun.start_data import StartData, User
+from pykrun.host import limits
+from pykrun.start_data import StartData
 
 if TYPE_CHECKING:
     from pykrun.net import Publish
@@ -24,6 +25,8 @@ Standard output and error of the command are this command's, byte for byte and a
 
 examples:
   pykrun run --root / --read-only -- uname -a
+  pykrun run --image docker-archive:app.tar --publish 8080:80
+  pykrun run --root ./debian --writable memory -- make install
   pykrun run --root ./debian --volume ./src:/src:ro -- make -C /src
   pykrun run --file /hello=./hello-static -- /hello world
   pykrun run --file /bin/sh=/bin/busybox --secret /key=./key.pem -- /bin/sh -c 'cat /key'
@@ -129,14 +132,10 @@ def split_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[
     return list(words[:index]), list(words[index:])
 
 
-MANY = 65536
-"""Descriptors that we may have open: each --file holds one, and a usual limit is 1,024."""
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Run the VM; return the exit status of the workload, or 124 to 127 of ours."""
-    values.allow_descriptors(MANY)
-    values.forbid_core_file()
+    limits.allow_descriptors()
+    limits.forbid_core_file()
     plan = _plan(arguments)
     from pykrun.supervisor import run_plan
 
@@ -152,12 +151,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     command: list[str] = arguments.command
     if command and not command[0]:
         raise UsageError("the command is empty")
-    composed = compose(arguments)
     terminal = _wants_terminal(arguments.tty)
     environment = values.environment(arguments.env, arguments.env_file)
     if terminal and "TERM" in os.environ:
         environment.setdefault("TERM", os.environ["TERM"])
-    work = _work(arguments, composed, command, environment)
+    composed = compose(arguments)
+    work = workload(arguments, composed, command, environment)
     start = StartData(
         program=work.program,
         arguments=work.arguments,
@@ -170,13 +169,13 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         root_device=values.root_disk(arguments.root_disk, arguments.root_fstype, arguments.root_options),
         root_fstype=values.file_system(arguments.root_fstype),
         root_options=arguments.root_options,
+        layer=composed.layer,
     )
     publish = _publish(arguments)
     return Plan(
         root=composed.root,
         share=composed.share,
         volumes=composed.volumes,
-        writable=composed.writable,
         holds=tuple(composed.holds),
         stop_signal=signal.SIGTERM if composed.image is None else composed.image.config.stop_signal,
         start=start,
@@ -197,45 +196,6 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         stdin=standard_stream(0),
         stdout=standard_stream(1),
         stderr=standard_stream(2),
-    )
-
-
-@record(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """What to execute, where, and as whom."""
-
-    program: str | None
-    arguments: Sequence[str]
-    environment: Mapping[str, str]
-    workdir: str | None
-    user: User | None
-
-
-def _work(
-    arguments: argparse.Namespace, composed: Composed, command: Sequence[str], environment: Mapping[str, str]
-) -> _Work:
-    """The command and its surroundings: what the options say, and under them what an image says."""
-    if composed.image is None:
-        return _Work(
-            program=command[0] if command else None,
-            arguments=command[1:],
-            environment=environment,
-            workdir=arguments.workdir,
-            user=None if arguments.user is None else values.user(arguments.user),
-        )
-    from pykrun import image
-
-    config = composed.image.config
-    line = image.command_line(config, arguments.entrypoint, command)
-    who = image.resolve_user(composed.image.tree, config.user if arguments.user is None else arguments.user)
-    workdir = image.working_directory(config, arguments.workdir)
-    image.add_missing(composed.root, composed.image.tree, workdir)
-    return _Work(
-        program=line.program,
-        arguments=line.arguments,
-        environment=image.environment(config, environment, who.home),
-        workdir=workdir,
-        user=who.user,
     )
 
 
