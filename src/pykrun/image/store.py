@@ -109,16 +109,27 @@ def _unpack(place: Path, fill: Callable[[Unpacker, Progress], None]) -> None:
 @contextmanager
 def making() -> Iterator[Path]:
     """A new folder, locked while it is being made; what was not renamed is removed."""
-    new = images_folder() / _NEW
-    folder = new / secrets.token_hex(8)
-    folder.mkdir(mode=0o700)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder, descriptor = _new_folder(images_folder() / _NEW)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield folder
     finally:
         if folder.exists():
             _remove(folder)
+        os.close(descriptor)
+
+
+def _new_folder(new: Path) -> tuple[Path, int]:
+    """Make a folder and lock it; one that was swept away before it was locked is made again."""
+    while True:
+        folder = new / secrets.token_hex(8)
+        folder.mkdir(mode=0o700)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return folder, descriptor
         os.close(descriptor)
 
 
