@@ -107,7 +107,17 @@ def serving() -> Iterator[Serving]:
     serving.close()
 
 
-PASST = ("passt", "--foreground", "--quiet", "--ipv4-only", "--no-map-gw", "--address", "10.0.2.15", "--netmask", "24")
+PASST: tuple[str, ...] = (
+    "passt",
+    "--foreground",
+    "--quiet",
+    "--ipv4-only",
+    "--no-map-gw",
+    "--address",
+    "10.0.2.15",
+    "--netmask",
+    "24",
+)
 PASST = (*PASST, "--gateway", "10.0.2.2", "--dns", "none")
 
 
