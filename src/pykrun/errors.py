@@ -6,6 +6,7 @@
     ├── UsageError              the caller asked for something that cannot be
     ├── MissingError            a program, kernel or file that is needed is not there
     ├── BlobError               the init blob could not be built or read
+    ├── LibraryError            the C library could not be built
     ├── SandboxError            the host's kernel does not allow the isolation that was required
     ├── EngineError             the engine did not start, or ended when it should not have
     └── PeerError               bytes from a guest or an engine break a protocol
@@ -46,6 +47,10 @@ class MissingError(PykrunError):
 
 class BlobError(PykrunError):
     """The init blob could not be built, read or trusted."""
+
+
+class LibraryError(PykrunError):
+    """The C library could not be built."""
 
 
 class SandboxError(PykrunError):

@@ -10,6 +10,7 @@ COMMANDS = {
     "fs": "share files with a VM of any front end: the vhost-user daemon on its own",
     "mount": "mount the same file system on this host",
     "doctor": "say what can run here, what is missing and how to get it",
+    "lib": "say where the C library, libkrun.so.1, is; build it if need be",
     "init": "say where the init blob is and how it was built",
 }
 
