@@ -79,9 +79,9 @@ def disk_place(device: str) -> tuple[int, int] | None:
     return ord(letter) - ord("a"), int(number or "0")
 
 
-def volume_tags(count: int) -> tuple[str, ...]:
-    """Return the virtio-fs tags of so many shared directories beside the root."""
-    return tuple(f"volume{index}" for index in range(count))
+def volume_tag(index: int) -> str:
+    """Return our virtio-fs tag of the shared file system with that place beside the root."""
+    return f"volume{index}"
 
 
 @record(frozen=True, slots=True, kw_only=True)

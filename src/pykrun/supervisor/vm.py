@@ -8,20 +8,21 @@ import signal
 import time
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pykrun import engine as engines
 from pykrun import kernel as kernels
 from pykrun.errors import PeerError, UsageError
 from pykrun.loop import IN, Loop, Timer
-from pykrun.machine import ROOT_TAG, Machine, Network, volume_tags
+from pykrun.machine import ROOT_TAG, Machine, Network, volume_tag
 from pykrun.record import replace
+from pykrun.request import Outcome
 from pykrun.root import INIT_PATH
 from pykrun.signals import HeldUp, Signals
 from pykrun.supervisor.console import BootLog, printable
 from pykrun.supervisor.control import Control, Events, Exit
 from pykrun.supervisor.needs import missing_interpreter
-from pykrun.supervisor.plan import Outcome, Plan
+from pykrun.supervisor.plan import Plan
 from pykrun.supervisor.streams import FdSink, FdSource
 from pykrun.supervisor.terminal import Escape, Terminal
 from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
@@ -63,9 +64,23 @@ ALIVE = 1.0
 """Seconds between two DRAINING frames; the guest gives up after five of silence."""
 
 
-def run_plan(plan: Plan) -> Outcome:
+class Remote(Protocol):
+    """Who drives a VM from elsewhere, through the supervisor's loop."""
+
+    def attach(self, loop: Loop, vm: VirtualMachine) -> None:
+        """The loop is about to run: listen through it from now on."""
+
+    def detach(self) -> None:
+        """The loop has ended."""
+
+    def reached(self, phase: str, when: float) -> None:
+        """A phase of the run was reached, at that monotonic time."""
+
+
+def run_plan(plan: Plan, remote: Remote | None = None) -> Outcome:
     """Run one VM in this process's main thread and wait for its end.
 
+    :param remote: hears of the run and may call the VM's public methods.
     :raise UsageError: the plan asks for what cannot be.
     :raise MissingError: there is no engine, kernel or init blob.
     :raise SandboxError: the sandbox was required and is not to be had.
@@ -75,7 +90,7 @@ def run_plan(plan: Plan) -> Outcome:
         stack.callback(plan.root.close)
         for disk in plan.disks:
             stack.callback(os.close, disk.descriptor)
-        return VirtualMachine(plan, stack).run()
+        return VirtualMachine(plan, stack, remote).run()
 
 
 def _check_memory(mib: int, engine: engines.Engine) -> None:
@@ -93,8 +108,10 @@ def _check_memory(mib: int, engine: engines.Engine) -> None:
 class VirtualMachine:
     """The supervisor's state: everything that was started hangs on one ExitStack."""
 
-    def __init__(self, plan: Plan, stack: ExitStack) -> None:
+    def __init__(self, plan: Plan, stack: ExitStack, remote: Remote | None = None) -> None:
         self._plan = plan
+        self._remote = remote
+        self._early: list[int] = []
         self._stack = stack
         self._loop = Loop()
         stack.callback(self._loop.close)
@@ -150,6 +167,9 @@ class VirtualMachine:
         self._stack.callback(Signals(self._loop, FORWARDED, self._on_signal, deadline=plan.timeout).close)
         if self._window:
             self._stack.callback(self._window.restore)
+        if self._remote is not None:
+            self._remote.attach(self._loop, self)
+            self._stack.callback(self._remote.detach)
         try:
             self._loop.run()
         except HeldUp as held:
@@ -207,7 +227,7 @@ class VirtualMachine:
             kernel_args=plan.kernel_args,
             cpus=plan.cpus or 1,
             memory_mib=plan.memory_mib,
-            shares=(ROOT_TAG, *volume_tags(len(plan.volumes))),
+            shares=(ROOT_TAG, *(volume.tag or volume_tag(index) for index, volume in enumerate(plan.volumes))),
             disks=plan.disks,
             network=Network() if plan.network else None,
             ports=self._ports(),
@@ -248,8 +268,9 @@ class VirtualMachine:
             streams="console" if machine.console else ("ports" if self._is_pid1 else "relay"),
             seed=os.urandom(32),
             volumes=[
-                (tag, where, share.read_only)
-                for tag, (where, share) in zip(machine.shares[1:], self._plan.volumes, strict=True)
+                (tag, volume.where, volume.share.read_only)
+                for tag, volume in zip(machine.shares[1:], self._plan.volumes, strict=True)
+                if volume.where is not None
             ],
         )
         wiring = Wiring(self._loop, running, self._on_peer_error)
@@ -296,8 +317,8 @@ class VirtualMachine:
         if plan.share is not None:
             init = None if INIT_PATH in plan.root.files else os.fspath(self._init.path)
             servers.root(running.engine, ends[0][1], ends[0][0], plan.share, init, start.encode())
-        for (tag, endpoint), (_where, share) in zip(ends[1:], plan.volumes, strict=True):
-            servers.volume(running.engine, endpoint, tag, share)
+        for (tag, endpoint), volume in zip(ends[1:], plan.volumes, strict=True):
+            servers.volume(running.engine, endpoint, tag, volume.share)
 
     def _serve_disks(self, running: Running, machine: Machine) -> None:
         from pykrun.supervisor.disks import DiskServers
@@ -329,7 +350,10 @@ class VirtualMachine:
         return self._plan.start.pid1 or any(word.startswith("KRUN_INIT_PID1=1") for word in self._plan.kernel_args)
 
     def _phase(self, name: str) -> None:
-        self._phases.setdefault(name, time.monotonic())
+        if name not in self._phases:
+            self._phases[name] = when = time.monotonic()
+            if self._remote is not None:
+                self._remote.reached(name, when)
 
     # -- what the guest says -----------------------------------------------------------------------------------
 
@@ -350,6 +374,9 @@ class VirtualMachine:
             self._window.raw()  # not before: until then Ctrl-C is ours
         if self._window and (size := self._window.size()):
             self._control.resize(*size)  # it may have changed since the start data was written
+        for number in self._early:
+            self._control.signal(number)
+        self._early.clear()
 
     def _on_output(self, _count: int) -> None:
         self._phase("output")
@@ -418,6 +445,35 @@ class VirtualMachine:
 
     # -- what the host says ------------------------------------------------------------------------------------
 
+    def send_signal(self, number: int) -> None:
+        """Send the workload a signal, as soon as it runs; in PID1 mode there is nobody to hand it on."""
+        if "started" in self._phases:
+            self._control.signal(number)
+        else:
+            self._early.append(number)
+
+    def stop(self, grace: float | None = None, code: int = 128 + signal.SIGTERM) -> None:
+        """Ask the guest for an orderly end: TERM, KILL after the grace, sync; a guest without an init just ends.
+
+        :param grace: seconds; None for the plan's, or `GRACE`.
+        :param code: the exit code where the guest does not end by itself.
+        """
+        if grace is None:
+            grace = GRACE if self._plan.start.grace is None else self._plan.start.grace
+        if self._has_ended:
+            return
+        if not self._control.greeted:
+            self.end(code)
+        elif self._is_pid1:
+            self.end(code, "the VM was ended: a command that is PID 1 itself cannot be sent a signal")
+        else:
+            self._control.stop(grace)
+            self._loop.call_later(grace + SLACK, partial(self._end, code, ""))
+
+    def end(self, code: int, reason: str = "") -> None:
+        """End the VM at once; the run's exit code is `code`, unless it had one."""
+        self._end(code, reason)
+
     def _on_signal(self, number: int) -> None:
         """Hand it on; SIGTERM asks for an orderly end, and a second one or a second SIGINT ends the VM."""
         if number == signal.SIGWINCH and self._window:  # the guest's terminal makes the signal
@@ -432,9 +488,7 @@ class VirtualMachine:
         elif deadly and self._is_pid1:
             self._end(128 + number, "the VM was ended: a command that is PID 1 itself cannot be sent a signal")
         elif number == signal.SIGTERM:
-            grace = GRACE if self._plan.start.grace is None else self._plan.start.grace
-            self._control.stop(grace)
-            self._loop.call_later(grace + SLACK, partial(self._end, 128 + number, ""))
+            self.stop()
         else:
             self._control.signal(number)
 
