@@ -6,8 +6,10 @@ happens when that is loaded, and glue the way from each function in C to its nam
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+TYPE_CHECKING = False  # typing's own would import typing, in every program that loads the library
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 __all__ = ["build", "find"]
 

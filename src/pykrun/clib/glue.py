@@ -10,11 +10,17 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
 
 from pykrun import krun
 from pykrun.clib.abi import FUNCTIONS, Function, Param
+
+TYPE_CHECKING = False  # typing's own would import typing: every program that loads the library waits for this module
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    Convert = Callable[[tuple[Any, ...], int], Any]
+    """Takes all arguments and the index of one; returns what Python is to get for it."""
 
 FAILED = -errno.EIO
 """What a function returns when Python raised: never 0."""
@@ -26,9 +32,6 @@ NUMBERS = range(-(1 << 31), 1 << 31)
 ENVIRONMENT_READERS = ("krun_init_log", "krun_set_log_level", "krun_get_default_init", "krun_start_enter")
 
 LOGGER = logging.getLogger("pykrun.krun")
-
-Convert = Callable[[tuple[Any, ...], int], Any]
-"""Takes all arguments and the index of one; returns what Python is to get for it."""
 
 
 class _Unfit(Exception):
