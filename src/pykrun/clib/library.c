@@ -143,11 +143,13 @@ static void after_fork_parent(void)
     }
 }
 
+/* The one thread of the child keeps its thread state, which PyGILState_Release() might delete: there is no other any
+   more, and CPython 3.11 does not survive the end of the last. */
 static void after_fork_child(void)
 {
     if (is_forking) {
         PyOS_AfterFork_Child();
-        PyGILState_Release(fork_state);
+        PyEval_SaveThread();
         is_forking = 0;
     }
 }
