@@ -101,6 +101,9 @@ class Machine:
     :param init: value for the kernel's `init=`, None to leave it out.
     :param execute_init: stage one executes /init.krun of the root instead of going on as init itself (the caller brings
         an init of their own).
+    :param command_line: replaces the fixed part of the kernel's command line: everything but `kernel_args` and what the
+        engine cannot do without.
+    :param oem_strings: strings of the firmware's table 11 (SMBIOS); an engine without a firmware leaves them out.
     :param verbose: let the kernel print its boot messages (slower: each line goes through an emulated console).
     """
 
@@ -116,4 +119,6 @@ class Machine:
     console: bool = False
     init: str | None = None
     execute_init: bool = False
+    command_line: tuple[str, ...] | None = None
+    oem_strings: tuple[str, ...] = ()
     verbose: bool = False

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pykrun.engine.boards import BOARDS
 from pykrun.engine.running import Endpoint, Running
-from pykrun.engine.words import check_line, check_word, common_words
+from pykrun.engine.words import check_line, check_word, common_words, own_words
 from pykrun.errors import MissingError
 from pykrun.host.numbers import MACHINE
 from pykrun.host.programs import find_program
@@ -138,6 +138,7 @@ def _options(machine: Machine, accel: str) -> list[str]:
         *("-smp", str(machine.cpus)),
         *("-m", f"{machine.memory_mib}M"),
         *("-object", f"memory-backend-memfd,id=mem,size={machine.memory_mib}M,share=on"),
+        *(word for text in machine.oem_strings for word in ("-smbios", f"type=11,value={text.replace(',', ',,')}")),
     ]
 
 
@@ -152,7 +153,10 @@ def _devices(machine: Machine, accel: str, wires: _Wires) -> list[str]:
     words += [*chardev("qmp"), "-mon", "chardev=qmp,mode=control"]
     for index, tag in enumerate(machine.shares):
         words += chardev(f"fs{index}")
-        words += ["-device", f"vhost-user-fs-pci,chardev=fs{index},tag={tag},queue-size={_QUEUE_SIZE}"]
+        words += [
+            "-device",
+            f"vhost-user-fs-pci,chardev=fs{index},tag={tag.replace(',', ',,')},queue-size={_QUEUE_SIZE}",
+        ]
     if machine.network is not None:
         # By path: of an inherited socket QEMU does not believe that it passes descriptors, which a network asks for.
         words += ["-chardev", f"socket,id=net,path={WORK}net", "-netdev", "vhost-user,id=net,chardev=net"]
@@ -217,6 +221,13 @@ def _files(machine: Machine) -> dict[str, Path]:
 
 def _kernel(machine: Machine, accel: str) -> list[str]:
     """What is booted, and the kernel command line."""
+    words = _fixed(machine, accel) if machine.command_line is None else own_words(machine)
+    words += [check_word(word) for word in machine.kernel_args]
+    initrd = [] if machine.initramfs is None else ["-initrd", FILES + "initramfs"]
+    return ["-kernel", FILES + "kernel", *initrd, "-append", check_line(words)]
+
+
+def _fixed(machine: Machine, accel: str) -> list[str]:
     words = [
         *BOARDS[machine.kernel.arch].words,
         "panic=-1",
@@ -227,10 +238,7 @@ def _kernel(machine: Machine, accel: str) -> list[str]:
         words += ["nokaslr", "mitigations=off"]
     if not machine.verbose:
         words.append("quiet")
-    words += common_words(machine)
-    words += [check_word(word) for word in machine.kernel_args]
-    initrd = [] if machine.initramfs is None else ["-initrd", FILES + "initramfs"]
-    return ["-kernel", FILES + "kernel", *initrd, "-append", check_line(words)]
+    return words + common_words(machine)
 
 
 def _modules(program: Path, arch: str) -> list[Path]:

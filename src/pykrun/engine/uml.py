@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pykrun.engine import lpj
 from pykrun.engine.running import Endpoint, Running
-from pykrun.engine.words import check_line, check_word, common_words
+from pykrun.engine.words import check_line, check_word, common_words, own_words
 from pykrun.errors import MissingError
 from pykrun.host.programs import find_program
 from pykrun.machine import Machine, disk_name
@@ -157,7 +157,7 @@ def _words(machine: Machine, loops_per_jiffy: int | None) -> list[str]:
     if machine.ports or machine.console:
         words.append(f"virtio_uml.device={WORK}console:{_VIRTIO_CONSOLE}")
     words += [f"virtio_uml.device={WORK}{name}:{_VIRTIO_BLOCK}" for name in _disk_names(machine)]
-    words += common_words(machine)
+    words += common_words(machine) if machine.command_line is None else own_words(machine)
     words += [check_word(word) for word in machine.kernel_args]
     check_line(words)
     return words

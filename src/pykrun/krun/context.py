@@ -8,6 +8,7 @@ import os
 from pykrun.krun.calls import Refusal
 from pykrun.machine import ROOT_TAG
 from pykrun.record import field, record
+from pykrun.shim import Shim
 
 MAX_ID = (1 << 31) - 1
 
@@ -190,6 +191,8 @@ class Context:
     kernel: KernelSpec | None = None
     shutdown: int = -1
     """The eventfd, once somebody asked for it."""
+    shim: Shim | None = None
+    """The process that will run the VM; None when it could not be started, which is tried again then."""
 
     def find_filesystem(self, tag: str) -> FileSystemSpec | None:
         """The first file system of that tag, which is the one that the guest uses."""
@@ -215,6 +218,25 @@ class Context:
         for descriptor in opened:
             if descriptor >= 0:
                 os.close(descriptor)
+        if self.shim is not None:
+            _left.append(self.shim.leave())
+            self.shim = None
+
+
+_left: list[int] = []
+"""The pidfds of supervisors that nobody needs any more: they end by themselves, and we have to wait for them."""
+
+
+def reap() -> None:
+    """Wait for those of them that have ended."""
+    for pidfd in list(_left):
+        try:
+            if os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG) is None:
+                continue
+        except ChildProcessError:  # somebody has waited for it, or it is our parent's child
+            pass
+        _left.remove(pidfd)
+        os.close(pidfd)
 
 
 _contexts: dict[int, Context] = {}

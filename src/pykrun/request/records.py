@@ -97,6 +97,9 @@ class Request:
 
     :param stdin: descriptor, None for a closed stream; likewise `stdout` and `stderr`.
     :param boot_log: where the kernel's console goes; a pipe's writing end will do.
+    :param uid: the supervisor's user id from before the VM is started; None to stay who it is; likewise `gid`.
+    :param shutdown: an eventfd; a number in it asks the guest for an orderly end.
+    :param owner: a process (pidfd_open(2)) with whose end the VM ends.
     """
 
     start: StartData
@@ -116,6 +119,15 @@ class Request:
     timeout: float | None = None
     sandbox: str = "auto"
     boot_log: Place | None = None
+    init: bool = True
+    initramfs: Place | None = None
+    command_line: str | None = None
+    oem_strings: tuple[str, ...] = ()
+    network_optional: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    shutdown: Descriptor | None = None
+    owner: Descriptor | None = None
     stdin: Descriptor | None = None
     stdout: Descriptor | None = None
     stderr: Descriptor | None = None

@@ -15,7 +15,7 @@ from typing import cast
 from pykrun.errors import EngineError, MissingError
 from pykrun.request import Request
 from pykrun.shim.codec import Encoder, decode
-from pykrun.shim.events import END, SIGNAL, STOP, Ended, Event, Failed
+from pykrun.shim.events import END, HEARD, SIGNAL, STOP, Ended, Event, Failed
 from pykrun.shim.wire import Plain, Receiver, send
 
 CONNECTION = 3
@@ -82,6 +82,10 @@ class Shim:
         """End the VM now."""
         self._command((END, code))
 
+    def hear(self, number: int) -> None:
+        """Pass on a signal that came to this process and is meant for the supervisor, as `pykrun run` takes it."""
+        self._command((HEARD, number))
+
     def receive(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None when there is none in time, or after the last one.
 
@@ -118,6 +122,15 @@ class Shim:
         if ended is None:
             return None
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+    def leave(self) -> int:
+        """Close the connection and do not wait; the shim ends by itself when nobody else has it.
+
+        :return: its pidfd, the caller's to wait for and to close.
+        """
+        self._connection.close()
+        self._receiver.close()
+        return self.pidfd
 
     def forget(self) -> None:
         """Close this process' copies after a fork: the VM is the parent's."""

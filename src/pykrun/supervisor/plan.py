@@ -48,6 +48,12 @@ class Plan:
     :param timeout: seconds until the VM is ended, None for no limit.
     :param sandbox: `auto` or `require`.
     :param boot_log: file that receives the kernel's console.
+    :param init: the root gets our init as /init.krun; False: it has one of its own, or the kernel's command line names
+        another.
+    :param initramfs: the kernel's, in place of stage one; None for that.
+    :param command_line: replaces the fixed part of the kernel's command line, init= included; None for that.
+    :param oem_strings: strings of the firmware's table 11 (SMBIOS), where the engine has a firmware.
+    :param network_optional: a network that is not to be had is worth a warning, and no failure.
     :param stdin: descriptor, None when closed; likewise `stdout`, `stderr`.
     """
 
@@ -69,6 +75,11 @@ class Plan:
     timeout: float | None = None
     sandbox: str = "auto"
     boot_log: str | None = None
+    init: bool = True
+    initramfs: str | None = None
+    command_line: str | None = None
+    oem_strings: tuple[str, ...] = ()
+    network_optional: bool = False
     stdin: int | None = 0
     stdout: int | None = 1
     stderr: int | None = 2

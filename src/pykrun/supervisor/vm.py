@@ -8,13 +8,14 @@ import signal
 import time
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pykrun import engine as engines
 from pykrun import kernel as kernels
 from pykrun.errors import PeerError, UsageError
 from pykrun.loop import IN, Loop, Timer
-from pykrun.machine import ROOT_TAG, Machine, Network, volume_tag
+from pykrun.machine import ROOT_TAG, Kernel, Machine, Network, volume_tag
 from pykrun.record import replace
 from pykrun.request import Outcome
 from pykrun.root import INIT_PATH
@@ -223,7 +224,7 @@ class VirtualMachine:
         terminal = plan.start.terminal
         return Machine(
             kernel=kernel,
-            initramfs=engine.initramfs(kernel, self._init.path, *self._modules()),
+            initramfs=self._initramfs(engine, kernel),
             kernel_args=plan.kernel_args,
             cpus=plan.cpus or 1,
             memory_mib=plan.memory_mib,
@@ -232,10 +233,25 @@ class VirtualMachine:
             network=Network() if plan.network else None,
             ports=self._ports(),
             console=terminal,
-            init=os.fsdecode(INIT_PATH),
-            execute_init=INIT_PATH in plan.root.files,
+            init=os.fsdecode(INIT_PATH) if plan.command_line is None else None,
+            execute_init=not plan.init or INIT_PATH in plan.root.files,
+            command_line=None if plan.command_line is None else tuple(plan.command_line.split()),
+            oem_strings=plan.oem_strings,
             verbose=plan.boot_log is not None,
         )
+
+    def _initramfs(self, engine: engines.Engine, kernel: Kernel) -> Path | None:
+        if self._plan.initramfs is not None:
+            return Path(self._plan.initramfs)
+        stage_one = engine.initramfs(kernel, self._init.path, *self._modules())
+        words = (self._plan.command_line or "").split()
+        other = [word for word in words if word.startswith("init=") and word != f"init={os.fsdecode(INIT_PATH)}"]
+        if stage_one is not None and other:
+            raise UsageError(
+                f"the kernel has its drivers as modules, and so {other[0]} cannot be its init",
+                "name a kernel with virtio-fs built in, or give an initramfs",
+            )
+        return stage_one
 
     def _modules(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What network and disks need of the guest's kernel: modules, and file systems."""
@@ -276,7 +292,8 @@ class VirtualMachine:
         wiring = Wiring(self._loop, running, self._on_peer_error)
         self._stack.callback(wiring.close)
         if self._plan.share is None:
-            wiring.root(self._plan.root, start, self._init.path, self._on_exit_code)
+            init = self._init.path if self._plan.init else None
+            wiring.root(self._plan.root, start, init, self._on_exit_code)
         if self._plan.share is not None or self._plan.volumes:
             self._serve_shares(running, machine, start)
         port = TimePort()
@@ -315,7 +332,8 @@ class VirtualMachine:
         self._shares = servers
         ends = list(zip(machine.shares, running.shares, strict=True))
         if plan.share is not None:
-            init = None if INIT_PATH in plan.root.files else os.fspath(self._init.path)
+            own = not plan.init or INIT_PATH in plan.root.files
+            init = None if own else os.fspath(self._init.path)
             servers.root(running.engine, ends[0][1], ends[0][0], plan.share, init, start.encode())
         for (tag, endpoint), volume in zip(ends[1:], plan.volumes, strict=True):
             servers.volume(running.engine, endpoint, tag, volume.share)
@@ -433,7 +451,7 @@ class VirtualMachine:
 
     def _on_network_failure(self, reason: str) -> None:
         """Without what it asked for a workload is not started; once it runs, its work is worth more than its line."""
-        if "started" in self._phases:
+        if "started" in self._phases or self._plan.network_optional:
             self._warnings.append(f"the network ended before the VM: {reason}")
         else:
             self._end(SET_UP_FAILED, f"there is no network: {reason}")
@@ -473,6 +491,10 @@ class VirtualMachine:
     def end(self, code: int, reason: str = "") -> None:
         """End the VM at once; the run's exit code is `code`, unless it had one."""
         self._end(code, reason)
+
+    def hear(self, number: int) -> None:
+        """Take a signal that came to whoever drives us as if it had come to this process."""
+        self._on_signal(number)
 
     def _on_signal(self, number: int) -> None:
         """Hand it on; SIGTERM asks for an orderly end, and a second one or a second SIGINT ends the VM."""

@@ -29,16 +29,16 @@ Ends = tuple[Sink | None, Source | None]
 
 
 def compose(
-    root: Root, start: start_data.StartData, init: str | os.PathLike[str], on_exit_code: Callable[[int], None]
+    root: Root, start: start_data.StartData, init: str | os.PathLike[str] | None, on_exit_code: Callable[[int], None]
 ) -> AugmentFs:
-    """Make the file system of a root without a host directory: what was added, init, the start data.
+    """Make the file system of a root without a host directory: what was added, init (if there is one), the start data.
 
     It takes over the descriptors that the root has opened.
     """
     filesystem = AugmentFs(NullFs(), InodeAllocator(), on_exit_code=on_exit_code)
     try:
         add_entries(filesystem, root)
-        if INIT_PATH not in root.files:
+        if init is not None and INIT_PATH not in root.files:
             filesystem.add_file(INIT_PATH, FileSource.of_path(init), mode=0o755, one_shot=True)
         filesystem.add_file(start_data.PATH, start.encode(), mode=0o400, one_shot=True)
     except BaseException:
@@ -65,7 +65,7 @@ class Wiring:
         self,
         root: Root,
         start: start_data.StartData,
-        init: str | os.PathLike[str],
+        init: str | os.PathLike[str] | None,
         on_exit_code: Callable[[int], None],
     ) -> None:
         """Serve the root file system."""

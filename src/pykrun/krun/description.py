@@ -1,0 +1,270 @@
+"""From a context to a request: what it names is opened here, in the caller, whose names they are."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from pykrun.engine import TABLE
+from pykrun.krun.calls import LOGGER, Refusal
+from pykrun.krun.context import EXPLICIT, IMPLICIT, Context, DiskSpec, FileSystemSpec
+from pykrun.krun.vsock import TSI_INET
+from pykrun.machine import ROOT_TAG
+from pykrun.request import Descriptor, DiskImage, Entry, Request, Tree, Volume
+from pykrun.start_data import RLIM_INFINITY, StartData
+
+if TYPE_CHECKING:
+    from pykrun.net import Publish
+
+ENGINE = "PYKRUN_ENGINE"
+"""Environment variable: `uml`, `qemu`, or `auto`, which is what nothing means."""
+MAX_SERIAL = 20
+MAX_TAG = 36
+_NEVER = "krun_start_enter"
+
+
+def describe(context: Context, stack: ExitStack) -> Request:
+    """Make the request of a context; `stack` closes what was opened for it.
+
+    :raise Refusal: something of it cannot be.
+    """
+    engine = os.environ.get(ENGINE) or "auto"
+    if engine not in ("auto", *TABLE):
+        raise Refusal(errno.EINVAL, f"{ENGINE}={engine}: there are auto, {', '.join(TABLE)}")
+    root, volumes = _filesystems(context, stack)
+    network, publish = _network(context)
+    streams = _streams(context, stack)
+    kernel = context.kernel
+    return Request(
+        start=_start(context, terminal=_is_terminal(streams)),
+        root=root,
+        volumes=volumes,
+        disks=tuple(_disk(disk, stack) for disk in context.all_disks()),
+        engine=engine,
+        kernel=None if kernel is None else Descriptor(kernel.image),
+        initramfs=None if kernel is None or kernel.initramfs < 0 else Descriptor(kernel.initramfs),
+        command_line=None if kernel is None else kernel.cmdline,
+        kernel_args=_kernel_args(context),
+        init=_has_init(context),
+        cpus=context.cpus,
+        memory_mib=context.memory_mib,
+        oem_strings=tuple(context.oem_strings),
+        network=network,
+        network_optional=not publish,
+        publish=publish,
+        uid=context.uid,
+        gid=context.gid,
+        shutdown=None if context.shutdown < 0 else Descriptor(context.shutdown),
+        owner=Descriptor(_opened(stack, os.pidfd_open(os.getpid()))),
+        stdin=streams[0],
+        stdout=streams[1],
+        stderr=streams[2],
+    )
+
+
+def _opened(stack: ExitStack, descriptor: int) -> int:
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _open(stack: ExitStack, what: str, path: str, flags: int = os.O_PATH, mode: int = 0) -> Descriptor:
+    try:
+        return Descriptor(_opened(stack, os.open(path, flags | os.O_CLOEXEC, mode)))
+    except OSError as error:
+        raise Refusal(errno.EINVAL, f"{what} {path!r}: {error.strerror}") from None
+
+
+# -- file systems and disks ------------------------------------------------------------------------------------
+
+
+def _filesystems(context: Context, stack: ExitStack) -> tuple[Tree, tuple[Volume, ...]]:
+    """The root, and one volume for each further tag: the guest cannot have two of one."""
+    tags: dict[str, FileSystemSpec] = {}
+    for filesystem in context.filesystems:
+        tags.setdefault(filesystem.tag, filesystem)
+    root = tags.pop(ROOT_TAG, None)
+    custom = context.kernel is not None and context.kernel.cmdline is not None
+    if root is None and _root_disk(context) is None and not custom:
+        raise Refusal(errno.EINVAL, "there is no root file system")
+    volumes = []
+    for tag, filesystem in tags.items():
+        if not tag or not tag.isprintable() or not tag.isascii() or len(tag) > MAX_TAG:
+            raise Refusal(errno.EINVAL, f"{tag!r} cannot be a file system's tag: printable ASCII, 1 to {MAX_TAG} bytes")
+        volumes.append(Volume(tree=_tree(filesystem, stack), tag=tag))
+    return Tree() if root is None else _tree(root, stack), tuple(volumes)
+
+
+def _tree(filesystem: FileSystemSpec, stack: ExitStack) -> Tree:
+    """The file system with what lies over it. A disk's root has its mount points from the supervisor."""
+    directory = None
+    if filesystem.path is not None:
+        directory = _open(stack, f"file system {filesystem.tag!r},", filesystem.path, os.O_PATH | os.O_DIRECTORY)
+    directories, entries = [], []
+    for path, entry in filesystem.entries.items():
+        place = b"/" + path.encode()
+        if entry.data is None:
+            directories.append((place, entry.mode))
+        else:
+            entries.append(Entry(path=place, content=entry.data, mode=entry.mode, one_shot=entry.one_shot))
+    return Tree(
+        directory=directory,
+        read_only=filesystem.read_only and directory is not None,
+        entries=tuple(entries),
+        directories=tuple(directories),
+    )
+
+
+def _has_init(context: Context) -> bool:
+    """Whether the root gets our init. One that is only made here does."""
+    root = context.root
+    return context.implicit_init if root is None else root.init
+
+
+def _root_disk(context: Context) -> str | None:
+    """The disk to boot into: that of the remount, or that of the deprecated `krun_set_root_disk`."""
+    if context.block_root is not None:
+        return context.block_root.device
+    if context.root is None and context.root_disk is not None and not context.disks:
+        return "/dev/vda"
+    return None
+
+
+def _disk(disk: DiskSpec, stack: ExitStack) -> DiskImage:
+    if disk.format == "vmdk":
+        raise Refusal(errno.EINVAL, f"disk {disk.path!r}: no engine here reads vmdk (qemu-img convert makes it raw)")
+    is_serial = disk.id.isascii() and disk.id.isprintable()
+    return DiskImage(
+        image=_open(stack, "disk", disk.path),
+        read_only=disk.read_only,
+        format=disk.format,
+        serial=disk.id[:MAX_SERIAL] if is_serial else "",
+    )
+
+
+# -- the workload ----------------------------------------------------------------------------------------------
+
+
+def _start(context: Context, *, terminal: bool) -> StartData:
+    environment: dict[str, bytes] = {}
+    for entry in context.env or ():
+        name, equals, value = entry.partition(b"=")
+        if equals:
+            environment[os.fsdecode(name)] = value
+        else:
+            LOGGER.debug("%s: the variable %r has no value and is left out", _NEVER, name)
+    device, block = _root_disk(context), context.block_root
+    return StartData(
+        program=None if context.exec_path is None else context.exec_path.encode(),
+        arguments=[word.encode() for word in context.args or ()],
+        environment=environment,
+        workdir=None if context.workdir is None else context.workdir.encode(),
+        rlimits=_rlimits(context.rlimits or []),
+        terminal=terminal,
+        root_device=device,
+        root_fstype=None if block is None else block.fstype,
+        root_options=None if block is None else block.options,
+    )
+
+
+def _rlimits(limits: list[str]) -> list[tuple[int, int, int]]:
+    """What can be used of them, as libkrun's init has it: an item may hold several, separated by commas."""
+    found: dict[int, tuple[int, int]] = {}
+    for limit in ",".join(limits).split(","):
+        words = limit.strip().strip('"').replace("=", ":", 1).split(":")
+        if words == [""]:
+            continue
+        if len(words) == 3 and all(word.isascii() and word.isdigit() and len(word) <= 20 for word in words):
+            number, soft, hard = map(int, words)
+            if number < 16 and soft <= hard <= RLIM_INFINITY:
+                found[number] = (soft, hard)
+                continue
+        LOGGER.warning("%s: the limit %r is left out: it is not ID=CUR:MAX", _NEVER, limit)
+    return [(number, soft, hard) for number, (soft, hard) in found.items()]
+
+
+def _kernel_args(context: Context) -> tuple[str, ...]:
+    words = []
+    if context.kernel_console is not None and context.kernel_console != "hvc0":
+        words.append(f"console={context.kernel_console}")
+    if not _has_init(context):
+        words += _krun_words(context)
+    return tuple(words)
+
+
+def _krun_words(context: Context) -> list[str]:
+    """What an init of the caller's that expects libkrun's words is told by them, as far as they are plain words."""
+    block = context.block_root
+    words = {
+        "KRUN_INIT": context.exec_path,
+        "KRUN_WORKDIR": context.workdir,
+        "KRUN_BLOCK_ROOT_DEVICE": None if block is None else block.device,
+        "KRUN_BLOCK_ROOT_FSTYPE": None if block is None else block.fstype,
+        "KRUN_BLOCK_ROOT_OPTIONS": None if block is None else block.options,
+        "KRUN_RLIMITS": ",".join(context.rlimits) if context.rlimits else None,
+    }
+    given = [f"{name}={value}" for name, value in words.items() if value]
+    return [word for word in given if word.isascii() and word.isprintable() and not set(word) & set(" \"'")]
+
+
+# -- network, streams ------------------------------------------------------------------------------------------
+
+
+def _network(context: Context) -> tuple[bool, tuple[Publish, ...]]:
+    """Whether there is user-mode networking, in place of TSI, and the ports that lead into the guest."""
+    if context.all_nets():
+        raise Refusal(errno.ENOTSUP, "network devices are not there yet")
+    if context.vsock_ports:
+        raise Refusal(errno.ENOTSUP, "vsock ports are not there yet")
+    has_tsi = context.vsock == IMPLICIT or (context.vsock == EXPLICIT and bool(context.tsi & TSI_INET))
+    if not has_tsi:
+        return False, ()
+    from pykrun.net import DEFAULT_ADDRESS, Publish, passt
+
+    ports = context.port_map or {}
+    publish = tuple(Publish(DEFAULT_ADDRESS, host, guest) for guest, host in ports.items())
+    if passt.find() is None and not publish:
+        LOGGER.warning("%s: the guest has no network: passt is not installed", _NEVER)
+        return False, ()
+    return True, publish
+
+
+def _streams(context: Context, stack: ExitStack) -> tuple[Descriptor | None, Descriptor | None, Descriptor | None]:
+    """The workload's standard streams: of the implicit console, of the one that was added, or none."""
+    if context.serials:
+        raise Refusal(errno.ENOTSUP, "serial consoles are not there yet")
+    consoles = context.consoles
+    if len(consoles) + context.implicit_console > 1 or any(console.ports is not None for console in consoles):
+        raise Refusal(errno.ENOTSUP, "further consoles are not there yet")
+    if context.implicit_console:
+        if context.console_output is not None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            output = _open(stack, "the console's output", context.console_output, flags, 0o666)
+            return _nothing(stack), output, output
+        numbers = [0, 1, 2]
+    elif consoles:
+        numbers = [consoles[0].input, consoles[0].output, consoles[0].error]
+    else:
+        numbers = [-1, -1, -1]
+    streams = [Descriptor(number) if _is_open(number) else None for number in numbers]
+    if not context.implicit_console:
+        streams = [stream or _nothing(stack) for stream in streams]
+    return streams[0], streams[1], streams[2]
+
+
+def _nothing(stack: ExitStack) -> Descriptor:
+    return _open(stack, "nothing,", os.devnull, os.O_RDWR)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        return number >= 0 and stat.S_IFMT(os.fstat(number).st_mode) != 0
+    except OSError:
+        return False
+
+
+def _is_terminal(streams: tuple[Descriptor | None, Descriptor | None, Descriptor | None]) -> bool:
+    """Whether the workload has a terminal: only where its input and its output are one."""
+    return all(stream is not None and os.isatty(stream.number) for stream in streams[:2])
