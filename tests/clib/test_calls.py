@@ -14,7 +14,7 @@ from tests.clib.driver import CLibrary
 MOST = 4096
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def c() -> Iterator[CLibrary]:
     with CLibrary() as library:
         yield library

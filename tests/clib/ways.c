@@ -74,10 +74,14 @@ static void exercise(void)
     expect("free again", krun_free_ctx((uint32_t)id), -ENOENT);
 }
 
+/* Contexts take a process each, so there are few of them, and many calls of one. */
 static void *exercise_often(void *unused)
 {
-    for (int i = 0; i < 50; i++)
-        exercise();
+    exercise();
+    for (int i = 0; i < 2000; i++) {
+        expect("no such context", krun_set_vm_config(4000000000u, 1, 256), -ENOENT);
+        expect("no such map", krun_set_port_map(4000000000u, NULL), -ENOTSUP);
+    }
     return unused;
 }
 
@@ -124,7 +128,7 @@ static volatile int stop;
 static void *call_until_stopped(void *unused)
 {
     while (!stop)
-        exercise();
+        expect("no such context", krun_set_vm_config(4000000000u, 1, 256), -ENOENT);
     return unused;
 }
 
@@ -192,7 +196,7 @@ int main(int argc, char **argv)
     } else if (!strcmp(way, "fork-busy")) {
         pthread_t thread;
         pthread_create(&thread, NULL, call_until_stopped, NULL);
-        for (int i = 0; i < 20; i++)
+        for (int i = 0; i < 5; i++)
             in_child(exercise);
         stop = 1;
         pthread_join(thread, NULL);

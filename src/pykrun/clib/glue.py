@@ -29,7 +29,7 @@ MOST = 4096
 """Entries of an array. One more is read, for `pykrun.krun` to refuse."""
 
 NUMBERS = range(-(1 << 31), 1 << 31)
-ENVIRONMENT_READERS = ("krun_init_log", "krun_set_log_level", "krun_get_default_init", "krun_start_enter")
+ENVIRONMENT_READERS = ("krun_create_ctx", "krun_init_log", "krun_set_log_level", "krun_get_default_init", "krun_start_enter")
 
 LOGGER = logging.getLogger("pykrun.krun")
 
