@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pykrun.host.numbers import MACHINE
 from pykrun.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ROOT_TAG = "/dev/root"
 """The virtio-fs tag of the root file system, literally (as libkrun has it)."""

@@ -8,29 +8,28 @@ the wrong number of arguments.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from threading import RLock
-from typing import ParamSpec, TypeVar
 
-P = ParamSpec("P")
-T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., object])
+from pykrun.krun.messages import ERROR, WARNING, tell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ParamSpec
+
+    P = ParamSpec("P")
 
 Text = str | bytes | None
 """A `const char *`."""
-Texts = Sequence[Text] | None
+Texts = Sequence[str | bytes | None] | None
 """A `const char *const []`: ends at the first None, or where it ends."""
 Buffer = bytes | bytearray | memoryview | None
 """A pointer to data."""
 
 MAX_ENTRIES = 4096
 """Of an array of strings."""
-
-LOGGER = logging.getLogger("pykrun.krun")
-LOGGER.addHandler(logging.NullHandler())  # like libkrun, silent until somebody asks for the log
 
 LOCK = RLock()
 """Held while a context is read or changed."""
@@ -76,18 +75,18 @@ def call(function: Callable[P, int]) -> Callable[P, int]:
 def failure(name: str, error: Exception) -> int:
     """Log why a function fails, and return its negative errno."""
     if isinstance(error, Refusal):
-        LOGGER.error("%s: %s: %s", name, errno.errorcode.get(error.number, error.number), error)
+        tell(ERROR, "%s: %s: %s", name, errno.errorcode.get(error.number, error.number), error)
         return -error.number
     if isinstance(error, OSError) and error.errno:
-        LOGGER.error("%s: %s", name, error)
+        tell(ERROR, "%s: %s", name, error)
         return -error.errno
-    LOGGER.error("%s: %r", name, error, exc_info=error)
+    tell(ERROR, "%s: %r", name, error, exc_info=error)
     return -errno.EINVAL
 
 
 def unsupported(name: str, why: str) -> int:
     """Log that a function of libkrun is none of ours, and why; return -ENOTSUP."""
-    LOGGER.warning("%s is not supported: %s", name, why)
+    tell(WARNING, "%s is not supported: %s", name, why)
     return -errno.ENOTSUP
 
 

@@ -191,6 +191,8 @@ class Context:
     kernel: KernelSpec | None = None
     shutdown: int = -1
     """The eventfd, once somebody asked for it."""
+    nothing: int = -1
+    """/dev/null, opened while it could be."""
     shim: Shim | None = None
     """The process that will run the VM; None when it could not be started, which is tried again then."""
 
@@ -213,8 +215,8 @@ class Context:
 
     def close(self) -> None:
         """Close what the context has opened."""
-        opened = [self.shutdown, *((self.kernel.image, self.kernel.initramfs) if self.kernel else ())]
-        self.shutdown, self.kernel = -1, None
+        opened = [self.shutdown, self.nothing, *((self.kernel.image, self.kernel.initramfs) if self.kernel else ())]
+        self.shutdown, self.nothing, self.kernel = -1, -1, None
         for descriptor in opened:
             if descriptor >= 0:
                 os.close(descriptor)

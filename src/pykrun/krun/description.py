@@ -6,16 +6,16 @@ import errno
 import os
 import stat
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
-from pykrun.engine import TABLE
-from pykrun.krun.calls import LOGGER, Refusal
+from pykrun.krun.calls import Refusal
 from pykrun.krun.context import EXPLICIT, IMPLICIT, Context, DiskSpec, FileSystemSpec
+from pykrun.krun.messages import DEBUG, WARNING, tell
 from pykrun.krun.vsock import TSI_INET
 from pykrun.machine import ROOT_TAG
 from pykrun.request import Descriptor, DiskImage, Entry, Request, Tree, Volume
 from pykrun.start_data import RLIM_INFINITY, StartData
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.net import Publish
 
@@ -23,7 +23,7 @@ ENGINE = "PYKRUN_ENGINE"
 """Environment variable: `uml`, `qemu`, or `auto`, which is what nothing means."""
 MAX_SERIAL = 20
 MAX_TAG = 36
-_NEVER = "krun_start_enter"
+_NAME = "krun_start_enter"
 
 
 def describe(context: Context, stack: ExitStack) -> Request:
@@ -32,8 +32,6 @@ def describe(context: Context, stack: ExitStack) -> Request:
     :raise Refusal: something of it cannot be.
     """
     engine = os.environ.get(ENGINE) or "auto"
-    if engine not in ("auto", *TABLE):
-        raise Refusal(errno.EINVAL, f"{ENGINE}={engine}: there are auto, {', '.join(TABLE)}")
     root, volumes = _filesystems(context, stack)
     network, publish = _network(context)
     streams = _streams(context, stack)
@@ -154,7 +152,7 @@ def _start(context: Context, *, terminal: bool) -> StartData:
         if equals:
             environment[os.fsdecode(name)] = value
         else:
-            LOGGER.debug("%s: the variable %r has no value and is left out", _NEVER, name)
+            tell(DEBUG, "%s: the variable %r has no value and is left out", _NAME, name)
     device, block = _root_disk(context), context.block_root
     return StartData(
         program=None if context.exec_path is None else context.exec_path.encode(),
@@ -181,7 +179,7 @@ def _rlimits(limits: list[str]) -> list[tuple[int, int, int]]:
             if number < 16 and soft <= hard <= RLIM_INFINITY:
                 found[number] = (soft, hard)
                 continue
-        LOGGER.warning("%s: the limit %r is left out: it is not ID=CUR:MAX", _NEVER, limit)
+        tell(WARNING, "%s: the limit %r is left out: it is not ID=CUR:MAX", _NAME, limit)
     return [(number, soft, hard) for number, (soft, hard) in found.items()]
 
 
@@ -221,14 +219,11 @@ def _network(context: Context) -> tuple[bool, tuple[Publish, ...]]:
     has_tsi = context.vsock == IMPLICIT or (context.vsock == EXPLICIT and bool(context.tsi & TSI_INET))
     if not has_tsi:
         return False, ()
-    from pykrun.net import DEFAULT_ADDRESS, Publish, passt
+    if not context.port_map:
+        return True, ()
+    from pykrun.net import DEFAULT_ADDRESS, Publish  # `krun_set_port_map` has imported it
 
-    ports = context.port_map or {}
-    publish = tuple(Publish(DEFAULT_ADDRESS, host, guest) for guest, host in ports.items())
-    if passt.find() is None and not publish:
-        LOGGER.warning("%s: the guest has no network: passt is not installed", _NEVER)
-        return False, ()
-    return True, publish
+    return True, tuple(Publish(DEFAULT_ADDRESS, host, guest) for guest, host in context.port_map.items())
 
 
 def _streams(context: Context, stack: ExitStack) -> tuple[Descriptor | None, Descriptor | None, Descriptor | None]:
@@ -242,7 +237,7 @@ def _streams(context: Context, stack: ExitStack) -> tuple[Descriptor | None, Des
         if context.console_output is not None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             output = _open(stack, "the console's output", context.console_output, flags, 0o666)
-            return _nothing(stack), output, output
+            return Descriptor(context.nothing), output, output
         numbers = [0, 1, 2]
     elif consoles:
         numbers = [consoles[0].input, consoles[0].output, consoles[0].error]
@@ -250,12 +245,8 @@ def _streams(context: Context, stack: ExitStack) -> tuple[Descriptor | None, Des
         numbers = [-1, -1, -1]
     streams = [Descriptor(number) if _is_open(number) else None for number in numbers]
     if not context.implicit_console:
-        streams = [stream or _nothing(stack) for stream in streams]
+        streams = [stream or Descriptor(context.nothing) for stream in streams]
     return streams[0], streams[1], streams[2]
-
-
-def _nothing(stack: ExitStack) -> Descriptor:
-    return _open(stack, "nothing,", os.devnull, os.O_RDWR)
 
 
 def _is_open(number: int) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 
-from pykrun.krun.calls import LOGGER, Refusal, Text, Texts, call, number, optional_text, text
+from pykrun.krun.calls import Refusal, Text, Texts, call, number, optional_text, text
 from pykrun.krun.context import BlockRoot, Context, DiskSpec, FileSystemSpec, OverlayEntry, find
+from pykrun.krun.messages import WARNING, tell
 from pykrun.machine import ROOT_TAG
 
 FORMATS = ("raw", "qcow2", "vmdk")
@@ -125,7 +126,7 @@ def krun_set_mapped_volumes(ctx_id: int, mapped_volumes: Texts) -> int:
 def add_filesystem(context: Context, tag: str, path: str | None, *, read_only: bool = False) -> FileSystemSpec:
     """Add a virtio-fs device; a root gets the implicit init."""
     if context.find_filesystem(tag) is not None:
-        LOGGER.warning("there is a file system %r already: the guest will use the first one", tag)
+        tell(WARNING, "there is a file system %r already: the guest will use the first one", tag)
     init = tag == ROOT_TAG and context.implicit_init
     added = FileSystemSpec(tag=tag, path=path, read_only=read_only, init=init)
     context.filesystems.append(added)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from pykrun.errors import PykrunError
 from pykrun.krun import context
-from pykrun.krun.calls import LOGGER, call
+from pykrun.krun.calls import call
+from pykrun.krun.messages import WARNING, tell
 from pykrun.shim import Shim
 
 
@@ -15,10 +18,11 @@ def krun_create_ctx() -> int:
     It starts the process that will run the VM. So the caller may change its root, its ids and its directory before the
     start, fork and start in the child, and have threads.
 
-    :return: its id, from 0 on; no id is used twice; -ENOMEM: all ids are used up.
+    :return: its id, from 0 on; no id is used twice; -ENOMEM: all ids are used up; -EMFILE: no
+        descriptor is free.
     """
     context.reap()
-    made = context.Context()
+    made = context.Context(nothing=os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
     number = context.add(made)
     made.shim = start_shim()
     return number
@@ -40,5 +44,5 @@ def start_shim() -> Shim | None:
     try:
         return Shim(session=True)
     except (PykrunError, OSError) as error:
-        LOGGER.warning("krun_create_ctx: %s", error)
+        tell(WARNING, "krun_create_ctx: %s", error)
         return None

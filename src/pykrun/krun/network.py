@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 
-from pykrun.krun.calls import LOGGER, Buffer, Refusal, Text, Texts, buffer, call, descriptor, number, text, texts
+from pykrun.krun.calls import Buffer, Refusal, Text, Texts, buffer, call, descriptor, number, text, texts
 from pykrun.krun.context import DISABLED, NetSpec, find
+from pykrun.krun.messages import WARNING, tell
 
 FLAG_VFKIT, FLAG_DHCP_CLIENT = 1 << 0, 1 << 1
 CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, GUEST_UFO = 1 << 0, 1 << 1, 1 << 7, 1 << 8, 1 << 10
@@ -115,7 +116,7 @@ def krun_set_port_map(ctx_id: int, port_map: Texts) -> int:
         vsock device is disabled; -ENOENT: no such context.
     """
     if port_map is None:
-        LOGGER.warning("krun_set_port_map(NULL) is not supported: which ports the guest listens on is not known here")
+        tell(WARNING, "krun_set_port_map(NULL) is not supported: which ports the guest listens on is not known here")
         return -errno.ENOTSUP
     ports: dict[int, int] = {}
     for pair in texts("port_map", port_map):
@@ -123,6 +124,8 @@ def krun_set_port_map(ctx_id: int, port_map: Texts) -> int:
         if guest in ports or host in ports.values():
             raise Refusal(errno.EINVAL, f"a port of {pair!r} was given before")
         ports[guest] = host
+    if ports:
+        import pykrun.net  # noqa: F401 - for the start, before which the caller may change its root
     context = find(ctx_id)
     if context.vsock == DISABLED:
         raise Refusal(errno.ENODEV, "the vsock device is disabled")

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
-from types import FrameType
-from typing import Any, Never
 
 from pykrun.errors import MissingError, PykrunError
 from pykrun.krun import calls, context
-from pykrun.krun.calls import LOGGER, Refusal, call, failure
+from pykrun.krun.calls import Refusal, call, failure
 from pykrun.krun.description import describe
 from pykrun.krun.lifetime import start_shim
+from pykrun.krun.messages import DEBUG, ERROR, INFO, WARNING, is_heard, tell
 from pykrun.request import Outcome
 from pykrun.shim import Ended, Failed, Reached, Shim
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any, Never
+
+    Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 NAME = "krun_start_enter"
 SET_UP_FAILED = 125
@@ -33,9 +38,7 @@ FORWARDED = (
     signal.SIGWINCH,
 )
 """Signals that the supervisor hears of, where this process has no handler of its own for them."""
-Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
-
-LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
+LEVELS = (ERROR, WARNING, INFO, DEBUG)
 """Levels of `logging` for those of the guest's log: error, warning, information, debug."""
 
 
@@ -89,7 +92,7 @@ def _enter(found: context.Context) -> int:
             stack.callback(signal.signal, number, old)
         event = shim.receive()
         while isinstance(event, Reached):
-            LOGGER.debug("%s: %s", NAME, event.phase)
+            tell(DEBUG, "%s: %s", NAME, event.phase)
             event = shim.receive()
         if isinstance(event, Failed):
             raise _refusal(event)
@@ -100,12 +103,12 @@ def _enter(found: context.Context) -> int:
 def _leave(shim: Shim, outcome: Outcome) -> Never:
     """End this process as the workload ended."""
     for level, text in outcome.log:
-        LOGGER.log(LEVELS[min(level, 3)], "guest: %s", text)
+        tell(LEVELS[min(level, 3)], "guest: %s", text)
     for text in outcome.warnings:
-        LOGGER.warning("%s", text)
+        tell(WARNING, "%s", text)
     if outcome.reason:
-        LOGGER.error("%s", "\n  | ".join((outcome.reason, *outcome.console)))
-        if outcome.exit_code == SET_UP_FAILED and not _is_logged():
+        tell(ERROR, "%s", "\n  | ".join((outcome.reason, *outcome.console)))
+        if outcome.exit_code == SET_UP_FAILED and not is_heard():
             _complain(outcome.reason)
     shim.close()
     os._exit(outcome.exit_code)
@@ -135,13 +138,6 @@ def _flush() -> None:
             stream.flush()
         except (AttributeError, OSError, ValueError):  # there is none, or it is closed
             pass
-
-
-def _is_logged() -> bool:
-    """Whether anybody hears of an error that is logged."""
-    return LOGGER.isEnabledFor(LEVELS[0]) and any(
-        type(handler) is not logging.NullHandler for handler in (*LOGGER.handlers, *logging.getLogger().handlers)
-    )
 
 
 def _complain(reason: str) -> None:

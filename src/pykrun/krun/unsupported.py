@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from pykrun.krun.calls import LOGGER, Buffer, Refusal, Text, call, number, optional_text, text, unsupported
+from pykrun.krun.calls import Buffer, Refusal, Text, call, number, optional_text, text, unsupported
 from pykrun.krun.context import find
+from pykrun.krun.messages import WARNING, tell
 
 NO_GPU = "there is no virtio-gpu device"
 NO_INPUT = "there is no virtio-input device"
@@ -141,5 +142,5 @@ def krun_set_tee_config_file(ctx_id: int, filepath: Text) -> int:
 
 def _no_gpu(name: str, ctx_id: int) -> int:
     find(ctx_id)
-    LOGGER.warning("%s has no effect: %s", name, NO_GPU)
+    tell(WARNING, "%s has no effect: %s", name, NO_GPU)
     return 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 
-from pykrun.krun.calls import LOGGER, Refusal, Text, call, number, text
+from pykrun.krun.calls import Refusal, Text, call, number, text
 from pykrun.krun.context import DISABLED, EXPLICIT, VsockPort, find
+from pykrun.krun.messages import WARNING, tell
 
 TSI_INET, TSI_UNIX = 1 << 0, 1 << 1
 
@@ -46,7 +47,8 @@ def krun_add_vsock(ctx_id: int, tsi_features: int) -> int:
         raise Refusal(errno.EEXIST, "there is a vsock device: krun_disable_implicit_vsock comes first")
     context.vsock, context.tsi = EXPLICIT, tsi_features
     if tsi_features:
-        LOGGER.warning(
+        tell(
+            WARNING,
             "krun_add_vsock: TSI needs a patched guest kernel, which is not there: %s",
             "user-mode networking stands in for it" if tsi_features & TSI_INET else "Unix sockets stay the guest's own",
         )

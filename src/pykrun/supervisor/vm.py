@@ -133,6 +133,7 @@ class VirtualMachine:
         self._engine_ended = False
         self._keep_resolver = False
         self._network: GuestNetwork | None = None
+        self._networked = plan.network and not (plan.network_optional and self._lacks_network())
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
         self._log = BootLog(plan.boot_log)
@@ -179,6 +180,15 @@ class VirtualMachine:
             running.kill()
         self._phase("ended")
         return self._outcome(engine.name, running)
+
+    def _lacks_network(self) -> bool:
+        """Whether there is nothing here that a guest's network could be made of; a warning says so."""
+        from pykrun.net import passt
+
+        lacks = passt.find() is None
+        if lacks:
+            self._warnings.append("the guest has no network: passt is not installed")
+        return lacks
 
     def _make_streams(self) -> None:
         plan, loop = self._plan, self._loop
@@ -230,7 +240,7 @@ class VirtualMachine:
             memory_mib=plan.memory_mib,
             shares=(ROOT_TAG, *(volume.tag or volume_tag(index) for index, volume in enumerate(plan.volumes))),
             disks=plan.disks,
-            network=Network() if plan.network else None,
+            network=Network() if self._networked else None,
             ports=self._ports(),
             console=terminal,
             init=os.fsdecode(INIT_PATH) if plan.command_line is None else None,
@@ -256,7 +266,7 @@ class VirtualMachine:
     def _modules(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What network and disks need of the guest's kernel: modules, and file systems."""
         plan = self._plan
-        modules = kernels.NETWORK if plan.network else ()
+        modules = kernels.NETWORK if self._networked else ()
         if not plan.disks and plan.start.root_device is None:
             return modules, ()
         from pykrun.disk import doubts
