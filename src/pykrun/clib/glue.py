@@ -5,14 +5,14 @@ This runs in a C program's process. Whatever happens, the program gets a number:
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal itself would import enum
 import errno
-import logging
 import os
-import signal
 import sys
 
 from pykrun import krun
 from pykrun.clib.abi import FUNCTIONS, Function, Param
+from pykrun.krun.messages import ERROR, tell
 
 TYPE_CHECKING = False  # typing's own would import typing: every program that loads the library waits for this module
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ MOST = 4096
 NUMBERS = range(-(1 << 31), 1 << 31)
 ENVIRONMENT_READERS = ("krun_create_ctx", "krun_init_log", "krun_set_log_level", "krun_get_default_init", "krun_start_enter")
 
-LOGGER = logging.getLogger("pykrun.krun")
-
 
 class _Unfit(Exception):
     """An argument that Python cannot be given."""
@@ -43,8 +41,8 @@ def install(ffi: Any, lib: Any) -> None:
 
     :param ffi: of the module that cffi made; `lib` is its functions in C.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # importing `signal` has set it; this is a C program
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # importing it has set that; this is a C program
     for function in FUNCTIONS:
         ffi.def_extern(name=function.name, error=FAILED)(_Glue(ffi, lib).wrap(function))
 
@@ -92,13 +90,13 @@ class _Glue:
                     return result
                 raise OverflowError(f"the result {result!r} is no int32_t")
             except _Unfit as unfit:
-                LOGGER.error("%s: EINVAL: %s", name, unfit)
+                tell(ERROR, "%s: EINVAL: %s", name, unfit)
                 return -errno.EINVAL
             except SystemExit as end:
                 _leave(end)
-            except BaseException:
+            except BaseException as error:
                 try:
-                    LOGGER.exception("%s failed; this is a bug", name)
+                    tell(ERROR, "%s failed; this is a bug: %r", name, error, exc_info=error)
                 except BaseException:
                     pass  # a log that cannot be written changes nothing
             return FAILED
