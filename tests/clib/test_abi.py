@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import marshal
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +113,34 @@ def test_everything_is_explained() -> None:
             assert all(param.meaning for param in function.params)
     assert max(len(line) for line in render_header().splitlines()) <= 120
     assert render_cdef().count("\n") == FUNCTIONS_OF_LIBKRUN
+
+
+NOT_IN_THE_PROCESS = ("pykrun.clib", "pykrun.kernel", "pykrun.sandbox", "pykrun.blob.build")
+"""Packed because something of theirs is used; the rest of them runs in the supervisor's process."""
+
+
+def test_no_function_of_the_process_imports_what_is_not_at_hand() -> None:
+    """After a chroot no import could look at files."""
+    _, _, modules, extensions = marshal.loads((folder() / "modules").read_bytes())
+    known = {*modules, *extensions, *sys.builtin_module_names, *FROZEN}
+    missing = [
+        f"{name}, {function.name}: {wanted}"
+        for name, (_, file, _) in modules.items()
+        if name.startswith("pykrun.")
+        for function in ast.walk(ast.parse(Path(file).read_bytes()))
+        if isinstance(function, ast.FunctionDef)
+        if not f"{name}.{function.name}".startswith(NOT_IN_THE_PROCESS)
+        for node in ast.walk(function)
+        for wanted in _imported(node)
+        if wanted not in known
+    ]
+    assert not missing, "add them to pykrun.clib.pack.LATER"
+
+
+FROZEN = ("os", "sys", "io", "abc", "stat", "codecs", "_frozen_importlib_external")
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []

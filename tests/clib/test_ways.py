@@ -34,6 +34,7 @@ def test_after_chroot_nothing_of_the_host_is_needed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout == "fine\n"
     assert "this is a bug" not in done.stderr
+    assert "No module" not in done.stderr
 
 
 def test_an_empty_environment_is_enough() -> None:

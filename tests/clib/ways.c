@@ -23,6 +23,8 @@ static void *library;
     F(krun_fs_add_overlay_file, uint32_t, const char *, const char *, const uint8_t *, size_t, uint32_t, bool)
 #define krun_set_log_level F(krun_set_log_level, uint32_t)
 #define krun_start_enter F(krun_start_enter, uint32_t)
+#define krun_get_max_vcpus F(krun_get_max_vcpus, void)
+#define krun_get_default_init F(krun_get_default_init, const uint8_t **, size_t *)
 #define krun_set_port_map F(krun_set_port_map, uint32_t, const char *const *)
 #else
 #include <libkrun.h>
@@ -163,6 +165,9 @@ static void signals(void)
 
 int main(int argc, char **argv)
 {
+    static const char *const ports[] = {"8080:80", NULL};
+    const uint8_t *data;
+    size_t size;
     const char *way;
 #ifdef LOADED
     library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
@@ -206,11 +211,15 @@ int main(int argc, char **argv)
         in_child(use_shared);
         expect("still there", krun_free_ctx((uint32_t)shared), 0);
     } else if (!strcmp(way, "chroot")) {
+        shared = krun_create_ctx();
         expect("chroot", chdir(argv[2]) || chroot("."), 0);
         expect("log", krun_set_log_level(5), 0);
-        exercise();
-        in_child(exercise);
-        in_threads(2);
+        expect("port map", krun_set_port_map((uint32_t)shared, ports), 0);
+        fill((uint32_t)shared);
+        expect("no root", krun_start_enter((uint32_t)shared), -EINVAL);
+        expect("no engine", krun_get_max_vcpus(), -EINVAL);
+        expect("no init", krun_get_default_init(&data, &size), -ENOTSUP);
+        expect("no supervisor", krun_create_ctx() < 0, 1);
     } else if (!strcmp(way, "signals")) {
         signals();
     } else if (!strcmp(way, "environment")) {

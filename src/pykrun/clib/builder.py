@@ -12,7 +12,7 @@ from pathlib import Path
 from pykrun.blob.cache import Progress, locked, publish, scratch
 from pykrun.clib import lookup
 from pykrun.clib.abi import VERSION
-from pykrun.clib.header import render_cdef, render_header, render_version_script
+from pykrun.clib.header import render_cdef, render_header, render_version_script, signatures
 from pykrun.clib.lookup import LIBRARY, Interpreter
 from pykrun.clib.tools import Cffi, provide_cffi
 from pykrun.errors import LibraryError
@@ -35,11 +35,18 @@ static int cffi_start_python(void);
 int krunlib_start_cffi(void) { return cffi_start_python(); }
 """
 
-INIT = f"""
-from {MODULE} import ffi, lib
+INIT = """
+from pykrun.clib.pack import enter, leave_files
+enter({pack!r})
+from {module} import ffi, lib
 from pykrun.clib.glue import install
-install(ffi, lib)
+install(ffi, lib, {signatures!r})
+leave_files()
 """
+"""The library's first words in Python."""
+
+PACK = "modules"
+WRITE_PACK = "import sys; sys.path.insert(0, sys.argv[1]); from pykrun.clib.pack import write; write(sys.argv[2])"
 
 EMIT = """
 import json, sys
@@ -134,7 +141,8 @@ def _fill(made: Path, entry: Path, python: Interpreter, cffi: Cffi, work: Path) 
     (work / "places.h").write_text(_places(python, entry / backend.name))
     (work / "exported").write_text(render_version_script())
     source = work / "functions.c"
-    _emit(cffi, source)
+    _run([str(python.program), "-I", "-S", "-c", WRITE_PACK, str(lookup.SOURCE), str(made / PACK)], work)
+    _emit(cffi, source, entry / PACK)
     _compile(made / LIBRARY, source, python, work)
     about = {"key": key, "size": (made / LIBRARY).stat().st_size, "python": str(python.program), "cffi": cffi.version}
     (made / lookup.MANIFEST).write_text(json.dumps(about))
@@ -159,13 +167,13 @@ def _quote(text: str) -> str:
     return '"' + "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\?' else f"\\{byte:03o}" for byte in os.fsencode(text)) + '"'
 
 
-def _emit(cffi: Cffi, output: Path) -> None:
+def _emit(cffi: Cffi, output: Path, pack: Path) -> None:
     text = {
         "functions": render_cdef(),
         "declarations": DECLARATIONS,
         "module": MODULE,
         "prelude": PRELUDE,
-        "init": INIT,
+        "init": INIT.format(pack=str(pack), module=MODULE, signatures=signatures()),
         "output": str(output),
     }
     _run([*cffi.command, "-c", EMIT], output.parent, stdin=json.dumps(text))

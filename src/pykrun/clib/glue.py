@@ -11,12 +11,11 @@ import os
 import sys
 
 from pykrun import krun
-from pykrun.clib.abi import FUNCTIONS, Function, Param
 from pykrun.krun.messages import ERROR, tell
 
 TYPE_CHECKING = False  # typing's own would import typing: every program that loads the library waits for this module
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, NoReturn
 
     Convert = Callable[[tuple[Any, ...], int], Any]
@@ -36,15 +35,17 @@ class _Unfit(Exception):
     """An argument that Python cannot be given."""
 
 
-def install(ffi: Any, lib: Any) -> None:
+def install(ffi: Any, lib: Any, signatures: Mapping[str, tuple[str, ...]]) -> None:
     """Make the library's functions lead here. Called once, when it is loaded, by the thread that loads it.
 
     :param ffi: of the module that cffi made; `lib` is its functions in C.
+    :param signatures: each function's name, and the kinds of its parameters (`pykrun.clib.abi`).
     """
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # importing it has set that; this is a C program
-    for function in FUNCTIONS:
-        ffi.def_extern(name=function.name, error=FAILED)(_Glue(ffi, lib).wrap(function))
+    glue = _Glue(ffi, lib)
+    for name, kinds in signatures.items():
+        ffi.def_extern(name=name, error=FAILED)(glue.wrap(name, kinds))
 
 
 class _Glue:
@@ -55,15 +56,14 @@ class _Glue:
         self._lib = lib
         self._init: Any = None
 
-    def wrap(self, function: Function) -> Callable[..., int]:
+    def wrap(self, name: str, kinds: tuple[str, ...]) -> Callable[..., int]:
         """Return the function that C calls."""
-        name = function.name
         if name == "krun_get_default_init":
             return self._guarded(name, self._get_default_init)
         api: Callable[..., int] = getattr(krun, name)
         if name == "krun_start_enter":
             return self._guarded(name, lambda ctx_id: self._start_enter(api, ctx_id))
-        converters = [self._converter(param) for param in function.params]
+        converters: list[Convert | None] = [getattr(self, f"_to_{kind}", None) for kind in kinds]
         if not any(converters):
             return self._guarded(name, api)
 
@@ -104,10 +104,6 @@ class _Glue:
         return entered
 
     # ---- arguments
-
-    def _converter(self, param: Param) -> Convert | None:
-        converter: Convert | None = getattr(self, f"_to_{param.kind.name}", None)
-        return converter
 
     def _to_text(self, values: tuple[Any, ...], index: int) -> bytes | None:
         value = values[index]

@@ -1,4 +1,4 @@
-"""The texts that are made from the table: libkrun.h for programs, declarations for cffi, symbols for the linker."""
+"""What is made from the table: libkrun.h for programs, declarations for cffi, symbols for the linker, the glue's plan."""
 
 from __future__ import annotations
 
@@ -52,6 +52,11 @@ def render_cdef() -> str:
         f"int32_t {function.name}({', '.join(param.kind.cdef.format(param.name) for param in function.params) or 'void'});\n"
         for function in FUNCTIONS
     )
+
+
+def signatures() -> dict[str, tuple[str, ...]]:
+    """Return the kinds of each function's parameters, which is all that the glue needs of the table."""
+    return {function.name: tuple(param.kind.name for param in function.params) for function in FUNCTIONS}
 
 
 def render_version_script() -> str:
