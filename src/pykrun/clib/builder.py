@@ -23,6 +23,7 @@ MODULE = "_libkrun"
 DECLARATIONS = """
 void krunlib_save_signals(void);
 void krunlib_restore_signals(void);
+int krunlib_is_handled(int number);
 extern char **environ;
 """
 """What the glue needs of C, for cffi."""

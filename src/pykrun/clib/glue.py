@@ -27,6 +27,7 @@ FAILED = -errno.EIO
 MOST = 4096
 """Entries of an array. One more is read, for `pykrun.krun` to refuse."""
 
+SIGNALS = [number for number in range(1, 32) if number not in (_signal.SIGKILL, _signal.SIGSTOP)]
 NUMBERS = range(-(1 << 31), 1 << 31)
 ENVIRONMENT_READERS = ("krun_create_ctx", "krun_init_log", "krun_set_log_level", "krun_get_default_init", "krun_start_enter")
 
@@ -168,9 +169,27 @@ class _Glue:
         """The one call that may have handlers of signals: they are gone again if it returns."""
         self._lib.krunlib_save_signals()
         try:
+            self._learn_signals()
             return api(ctx_id)
         finally:
             self._lib.krunlib_restore_signals()
+
+    def _learn_signals(self) -> None:
+        """Let Python see which signals are the program's: it knows only of what it has set itself.
+
+        A signal that the program handles looks ignored to Python, and so is left alone.
+        """
+        old = _signal.pthread_sigmask(_signal.SIG_BLOCK, SIGNALS)  # none is lost meanwhile
+        try:
+            for number in SIGNALS:
+                looks = _signal.SIG_IGN if self._lib.krunlib_is_handled(number) else _signal.SIG_DFL
+                if _signal.getsignal(number) is not looks:
+                    _signal.signal(number, looks)
+        except ValueError:
+            pass  # not the thread that loaded the library: Python handles no signals here
+        finally:
+            self._lib.krunlib_restore_signals()
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, old)
 
     def _refresh_environment(self) -> None:
         """Make os.environ what getenv(3) of the program sees: Python made its copy when it started."""

@@ -113,6 +113,11 @@ void krunlib_save_signals(void)
         is_saved[number] = sigaction(number, NULL, &saved[number]) == 0;
 }
 
+int krunlib_is_handled(int number)
+{
+    return is_saved[number] && saved[number].sa_handler != SIG_DFL;
+}
+
 void krunlib_restore_signals(void)
 {
     for (int number = 1; number < _NSIG; number++)

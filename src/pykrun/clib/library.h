@@ -11,6 +11,9 @@ int krunlib_start_cffi(void);
 /* Note how this process handles each signal; one place for all threads. */
 void krunlib_save_signals(void);
 
+/* Whether the noted handling of a signal was another than the default. */
+int krunlib_is_handled(int number);
+
 /* Go back to that. */
 void krunlib_restore_signals(void);
 
