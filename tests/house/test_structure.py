@@ -12,7 +12,8 @@ from tests.house.sources import ROOT, SRC, imports, module_name, python_files
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
-    ("cli", "krun"),
+    ("cli", "aio", "krun"),
+    ("api",),
     ("shim",),
     ("supervisor", "fileserver"),
     ("share",),

@@ -9,9 +9,11 @@ from contextlib import ExitStack
 
 from pykrun.krun.calls import Refusal
 from pykrun.krun.context import EXPLICIT, IMPLICIT, Context, DiskSpec, FileSystemSpec
+from pykrun.krun.disks import MOUNT_POINTS
 from pykrun.krun.messages import DEBUG, WARNING, tell
 from pykrun.krun.vsock import TSI_INET
 from pykrun.machine import ROOT_TAG
+from pykrun.record import replace
 from pykrun.request import Descriptor, DiskImage, Entry, Request, Tree, Volume
 from pykrun.start_data import RLIM_INFINITY, StartData
 
@@ -92,11 +94,18 @@ def _filesystems(context: Context, stack: ExitStack) -> tuple[Tree, tuple[Volume
         if not tag or not tag.isprintable() or not tag.isascii() or len(tag) > MAX_TAG:
             raise Refusal(errno.EINVAL, f"{tag!r} cannot be a file system's tag: printable ASCII, 1 to {MAX_TAG} bytes")
         volumes.append(Volume(tree=_tree(filesystem, stack), tag=tag))
-    return Tree() if root is None else _tree(root, stack), tuple(volumes)
+    if root is None:
+        return Tree(), tuple(volumes)
+    tree = _tree(root, stack)
+    if context.block_root is not None:  # what it needs for mounting has the supervisor; the disk is not to get it too
+        points = {b"/" + point.encode() for point in MOUNT_POINTS}
+        kept = tuple(directory for directory in tree.directories if directory[0] not in points)
+        tree = replace(tree, directories=kept)
+    return tree, tuple(volumes)
 
 
 def _tree(filesystem: FileSystemSpec, stack: ExitStack) -> Tree:
-    """The file system with what lies over it. A disk's root has its mount points from the supervisor."""
+    """The file system with what lies over it."""
     directory = None
     if filesystem.path is not None:
         directory = _open(stack, f"file system {filesystem.tag!r},", filesystem.path, os.O_PATH | os.O_DIRECTORY)

@@ -106,10 +106,11 @@ def _leave(shim: Shim, outcome: Outcome) -> Never:
         tell(LEVELS[min(level, 3)], "guest: %s", text)
     for text in outcome.warnings:
         tell(WARNING, "%s", text)
-    if outcome.reason:
-        tell(ERROR, "%s", "\n  | ".join((outcome.reason, *outcome.console)))
+    reason = outcome.reason or ("the VM was not set up" if outcome.exit_code == SET_UP_FAILED else "")
+    if reason:
+        tell(ERROR, "%s", "\n  | ".join((reason, *outcome.console)))
         if outcome.exit_code == SET_UP_FAILED and not is_heard():
-            _complain(outcome.reason)
+            _complain(reason)
     shim.close()
     os._exit(outcome.exit_code)
 

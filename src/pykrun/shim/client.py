@@ -16,6 +16,10 @@ from pykrun.shim.codec import Encoder, decode
 from pykrun.shim.events import END, HEARD, SIGNAL, STOP, Ended, Event, Failed
 from pykrun.shim.wire import Plain, Receiver, send
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
 CONNECTION = 3
 """The descriptor at which a shim finds its socket."""
 
@@ -51,6 +55,12 @@ class Shim:
         self._events: deque[Event] = deque()
         self._over = False
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def fileno(self) -> int:
         """The descriptor that is readable when there is something to `receive`."""
         return self._connection.fileno()
@@ -70,15 +80,15 @@ class Shim:
 
     def send_signal(self, number: int) -> None:
         """Send the workload a signal, as soon as it runs."""
-        self._command((SIGNAL, number))
+        self._command((SIGNAL, int(number)))  # a member of an enumeration does not travel
 
     def stop(self, grace: float | None = None, code: int = 128 + signal.SIGTERM) -> None:
         """Ask the guest for an orderly end (`VirtualMachine.stop`)."""
-        self._command((STOP, grace, code))
+        self._command((STOP, grace, int(code)))
 
     def end(self, code: int = 128 + signal.SIGKILL) -> None:
         """End the VM now."""
-        self._command((END, code))
+        self._command((END, int(code)))
 
     def hear(self, number: int) -> None:
         """Pass on a signal that came to this process and is meant for the supervisor, as `pykrun run` takes it."""

@@ -52,8 +52,10 @@ class Encoder:
 
         :raise OSError: a content finds no room in the kernel's memory.
         """
-        if value is None or isinstance(value, bool | int | float | str):
+        if value is None or isinstance(value, bool | float):
             return value
+        if isinstance(value, int | str):
+            return int(value) if isinstance(value, int) else str(value)  # a member of an enumeration does not travel
         if isinstance(value, Descriptor):
             self.descriptors.append(value.number)
             return (_DESCRIPTOR, len(self.descriptors) - 1)

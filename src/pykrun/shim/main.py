@@ -83,7 +83,7 @@ def _change_ids(request: Request) -> None:
     for what, change, number in (("group", os.setgid, request.gid), ("user", os.setuid, request.uid)):
         if number is not None:
             try:
-                change(number)
+                change(-1 if number == (1 << 32) - 1 else number)  # which Python takes for too large
             except OSError as error:
                 raise OSError(error.errno, f"cannot change to {what} id {number}: {error.strerror}") from None
 
