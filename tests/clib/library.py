@@ -38,7 +38,7 @@ def environment(**more: str) -> dict[str, str]:
 
 @cache
 def compiled(source: str, *flags: str, linked: bool = True) -> Path:
-    """Compile a program of tests/clib or, by its whole path, another; return it. It lies there for all tests of the run."""
+    """Compile a program of tests/clib or, by its whole path, another; it stays for all tests of the run."""
     output = Path(tempfile.mkdtemp(dir=_scratch())) / Path(source).stem
     words = _pkg_config() if linked else ("-ldl",)
     done = subprocess.run(

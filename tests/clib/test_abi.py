@@ -78,7 +78,9 @@ def test_constants_have_libkruns_values(tmp_path: Path) -> None:
         "sizeof KRUN_FS_ROOT_TAG": 10,
     }
     lines = [f'_Static_assert({name} == {value}, "{name}");' for name, value in checks.items()]
-    lines.append("const uint16_t *sizes(void) { static const uint16_t *p; p = KRUN_VHOST_USER_RNG_QUEUE_SIZES; return p; }")
+    lines.append(
+        "const uint16_t *sizes(void) { static const uint16_t *p; p = KRUN_VHOST_USER_RNG_QUEUE_SIZES; return p; }"
+    )
     source = tmp_path / "constants.c"
     source.write_text("#include <libkrun.h>\n#include <libkrun.h>\n" + "\n".join(lines) + "\n")
     command = ["gcc", "-std=c11", "-Wall", "-Wextra", "-c", "-o", "/dev/null", f"-I{folder()}", str(source)]
@@ -96,7 +98,18 @@ def test_the_header_compiles_alone(language: list[str], tmp_path: Path) -> None:
     source = tmp_path / "program"
     source.write_text(f"#include <libkrun.h>\nint main(void)\n{{\n{calls}    return 0;\n}}\n")
     compiler = "g++" if "c++" in language else "gcc"
-    command = [compiler, *language, "-Wall", "-Wextra", "-Werror", "-pedantic", "-c", "-o", "/dev/null", f"-I{folder()}"]
+    command = [
+        compiler,
+        *language,
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-pedantic",
+        "-c",
+        "-o",
+        "/dev/null",
+        f"-I{folder()}",
+    ]
     done = subprocess.run([*command, str(source)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 

@@ -160,6 +160,8 @@ def test_what_cannot_be_started_returns(
 
 
 @pytest.mark.parametrize(("arguments", "number"), parameters(python.test_init_log))
-def test_init_log(c: CLibrary, arguments: tuple[int, int, int, int], number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_log(
+    c: CLibrary, arguments: tuple[int, int, int, int], number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(python, "krun", c)
     python.test_init_log(arguments, number)

@@ -84,7 +84,9 @@ def test_variables_of_python_do_not_matter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_standard_streams_may_be_closed(closed: str) -> None:
-    done = subprocess.run(["sh", "-c", f'"$1" plain {closed}', "sh", compiled("ways.c")], timeout=60, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        ["sh", "-c", f'"$1" plain {closed}', "sh", compiled("ways.c")], timeout=60, stdout=subprocess.PIPE
+    )
     assert done.returncode == 0
 
 
@@ -96,7 +98,9 @@ PROBE = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1])); print('loaded')"
 def refused(done: subprocess.CompletedProcess[str]) -> bool:
     """Whether the process ended as it is to, with one line that says why."""
     lines = done.stderr.splitlines()
-    return done.returncode == 125 and "loaded" not in done.stdout and len(lines) == 1 and lines[0].startswith("libkrun: ")
+    return (
+        done.returncode == 125 and "loaded" not in done.stdout and len(lines) == 1 and lines[0].startswith("libkrun: ")
+    )
 
 
 def pythons() -> list[str]:
@@ -132,6 +136,8 @@ def test_a_program_linked_with_python_is_refused(library: str) -> None:
         program = compiled("ways.c", "-Wl,--no-as-needed", *flags, f"-Wl,-rpath,{Path(library).parent}")
         done = run(program, "plain")
         assert refused(done), done
-    program = compiled("ways.c", "-DLOADED", "-Wl,--no-as-needed", library, f"-Wl,-rpath,{Path(library).parent}", linked=False)
+    program = compiled(
+        "ways.c", "-DLOADED", "-Wl,--no-as-needed", library, f"-Wl,-rpath,{Path(library).parent}", linked=False
+    )
     done = run(program, str(folder() / "libkrun.so.1"), "plain")
     assert refused(done), done

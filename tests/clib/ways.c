@@ -5,30 +5,7 @@
  * With -DLOADED the library is loaded by dlopen(argv[2], RTLD_LOCAL), and argv[3] is what argv[2] would be.
  */
 
-#ifdef LOADED
-#include <dlfcn.h>
-#include <stdint.h>
-#include <stddef.h>
-#include <stdbool.h>
-#include <unistd.h>
-static void *library;
-#define F(name, ...) ((int32_t(*)(__VA_ARGS__))dlsym(library, #name))
-#define krun_create_ctx F(krun_create_ctx, void)
-#define krun_free_ctx F(krun_free_ctx, uint32_t)
-#define krun_set_vm_config F(krun_set_vm_config, uint32_t, uint8_t, uint32_t)
-#define krun_set_exec F(krun_set_exec, uint32_t, const char *, const char *const *, const char *const *)
-#define krun_set_workdir F(krun_set_workdir, uint32_t, const char *)
-#define krun_add_virtiofs F(krun_add_virtiofs, uint32_t, const char *, const char *)
-#define krun_fs_add_overlay_file \
-    F(krun_fs_add_overlay_file, uint32_t, const char *, const char *, const uint8_t *, size_t, uint32_t, bool)
-#define krun_set_log_level F(krun_set_log_level, uint32_t)
-#define krun_start_enter F(krun_start_enter, uint32_t)
-#define krun_get_max_vcpus F(krun_get_max_vcpus, void)
-#define krun_get_default_init F(krun_get_default_init, const uint8_t **, size_t *)
-#define krun_set_port_map F(krun_set_port_map, uint32_t, const char *const *)
-#else
-#include <libkrun.h>
-#endif
+#include "loaded.h"
 
 #include <errno.h>
 #include <locale.h>
@@ -169,15 +146,7 @@ int main(int argc, char **argv)
     const uint8_t *data;
     size_t size;
     const char *way;
-#ifdef LOADED
-    library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
-    if (!library) {
-        printf("%s\n", dlerror());
-        return 1;
-    }
-    argc--;
-    argv++;
-#endif
+    LOAD(argc, argv);
     way = argc > 1 ? argv[1] : "plain";
     if (!strcmp(way, "plain")) {
         exercise();

@@ -13,7 +13,7 @@ from pykrun.blob.cache import Progress, locked, publish, scratch
 from pykrun.clib import lookup
 from pykrun.clib.abi import VERSION
 from pykrun.clib.header import render_cdef, render_header, render_version_script, signatures
-from pykrun.clib.lookup import LIBRARY, Interpreter
+from pykrun.clib.lookup import LIBRARY, PACK, Interpreter
 from pykrun.clib.tools import Cffi, provide_cffi
 from pykrun.errors import LibraryError
 from pykrun.host.checkout import command_for
@@ -46,7 +46,6 @@ leave_files()
 """
 """The library's first words in Python."""
 
-PACK = "modules"
 WRITE_PACK = "import sys; sys.path.insert(0, sys.argv[1]); from pykrun.clib.pack import write; write(sys.argv[2])"
 
 EMIT = """
@@ -118,7 +117,8 @@ def _check(python: Interpreter) -> None:
     version = f"{python.program.name.removeprefix('python')}"
     if not python.library.exists():
         raise lookup.missing(
-            f"{python.program} has no shared library {python.library.name}", f"libpython{version} (or use another Python)"
+            f"{python.program} has no shared library {python.library.name}",
+            f"libpython{version} (or use another Python)",
         )
     if not _include().joinpath("Python.h").exists():
         raise lookup.missing(f"the headers of {python.program} are not there", f"libpython{version}-dev")
@@ -165,7 +165,13 @@ def _places(python: Interpreter, backend: Path) -> str:
 
 def _quote(text: str) -> str:
     """A string as C writes it; octal escapes, since hexadecimal ones do not end by themselves."""
-    return '"' + "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\?' else f"\\{byte:03o}" for byte in os.fsencode(text)) + '"'
+    return (
+        '"'
+        + "".join(
+            chr(byte) if 32 <= byte < 127 and byte not in b'"\\?' else f"\\{byte:03o}" for byte in os.fsencode(text)
+        )
+        + '"'
+    )
 
 
 def _emit(cffi: Cffi, output: Path, pack: Path) -> None:

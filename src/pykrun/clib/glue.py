@@ -29,7 +29,13 @@ MOST = 4096
 
 SIGNALS = [number for number in range(1, 32) if number not in (_signal.SIGKILL, _signal.SIGSTOP)]
 NUMBERS = range(-(1 << 31), 1 << 31)
-ENVIRONMENT_READERS = ("krun_create_ctx", "krun_init_log", "krun_set_log_level", "krun_get_default_init", "krun_start_enter")
+ENVIRONMENT_READERS = (
+    "krun_create_ctx",
+    "krun_init_log",
+    "krun_set_log_level",
+    "krun_get_default_init",
+    "krun_start_enter",
+)
 
 
 class _Unfit(Exception):
@@ -97,7 +103,13 @@ class _Glue:
                 _leave(end)
             except BaseException as error:
                 try:
-                    tell(ERROR, "%s failed; this is a bug: %r", name, error, exc_info=error)
+                    tell(
+                        ERROR,
+                        "%s failed; this is a bug: %r",
+                        name,
+                        error,
+                        exc_info=error if isinstance(error, Exception) else None,
+                    )
                 except BaseException:
                     pass  # a log that cannot be written changes nothing
             return FAILED
@@ -146,7 +158,7 @@ class _Glue:
             return None
         if count:
             return [value[position] for position in range(count)]
-        found = []
+        found: list[int] = []
         while len(found) <= MOST and value[len(found)]:
             found.append(value[len(found)])
         return found

@@ -1,4 +1,4 @@
-"""What is made from the table: libkrun.h for programs, declarations for cffi, symbols for the linker, the glue's plan."""
+"""What is made from the table: libkrun.h for programs, words for cffi and the linker, the glue's plan."""
 
 from __future__ import annotations
 
@@ -48,10 +48,11 @@ def render_header() -> str:
 
 def render_cdef() -> str:
     """Return the functions' declarations for cffi."""
-    return "".join(
-        f"int32_t {function.name}({', '.join(param.kind.cdef.format(param.name) for param in function.params) or 'void'});\n"
-        for function in FUNCTIONS
-    )
+    lines = []
+    for function in FUNCTIONS:
+        params = ", ".join(param.kind.cdef.format(param.name) for param in function.params)
+        lines.append(f"int32_t {function.name}({params or 'void'});\n")
+    return "".join(lines)
 
 
 def signatures() -> dict[str, tuple[str, ...]]:
@@ -69,7 +70,9 @@ def _section(section: Section) -> str:
     about = f"\n{_wrap(section.about, ' * ')}" if section.about else ""
     head = f"\n/* ---- {section.title}" + (f"\n *{about}\n */\n" if about else " */\n")
     constants = "".join(_constant(constant) for constant in section.constants)
-    return head + (f"\n{constants}" if constants else "") + "".join(_function(function) for function in section.functions)
+    return (
+        head + (f"\n{constants}" if constants else "") + "".join(_function(function) for function in section.functions)
+    )
 
 
 def _constant(constant: Constant) -> str:

@@ -14,6 +14,7 @@ import sysconfig
 from functools import cached_property
 from pathlib import Path
 
+from pykrun.clib.pack import is_current
 from pykrun.errors import MissingError
 from pykrun.host.cache import cache_directory
 from pykrun.host.checkout import command_for
@@ -24,6 +25,7 @@ SOURCE = FOLDER.parent.parent
 """What holds the package pykrun; the library imports it from there."""
 
 LIBRARY = "libkrun.so.1"
+PACK = "modules"
 MANIFEST = "manifest.json"
 
 
@@ -68,7 +70,7 @@ def entry_folder(python: Interpreter) -> Path:
 
 
 def source_key(python: Interpreter) -> str:
-    """A digest of all that has a part in the library's bytes. Other modules of pykrun are imported, not part of it."""
+    """A digest of what the library itself is made from. Other modules of pykrun are in its pack, see `is_current`."""
     digest = hashlib.sha256(f"{python.identity}\0{SOURCE}".encode())
     for file in sorted(file for pattern in ("*.py", "*.[ch]", "abi/*.py") for file in FOLDER.glob(pattern)):
         content = file.read_bytes()
@@ -84,9 +86,10 @@ def find() -> Path | None:
     try:
         about = json.loads((folder / MANIFEST).read_bytes())
         whole = (folder / LIBRARY).stat().st_size == about["size"] and python.library.exists()
-    except (OSError, ValueError, KeyError, TypeError):
+        current = is_current((folder / PACK).read_bytes())
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
-    return folder if whole and about.get("key") == source_key(python) else None
+    return folder if whole and current and about.get("key") == source_key(python) else None
 
 
 def missing(what: str, package: str) -> MissingError:

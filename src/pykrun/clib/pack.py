@@ -94,11 +94,11 @@ def enter(path: str) -> None:
     for name in extensions:
         __import__(name)
     if magic == _magic() and _unchanged(sources):
-        sys.meta_path.insert(0, PackFinder(modules))  # type: ignore[arg-type]  # see above
+        sys.meta_path.insert(0, PackFinder(modules))
     else:
         for name in (FIRST, *LATER):
             __import__(name)
-    sys.modules.update(dict.fromkeys(WITHOUT))
+    _do_without()
 
 
 def leave_files() -> None:
@@ -107,6 +107,15 @@ def leave_files() -> None:
     sys.path.clear()
     sys.path_hooks.clear()
     sys.path_importer_cache.clear()
+
+
+def is_current(pack: bytes) -> bool:
+    """Tell whether a pack holds pykrun as its sources are.
+
+    :raise ValueError: it is no pack.
+    """
+    magic, sources, _, _ = marshal.loads(pack)
+    return magic == _magic() and _unchanged(sources)
 
 
 def _unchanged(sources: Sources) -> bool:
@@ -120,15 +129,21 @@ def _unchanged(sources: Sources) -> bool:
     return True
 
 
+def _do_without() -> None:
+    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]  # None: importing it fails
+    for name in WITHOUT:
+        modules[name] = None
+
+
 def _magic() -> bytes:
-    from _frozen_importlib_external import MAGIC_NUMBER  # type: ignore[import-not-found]  # importlib.util would be big
+    from _frozen_importlib_external import MAGIC_NUMBER  # importlib.util would be big
 
     return bytes(MAGIC_NUMBER)
 
 
 def write(path: str) -> None:
-    """Make the pack of the interpreter that runs this: of what it has to import, in a process that does nothing else."""
-    sys.modules.update(dict.fromkeys(WITHOUT))  # importing them fails
+    """Make the pack of the interpreter that runs this, in a process that does nothing else."""
+    _do_without()
     for name in (FIRST, *LATER):
         __import__(name)
     modules: dict[str, tuple[bool, str, bytes]] = {}
@@ -140,7 +155,11 @@ def write(path: str) -> None:
         if not hasattr(spec.loader, "get_source") or not str(spec.origin).endswith(".py"):
             extensions.append(name)
             continue
-        modules[name] = (spec.submodule_search_locations is not None, spec.origin, marshal.dumps(spec.loader.get_code(name)))
+        modules[name] = (
+            spec.submodule_search_locations is not None,
+            spec.origin,
+            marshal.dumps(spec.loader.get_code(name)),
+        )
         if name.split(".")[0] == "pykrun":
             about = os.stat(spec.origin)
             sources.append((spec.origin, about.st_mtime_ns, about.st_size))

@@ -67,7 +67,10 @@ def provide_cffi(python: Interpreter, progress: Progress) -> Cffi:
     progress("fetching cffi")
     with scratch(lookup.library_folder()) as work:
         made = work / "venv"
-        _run([str(python.program), "-I", "-m", "venv", str(made)], lookup.missing("this Python makes no environments", "python3-venv (or python3-cffi)"))
+        _run(
+            [str(python.program), "-I", "-m", "venv", str(made)],
+            lookup.missing("this Python makes no environments", "python3-venv (or python3-cffi)"),
+        )
         pip = [str(made / "bin" / "python"), "-I", "-m", "pip", "install", "--disable-pip-version-check", WANTED]
         _run(pip, None)
         publish(made, entry)

@@ -79,7 +79,9 @@ NETWORK = Section(
         ),
         function(
             "set_port_map",
-            Param("port_map", TEXTS, "HOST:GUEST each, two TCP ports. NULL, every port the guest opens, is not supported"),
+            Param(
+                "port_map", TEXTS, "HOST:GUEST each, two TCP ports. NULL, every port the guest opens, is not supported"
+            ),
             about="Publish ports of a guest without a network device.",
             errors=(
                 "-EINVAL: no such ports, a port twice, or there is a network device",
@@ -226,7 +228,11 @@ DISPLAY = Section(
             errors=_UNSUPPORTED,
         ),
         function(
-            "display_set_dpi", _DISPLAY, Param("dpi", U32, "pixels an inch"), about="Not supported.", errors=_UNSUPPORTED
+            "display_set_dpi",
+            _DISPLAY,
+            Param("dpi", U32, "pixels an inch"),
+            about="Not supported.",
+            errors=_UNSUPPORTED,
         ),
         function(
             "display_set_physical_size",
@@ -310,7 +316,9 @@ VHOST_USER = Section(
     ),
     (
         *(
-            Constant(f"KRUN_VIRTIO_DEVICE_{name}", number, "Device ids, as virtio numbers them." if name == "CONSOLE" else "")
+            Constant(
+                f"KRUN_VIRTIO_DEVICE_{name}", number, "Device ids, as virtio numbers them." if name == "CONSOLE" else ""
+            )
             for name, number, _ in _DEVICES
         ),
         *(

@@ -33,7 +33,9 @@ LOG = Section(
         Function(
             "krun_init_log",
             (
-                Param("target_fd", INT, "where to write; the library owns it from now on. KRUN_LOG_TARGET_DEFAULT: stderr"),
+                Param(
+                    "target_fd", INT, "where to write; the library owns it from now on. KRUN_LOG_TARGET_DEFAULT: stderr"
+                ),
                 Param("level", U32, "KRUN_LOG_LEVEL_*"),
                 Param("style", U32, "colours: KRUN_LOG_STYLE_*"),
                 Param("options", U32, "0, or KRUN_LOG_OPTION_NO_ENV"),
@@ -82,7 +84,9 @@ MACHINE = Section(
         ),
         function(
             "split_irqchip",
-            Param("enable", BOOL, "whether the host's program, not its kernel, plays a part of the interrupt controller"),
+            Param(
+                "enable", BOOL, "whether the host's program, not its kernel, plays a part of the interrupt controller"
+            ),
             about="Accepted; it makes no difference to what the guest sees.",
         ),
         function(
@@ -165,7 +169,9 @@ WORKLOAD = Section(
         ),
         function(
             "set_rlimits",
-            Param("rlimits", TEXTS, "NUMBER=SOFT:HARD or NAME=SOFT:HARD each, with the numbers and names of setrlimit(2)"),
+            Param(
+                "rlimits", TEXTS, "NUMBER=SOFT:HARD or NAME=SOFT:HARD each, with the numbers and names of setrlimit(2)"
+            ),
             about="Set resource limits of the program.",
             errors=("-EINVAL: NULL",),
         ),
@@ -177,16 +183,16 @@ START = Section(
     (
         function(
             "get_shutdown_eventfd",
-            about="Return an eventfd(2): writing to it asks the guest for an orderly stop. To be called before the start.",
+            about="Return an eventfd(2): writing to it asks the guest for an orderly stop. Call it before the start.",
             result="the descriptor",
         ),
         function(
             "start_enter",
-            about="Start the VM and become it: standard input, output and error are the program's, and this process ends "
-            "with the program's exit status, by _exit(2): nothing that atexit(3) knows of runs. So the call returns only "
-            "when the VM cannot be started. The context is used up in either case.\n\n"
-            "The process ends with 125 if the guest could not be set up, 126 if the program cannot be run, 127 if it is "
-            "not there, 128 and n if signal n ended it.",
+            about="Start the VM and become it: standard input, output and error are the program's, and this process "
+            "ends with the program's exit status, by _exit(2): nothing that atexit(3) knows of runs. So the call "
+            "returns only when the VM cannot be started. The context is used up in either case.\n\n"
+            "The process ends with 125 if the guest could not be set up, 126 if the program cannot be run, 127 if it "
+            "is not there, 128 and n if signal n ended it.",
             errors=("-EINVAL: this VM cannot be; the log says why",),
             result="not at all",
         ),
