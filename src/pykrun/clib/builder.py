@@ -14,6 +14,7 @@ from pykrun.clib import lookup
 from pykrun.clib.abi import VERSION
 from pykrun.clib.header import render_cdef, render_header, render_version_script, signatures
 from pykrun.clib.lookup import LIBRARY, PACK, Interpreter
+from pykrun.clib.pack import BOOT, LENGTH, SELF
 from pykrun.clib.tools import Cffi, provide_cffi
 from pykrun.errors import LibraryError
 from pykrun.host.checkout import command_for
@@ -37,12 +38,11 @@ int krunlib_start_cffi(void) { return cffi_start_python(); }
 """
 
 INIT = """
-from pykrun.clib.pack import enter, leave_files
-enter({pack!r})
+{boot}
 from {module} import ffi, lib
 from pykrun.clib.glue import install
 install(ffi, lib, {signatures!r})
-leave_files()
+pack["leave_files"]()
 """
 """The library's first words in Python."""
 
@@ -175,12 +175,13 @@ def _quote(text: str) -> str:
 
 
 def _emit(cffi: Cffi, output: Path, pack: Path) -> None:
+    boot = BOOT.format(path=str(pack), length=LENGTH, self=SELF)
     text = {
         "functions": render_cdef(),
         "declarations": DECLARATIONS,
         "module": MODULE,
         "prelude": PRELUDE,
-        "init": INIT.format(pack=str(pack), module=MODULE, signatures=signatures()),
+        "init": INIT.format(boot=boot, module=MODULE, signatures=signatures()),
         "output": str(output),
     }
     _run([*cffi.command, "-c", EMIT], output.parent, stdin=json.dumps(text))
