@@ -11,7 +11,7 @@ import pytest
 
 from tests.boot.images import content_of, make
 from tests.krun.programs import NO_NETWORK, START, Programs, finish
-from tests.support.command import wait_until
+from tests.support.command import Pykrun, wait_until
 
 SET_UP_FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
@@ -44,11 +44,11 @@ good(krun_set_exec(ctx, "/bin/sh", ["-c", {script!r}, "sh", *{words!r}], ["A=x y
     assert not (tmp_path / "new").exists()
 
 
-def test_the_environment_of_the_host(programs: Programs) -> None:
+def test_the_environment_of_the_host(programs_once: Programs) -> None:
     """200 variables with quotes and other text, all of them as they are, and none through the command line."""
     variables = {f"V{number}": f"{number} \"quoted\" 'too' \\ $x ä€\n{'x' * 50}" for number in range(200)}
-    env = {**programs.pykrun.environment(), **variables, "PYKRUN_ENGINE": programs.engine}
-    result = programs.run(
+    env = {**programs_once.pykrun.environment(), **variables, "PYKRUN_ENGINE": programs_once.engine}
+    result = programs_once.run(
         NO_NETWORK
         + "good(krun_set_root(ctx, root)); good(krun_set_exec(ctx, '/bin/cat', ['/proc/self/environ'], None))",
         env=env,
@@ -88,9 +88,9 @@ good(krun_set_exec(ctx, "/bin/sh", ["-c", script], []))
     assert finish(process, b"").code == 3
 
 
-def test_a_root_without_a_directory(programs: Programs) -> None:
+def test_a_root_without_a_directory(programs_once: Programs) -> None:
     """The init is asked for and added by hand, as a one-shot file; further ones lie in memory, one in an own folder."""
-    result = programs.run(
+    result = programs_once.run(
         NO_NETWORK
         + """
 good(krun_disable_implicit_init(ctx))
@@ -202,8 +202,8 @@ def test_exit_codes(programs_once: Programs, program: str, code: int) -> None:
         ("good(krun_set_workdir(ctx, '/no/such'))", SET_UP_FAILED, b"/no/such"),
     ],
 )
-def test_what_cannot_run(programs: Programs, line: str, code: int, said: bytes) -> None:
-    result = programs.run(f"{NO_NETWORK}good(krun_set_root(ctx, root))\n{line}")
+def test_what_cannot_run(programs_once: Programs, line: str, code: int, said: bytes) -> None:
+    result = programs_once.run(f"{NO_NETWORK}good(krun_set_root(ctx, root))\n{line}")
     assert result.code == code
     assert said in result.err
 
@@ -301,19 +301,18 @@ def test_no_init_at_all(programs_once: Programs) -> None:
     assert b"was not set up" in result.err
 
 
-def test_an_engine_is_named(programs: Programs) -> None:
-    result = programs.shell("cat /proc/cmdline")
-    assert (b"uml_dir=" in result.out) == (programs.engine == "uml")
+def test_an_engine_is_named(programs_once: Programs) -> None:
+    result = programs_once.shell("cat /proc/cmdline")
+    assert (b"uml_dir=" in result.out) == (programs_once.engine == "uml")
 
 
+@pytest.mark.full
 @pytest.mark.qemu
-def test_cpus_and_oem_strings(shell_root: Path, programs_once: Programs) -> None:
-    if programs_once.engine != "qemu":
-        pytest.skip("User Mode Linux has one CPU and no firmware")
-    script = "cat /sys/devices/system/cpu/online; tr -d '\\\\0' < /sys/firmware/dmi/tables/DMI"
-    result = programs_once.shell(
-        script, before="good(krun_set_vm_config(ctx, 2, 256)); good(krun_set_smbios_oem_strings(ctx, ['one,two']))"
-    )
+def test_cpus_and_oem_strings(shell_root: Path, run_pykrun: Pykrun) -> None:
+    """User Mode Linux has one CPU and no firmware."""
+    script = "cat /sys/devices/system/cpu/online; tr -d '\\0' < /sys/firmware/dmi/tables/DMI"
+    before = "good(krun_set_vm_config(ctx, 2, 256)); good(krun_set_smbios_oem_strings(ctx, ['one,two']))"
+    result = Programs("qemu", shell_root, run_pykrun).shell(script, before=before)
     assert result.out.startswith(b"0-1\n")
     assert b"one,two" in result.out
 
@@ -401,10 +400,10 @@ def test_ids_that_are_not_ours_to_take(programs_once: Programs) -> None:
 SLEEP = "trap 'exit 5' TERM; echo ready; while :; do sleep 1; done"
 
 
-def test_the_shutdown_eventfd(programs: Programs) -> None:
+def test_the_shutdown_eventfd(programs_once: Programs) -> None:
     """A number written to it by whoever has it ends the VM in order."""
     go, gone = os.pipe()
-    process = programs.start(
+    process = programs_once.start(
         f"""{NO_NETWORK}
 good(krun_set_root(ctx, root)); good(krun_set_exec(ctx, "/bin/sh", ["-c", {SLEEP!r}], []))
 shutdown = good(krun_get_shutdown_eventfd(ctx))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from contextlib import ExitStack
 
 from pykrun.krun.calls import Refusal
 from pykrun.krun.context import EXPLICIT, IMPLICIT, Context, DiskSpec, FileSystemSpec
 from pykrun.krun.disks import MOUNT_POINTS
 from pykrun.krun.messages import DEBUG, WARNING, tell
+from pykrun.krun.streams import connect, keep_open, open_place
 from pykrun.krun.vsock import TSI_INET
 from pykrun.machine import ROOT_TAG
 from pykrun.record import replace
@@ -36,10 +36,10 @@ def describe(context: Context, stack: ExitStack) -> Request:
     engine = os.environ.get(ENGINE) or "auto"
     root, volumes = _filesystems(context, stack)
     network, publish = _network(context)
-    streams = _streams(context, stack)
+    streams = connect(context, stack)
     kernel = context.kernel
     return Request(
-        start=_start(context, terminal=_is_terminal(streams)),
+        start=_start(context, terminal=streams.terminal),
         root=root,
         volumes=volumes,
         disks=tuple(_disk(disk, stack) for disk in context.all_disks()),
@@ -58,23 +58,15 @@ def describe(context: Context, stack: ExitStack) -> Request:
         uid=context.uid,
         gid=context.gid,
         shutdown=None if context.shutdown < 0 else Descriptor(context.shutdown),
-        owner=Descriptor(_opened(stack, os.pidfd_open(os.getpid()))),
-        stdin=streams[0],
-        stdout=streams[1],
-        stderr=streams[2],
+        owner=Descriptor(keep_open(stack, os.pidfd_open(os.getpid()))),
+        console=streams.console,
+        console_output=streams.console_output,
+        consoles=streams.consoles,
+        serials=streams.serials,
+        stdin=streams.stdin,
+        stdout=streams.stdout,
+        stderr=streams.stderr,
     )
-
-
-def _opened(stack: ExitStack, descriptor: int) -> int:
-    stack.callback(os.close, descriptor)
-    return descriptor
-
-
-def _open(stack: ExitStack, what: str, path: str, flags: int = os.O_PATH, mode: int = 0) -> Descriptor:
-    try:
-        return Descriptor(_opened(stack, os.open(path, flags | os.O_CLOEXEC, mode)))
-    except OSError as error:
-        raise Refusal(errno.EINVAL, f"{what} {path!r}: {error.strerror}") from None
 
 
 # -- file systems and disks ------------------------------------------------------------------------------------
@@ -108,7 +100,7 @@ def _tree(filesystem: FileSystemSpec, stack: ExitStack) -> Tree:
     """The file system with what lies over it."""
     directory = None
     if filesystem.path is not None:
-        directory = _open(stack, f"file system {filesystem.tag!r},", filesystem.path, os.O_PATH | os.O_DIRECTORY)
+        directory = open_place(stack, f"file system {filesystem.tag!r},", filesystem.path, os.O_PATH | os.O_DIRECTORY)
     directories, entries = [], []
     for path, entry in filesystem.entries.items():
         place = b"/" + path.encode()
@@ -144,7 +136,7 @@ def _disk(disk: DiskSpec, stack: ExitStack) -> DiskImage:
         raise Refusal(errno.EINVAL, f"disk {disk.path!r}: no engine here reads vmdk (qemu-img convert makes it raw)")
     is_serial = disk.id.isascii() and disk.id.isprintable()
     return DiskImage(
-        image=_open(stack, "disk", disk.path),
+        image=open_place(stack, "disk", disk.path),
         read_only=disk.read_only,
         format=disk.format,
         serial=disk.id[:MAX_SERIAL] if is_serial else "",
@@ -194,7 +186,7 @@ def _rlimits(limits: list[str]) -> list[tuple[int, int, int]]:
 
 def _kernel_args(context: Context) -> tuple[str, ...]:
     words = []
-    if context.kernel_console is not None and context.kernel_console != "hvc0":
+    if context.kernel_console is not None:
         words.append(f"console={context.kernel_console}")
     if not _has_init(context):
         words += _krun_words(context)
@@ -216,7 +208,7 @@ def _krun_words(context: Context) -> list[str]:
     return [word for word in given if word.isascii() and word.isprintable() and not set(word) & set(" \"'")]
 
 
-# -- network, streams ------------------------------------------------------------------------------------------
+# -- network ------------------------------------------------------------------------------------------
 
 
 def _network(context: Context) -> tuple[bool, tuple[Publish, ...]]:
@@ -233,38 +225,3 @@ def _network(context: Context) -> tuple[bool, tuple[Publish, ...]]:
     from pykrun.net import DEFAULT_ADDRESS, Publish  # `krun_set_port_map` has imported it
 
     return True, tuple(Publish(DEFAULT_ADDRESS, host, guest) for guest, host in context.port_map.items())
-
-
-def _streams(context: Context, stack: ExitStack) -> tuple[Descriptor | None, Descriptor | None, Descriptor | None]:
-    """The workload's standard streams: of the implicit console, of the one that was added, or none."""
-    if context.serials:
-        raise Refusal(errno.ENOTSUP, "serial consoles are not there yet")
-    consoles = context.consoles
-    if len(consoles) + context.implicit_console > 1 or any(console.ports is not None for console in consoles):
-        raise Refusal(errno.ENOTSUP, "further consoles are not there yet")
-    if context.implicit_console:
-        if context.console_output is not None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            output = _open(stack, "the console's output", context.console_output, flags, 0o666)
-            return Descriptor(context.nothing), output, output
-        numbers = [0, 1, 2]
-    elif consoles:
-        numbers = [consoles[0].input, consoles[0].output, consoles[0].error]
-    else:
-        numbers = [-1, -1, -1]
-    streams = [Descriptor(number) if _is_open(number) else None for number in numbers]
-    if not context.implicit_console:
-        streams = [stream or Descriptor(context.nothing) for stream in streams]
-    return streams[0], streams[1], streams[2]
-
-
-def _is_open(number: int) -> bool:
-    try:
-        return number >= 0 and stat.S_IFMT(os.fstat(number).st_mode) != 0
-    except OSError:
-        return False
-
-
-def _is_terminal(streams: tuple[Descriptor | None, Descriptor | None, Descriptor | None]) -> bool:
-    """Whether the workload has a terminal: only where its input and its output are one."""
-    return all(stream is not None and os.isatty(stream.number) for stream in streams[:2])

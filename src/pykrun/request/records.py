@@ -91,6 +91,38 @@ class DiskImage:
 
 
 @record(frozen=True, slots=True, kw_only=True)
+class Port:
+    """A port of a console device (`pykrun.machine.ConsolePort`).
+
+    :param console: a terminal of the guest, /dev/hvcN.
+    :param input: what the guest reads, None for nothing.
+    :param output: what takes what the guest writes, None to drop it.
+    :param terminal: `input` is a terminal.
+    """
+
+    name: str = ""
+    console: bool = False
+    input: Descriptor | None = None
+    output: Descriptor | None = None
+    terminal: bool = False
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Console:
+    """A virtio-console device beside the workload's."""
+
+    ports: tuple[Port, ...]
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Serial:
+    """A serial line, /dev/ttyS0 the first."""
+
+    input: Descriptor | None = None
+    output: Descriptor | None = None
+
+
+@record(frozen=True, slots=True, kw_only=True)
 class Request:
     """One VM and its one workload; the members that `pykrun.supervisor.Plan` has too mean the same there.
 
@@ -118,6 +150,10 @@ class Request:
     timeout: float | None = None
     sandbox: str = "auto"
     boot_log: Place | None = None
+    console: bool = False
+    console_output: Place | None = None
+    consoles: tuple[Console, ...] = ()
+    serials: tuple[Serial, ...] = ()
     init: bool = True
     initramfs: Place | None = None
     command_line: str | None = None

@@ -26,7 +26,9 @@ else:
 
 
 _HOMES = {
-    **dict.fromkeys(("Request", "Tree", "Entry", "Volume", "DiskImage", "Outcome"), "pykrun.request"),
+    **dict.fromkeys(
+        ("Request", "Tree", "Entry", "Volume", "DiskImage", "Console", "Port", "Serial", "Outcome"), "pykrun.request"
+    ),
     **dict.fromkeys(("StartData", "User"), "pykrun.start_data"),
     **dict.fromkeys(("Ended", "Failed", "Reached"), "pykrun.shim.events"),
     "Publish": "pykrun.net",

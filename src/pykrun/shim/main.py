@@ -11,7 +11,7 @@ from typing import Never, cast
 from pykrun.errors import PykrunError
 from pykrun.host import limits
 from pykrun.loop import IN, Loop
-from pykrun.request import Descriptor, Request
+from pykrun.request import Descriptor, Port, Request, Serial
 from pykrun.shim.client import CONNECTION
 from pykrun.shim.codec import Encoder, decode
 from pykrun.shim.events import END, HEARD, SIGNAL, STOP, Ended, Event, Failed, Reached
@@ -110,8 +110,11 @@ class Line:
 
     def release(self, request: Request) -> None:
         """Close what the plan has opened for itself by now."""
-        streams = (request.stdin, request.stdout, request.stderr, request.boot_log)
-        later = (*streams, request.kernel, request.modules, request.initramfs, request.shutdown, request.owner)
+        streams = (request.stdin, request.stdout, request.stderr, request.boot_log, request.console_output)
+        ports: list[Port | Serial] = [port for console in request.consoles for port in console.ports]
+        ends = [end for one in (*ports, *request.serials) for end in (one.input, one.output)]
+        files = (request.kernel, request.modules, request.initramfs)
+        later = (*streams, *ends, *files, request.shutdown, request.owner)
         kept = {place.number for place in later if isinstance(place, Descriptor)}
         self._shutdown = -1 if request.shutdown is None else request.shutdown.number
         self._owner = -1 if request.owner is None else request.owner.number

@@ -6,8 +6,8 @@ import os
 from contextlib import ExitStack
 
 from pykrun.errors import UsageError
-from pykrun.machine import MAX_DISKS, Disk, disk_name
-from pykrun.request import Descriptor, DiskImage, Entry, Place, Request, Tree
+from pykrun.machine import MAX_DISKS, Console, ConsolePort, Disk, Serial, disk_name
+from pykrun.request import Descriptor, DiskImage, Entry, Place, Port, Request, Tree
 from pykrun.root import Root
 from pykrun.share import Share, find_directory
 from pykrun.supervisor.plan import Plan, Volume
@@ -48,6 +48,10 @@ def make_plan(request: Request) -> Plan:
             timeout=request.timeout,
             sandbox=request.sandbox,
             boot_log=_optional(request.boot_log),
+            console=request.console,
+            console_output=_optional(request.console_output),
+            consoles=tuple(Console(ports=tuple(map(_port, device.ports))) for device in request.consoles),
+            serials=tuple(Serial(input=_number(line.input), output=_number(line.output)) for line in request.serials),
             init=request.init,
             initramfs=_optional(request.initramfs),
             command_line=request.command_line,
@@ -80,6 +84,16 @@ def _optional(place: Place | None) -> str | None:
 
 def _number(stream: Descriptor | None) -> int | None:
     return None if stream is None else stream.number
+
+
+def _port(port: Port) -> ConsolePort:
+    return ConsolePort(
+        name=port.name,
+        console=port.console,
+        input=_number(port.input),
+        output=_number(port.output),
+        terminal=port.terminal,
+    )
 
 
 def _root(tree: Tree, stack: ExitStack) -> tuple[Root, Share | None]:
