@@ -104,6 +104,25 @@ class Serial:
     output: int | None = None
 
 
+@record(frozen=True, slots=True, kw_only=True)
+class VsockPort:
+    """A port of the guest's vsock and a Unix stream socket of the host that belong together.
+
+    :param port: from 0 on, at most 2^32 - 2.
+    :param path: the socket. Without `listen` somebody listens there whenever the guest connects to the port of the host
+        (CID 2); with it the socket is ours, made before the guest boots and removed at any end of the machine, and who
+        connects to it is connected to the port of the guest.
+    :param listen: connections come from the host.
+    """
+
+    port: int
+    path: str
+    listen: bool = False
+
+
+GUEST_CID = 3
+"""The address of every guest's vsock: nobody else sees it (VMADDR_CID_LOCAL and _HOST are 1 and 2)."""
+
 MAX_CONSOLE_PORTS = 30
 """Of one device, on every engine."""
 MAX_PORT_NAME = 64
@@ -154,6 +173,7 @@ class Machine:
     :param ports: names of the virtio-console ports, in order.
     :param console: also a virtio console, hvc0 in the guest.
     :param consoles: further virtio-console devices.
+    :param vsock: a vsock device; the guest's address is `GUEST_CID`.
     :param serials: how many serial lines there are, at most the engine's `max_serials`.
     :param init: value for the kernel's `init=`, None to leave it out.
     :param execute_init: stage one executes /init.krun of the root instead of going on as init itself (the caller brings
@@ -175,6 +195,7 @@ class Machine:
     ports: tuple[str, ...] = ()
     console: bool = False
     consoles: tuple[Console, ...] = ()
+    vsock: bool = False
     serials: int = 0
     init: str | None = None
     execute_init: bool = False

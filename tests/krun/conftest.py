@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from pykrun.krun import krun_create_ctx, krun_free_ctx
+from tests.boot.conftest import python_for_all
 from tests.krun.programs import Programs
-from tests.support.command import Pykrun
+from tests.support.command import ROOT, Pykrun
 
+__all__ = ["python_for_all"]
 APPLETS = ("sh", "cat", "env", "id", "ls", "mount", "nc", "mkdir", "sleep", "stat", "touch", "tr", "tty", "wc", "echo")
 
 
@@ -81,4 +83,15 @@ def own_init(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         [compiler, "-static", "-Os", "-Wall", "-Werror", "-o", str(target), str(source)], check=True, timeout=60
     )
+    return target
+
+
+@pytest.fixture(scope="session")
+def guest_tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The static program of the boot tests."""
+    compiler = shutil.which("musl-gcc") or shutil.which("gcc")
+    assert compiler is not None, "no C compiler: apt-get install musl-tools"
+    target = tmp_path_factory.mktemp("tool") / "tool"
+    sources = sorted(str(path) for path in (ROOT / "tests/boot/guest").glob("*.c"))
+    subprocess.run([compiler, "-static", "-Os", "-s", "-o", str(target), *sources], check=True, timeout=120)
     return target

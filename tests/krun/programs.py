@@ -53,6 +53,7 @@ class Programs:
         self.root = root
         self.pykrun = pykrun
         self.env: dict[str, str] = {}
+        self.python = sys.executable
 
     @property
     def folder(self) -> Path:
@@ -69,7 +70,7 @@ class Programs:
         options.setdefault("stdout", subprocess.PIPE)
         options.setdefault("stderr", subprocess.PIPE)
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", source, *words],
+            [self.python, "-I", "-S", "-c", source, *words],
             env=self.pykrun.environment({"PYKRUN_ENGINE": self.engine, **self.env, **(env or {})}),
             cwd=self.folder,
             start_new_session=True,

@@ -12,7 +12,7 @@ import pytest
 
 from pykrun import krun
 from pykrun.krun.context import find, reap
-from tests.support.command import wait_until
+from tests.support.command import ROOT, wait_until
 
 MAC = b"\x52\x54\0\0\0\1"
 
@@ -149,3 +149,9 @@ def test_a_child_is_not_held_up_by_a_thread_of_its_parent(ctx: int) -> None:
 @pytest.mark.parametrize("function", [krun.krun_disable_implicit_vsock, krun.krun_disable_implicit_console])
 def test_what_may_be_said_twice(ctx: int, function: Callable[[int], int]) -> None:
     assert function(ctx) == function(ctx) == 0
+
+
+def test_the_page_has_every_function() -> None:
+    page = (ROOT / "docs" / "krun.md").read_text(encoding="utf-8")
+    table = page[page.index("## The functions") : page.index("## Speed")]
+    assert {name for name in krun.__all__ if f"`{name}`" not in table} == set()

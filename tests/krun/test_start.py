@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -386,6 +387,31 @@ def test_a_caller_with_other_ids(programs_once: Programs) -> None:
     before = "os.setgroups([]); os.setgid(65534); os.setuid(65534)"
     result = programs_once.shell("echo hello; exit 3", before=before)
     assert (result.code, result.out) == (3, b"hello\n"), result
+
+
+@pytest.mark.root
+def test_ids_of_the_vm(programs_once: Programs, python_for_all: str) -> None:
+    """What the guest makes in a directory of the host belongs to them."""
+    from pykrun import blob
+
+    home = programs_once.pykrun.folder / "other"
+    shared, cache = home / "shared", home / "cache"
+    for folder in (home, shared, cache):
+        folder.mkdir()
+        os.chown(folder, 54321, 12345)
+    init = shutil.copy(blob.find().path, home / "init")
+    programs_once.python = python_for_all
+    result = programs_once.shell(
+        "mount -t virtiofs shared /mnt && touch /mnt/file",
+        before=f"""
+good(krun_setuid(ctx, 54321)); good(krun_setgid(ctx, 12345))
+good(krun_add_virtiofs(ctx, "shared", {str(shared)!r}))
+""",
+        env={"XDG_CACHE_HOME": str(cache), blob.OVERRIDE: str(init)},
+    )
+    assert result.code == 0, result
+    status = (shared / "file").stat()
+    assert (status.st_uid, status.st_gid) == (54321, 12345)
 
 
 def test_ids_that_are_not_ours_to_take(programs_once: Programs) -> None:

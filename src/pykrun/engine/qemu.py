@@ -79,6 +79,7 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
         console=wires.outside["log"].detach(),
         shares=tuple(Endpoint(wires.outside[f"fs{i}"], connected=True) for i in range(len(machine.shares))),
         network=Endpoint(listeners["net"], connected=False) if listeners else None,
+        vsock=Endpoint(wires.outside["vsock"], connected=True) if machine.vsock else None,
         console_device=None,
         ports={name: wires.outside[f"port{i}"] for i, name in enumerate(machine.ports)},
         terminal=wires.outside.get("terminal"),
@@ -170,7 +171,10 @@ def _devices(machine: Machine, accel: str, wires: _Wires) -> list[str]:
         # By path: of an inherited socket QEMU does not believe that it passes descriptors, which a network asks for.
         words += ["-chardev", f"socket,id=net,path={WORK}net", "-netdev", "vhost-user,id=net,chardev=net"]
         words += ["-device", _network_card(machine.network, accel)]
-    return words + _ports(machine, chardev)
+    words += _ports(machine, chardev)
+    if machine.vsock:
+        words += [*chardev("vsock"), "-device", "vhost-user-vsock-pci,chardev=vsock"]
+    return words
 
 
 def _ports(machine: Machine, chardev: Callable[[str], list[str]]) -> list[str]:

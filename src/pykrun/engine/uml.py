@@ -26,6 +26,7 @@ INSTALL = {"apt": "user-mode-linux", "pacman": "user-mode-linux"}
 _VIRTIO_NET = 1
 _VIRTIO_BLOCK = 2
 _VIRTIO_CONSOLE = 3
+_VIRTIO_VSOCK = 19
 _VIRTIO_FS = 26
 _MIB = 1 << 20
 _OVERHEAD = 16 * _MIB  # of the writable place: sockets, the memory file's extra pages
@@ -89,6 +90,8 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
     listeners = {f"fs{index}": socket.socket(socket.AF_UNIX) for index in range(len(machine.shares))}
     if machine.network is not None:
         listeners["net"] = socket.socket(socket.AF_UNIX)
+    if machine.vsock:
+        listeners["vsock"] = socket.socket(socket.AF_UNIX)
     if machine.ports or machine.console:
         listeners["console"] = socket.socket(socket.AF_UNIX)
     listeners |= {name: socket.socket(socket.AF_UNIX) for name in (*_console_names(machine), *_disk_names(machine))}
@@ -120,13 +123,14 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
         os.close(console_write)
         os.close(nothing)
     fcntl.fcntl(console, fcntl.F_SETFL, os.O_NONBLOCK)
-    device, network = listeners.get("console"), listeners.get("net")
+    device, network, vsock = (listeners.get(name) for name in ("console", "net", "vsock"))
     return Running(
         engine="uml",
         accel="",
         console=console,
         shares=tuple(Endpoint(listeners[f"fs{i}"], connected=False) for i in range(len(machine.shares))),
         network=None if network is None else Endpoint(network, connected=False),
+        vsock=None if vsock is None else Endpoint(vsock, connected=False),
         disks=tuple(Endpoint(listeners[name], connected=False) for name in _disk_names(machine)),
         console_device=None if device is None else Endpoint(device, connected=False),
         consoles=tuple(Endpoint(listeners[name], connected=False) for name in _console_names(machine)),
@@ -172,6 +176,8 @@ def _words(machine: Machine, loops_per_jiffy: int | None) -> list[str]:
         words.append(f"virtio_uml.device={WORK}console:{_VIRTIO_CONSOLE}")
     words += [f"virtio_uml.device={WORK}{name}:{_VIRTIO_CONSOLE}" for name in _console_names(machine)]
     words += [f"ssl{index}=fd:{_FIRST_SERIAL + index}" for index in range(machine.serials)]
+    if machine.vsock:
+        words.append(f"virtio_uml.device={WORK}vsock:{_VIRTIO_VSOCK}")
     words += [f"virtio_uml.device={WORK}{name}:{_VIRTIO_BLOCK}" for name in _disk_names(machine)]
     words += common_words(machine) if machine.command_line is None else own_words(machine)
     words += [check_word(word) for word in machine.kernel_args]

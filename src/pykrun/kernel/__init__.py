@@ -5,11 +5,12 @@
 
 from pykrun.kernel.find import UML_MODULES, for_image, for_qemu, unpacked_kernels
 from pykrun.kernel.image import uncompressed
-from pykrun.kernel.initramfs import NETWORK, console, initramfs
+from pykrun.kernel.initramfs import NETWORK, VSOCK, console, initramfs
 
 __all__ = [
     "NETWORK",
     "UML_MODULES",
+    "VSOCK",
     "console",
     "for_image",
     "for_qemu",

@@ -95,21 +95,19 @@ def text(name: str, value: Text) -> str:
 
     :raise Refusal: EINVAL: it is None, no text, not UTF-8, or has a NUL.
     """
-    if isinstance(value, bytes):
-        try:
-            value = value.decode()
-        except UnicodeDecodeError:
-            raise Refusal(errno.EINVAL, f"{name} is not UTF-8 text") from None
-    elif isinstance(value, str):
-        if not _is_unicode(value):
-            raise Refusal(errno.EINVAL, f"{name} is not UTF-8 text")
-    elif value is None:
+    if value is None:
         raise Refusal(errno.EINVAL, f"{name} is NULL")
-    else:
+    if not isinstance(value, str | bytes):
         raise Refusal(errno.EINVAL, f"{name} is no text")
-    if "\0" in value:
+    try:
+        found = value if isinstance(value, str) else value.decode()
+        if not found.isascii():
+            found.encode()  # which a lone surrogate does not survive
+    except UnicodeError:
+        raise Refusal(errno.EINVAL, f"{name} is not UTF-8 text") from None
+    if "\0" in found:
         raise Refusal(errno.EINVAL, f"{name} has a NUL in it")
-    return value
+    return found
 
 
 def optional_text(name: str, value: Text) -> str | None:
@@ -129,13 +127,14 @@ def texts(name: str, values: Texts) -> list[str]:
         raise Refusal(errno.EINVAL, f"{name} is NULL")
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise Refusal(errno.EINVAL, f"{name} is no array")
+    entry = f"an entry of {name}"
     found: list[str] = []
     for value in values:
         if value is None:
             break
-        if len(found) == MAX_ENTRIES:
+        found.append(text(entry, value))
+        if len(found) > MAX_ENTRIES:
             raise Refusal(errno.EINVAL, f"{name} has more than {MAX_ENTRIES} entries")
-        found.append(text(f"{name}[{len(found)}]", value))
     return found
 
 
@@ -176,11 +175,3 @@ def buffer(name: str, value: Buffer, length: int) -> memoryview:
     if len(view) < size:
         raise Refusal(errno.EINVAL, f"{name} has {len(view)} bytes, not {size}")
     return view[:size].toreadonly()
-
-
-def _is_unicode(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -7,14 +7,15 @@ import os
 from contextlib import ExitStack
 
 from pykrun.krun.calls import Refusal
-from pykrun.krun.context import EXPLICIT, IMPLICIT, Context, DiskSpec, FileSystemSpec
+from pykrun.krun.context import DISABLED, EXPLICIT, IMPLICIT, Context, DiskSpec, FileSystemSpec, VsockPort
 from pykrun.krun.disks import MOUNT_POINTS
+from pykrun.krun.links import links
 from pykrun.krun.messages import DEBUG, WARNING, tell
 from pykrun.krun.streams import connect, keep_open, open_place
 from pykrun.krun.vsock import TSI_INET
 from pykrun.machine import ROOT_TAG
 from pykrun.record import replace
-from pykrun.request import Descriptor, DiskImage, Entry, Request, Tree, Volume
+from pykrun.request import Descriptor, DiskImage, Entry, Request, Tree, Volume, Vsock
 from pykrun.start_data import RLIM_INFINITY, StartData
 
 TYPE_CHECKING = False
@@ -53,6 +54,8 @@ def describe(context: Context, stack: ExitStack) -> Request:
         memory_mib=context.memory_mib,
         oem_strings=tuple(context.oem_strings),
         network=network,
+        links=links(context, stack),
+        dhcp=context.dhcp if context.all_nets() else None,
         network_optional=not publish,
         publish=publish,
         uid=context.uid,
@@ -63,6 +66,7 @@ def describe(context: Context, stack: ExitStack) -> Request:
         console_output=streams.console_output,
         consoles=streams.consoles,
         serials=streams.serials,
+        vsock=() if context.vsock == DISABLED else tuple(_vsock(port, stack) for port in context.vsock_ports.values()),
         stdin=streams.stdin,
         stdout=streams.stdout,
         stderr=streams.stderr,
@@ -208,6 +212,15 @@ def _krun_words(context: Context) -> list[str]:
     return [word for word in given if word.isascii() and word.isprintable() and not set(word) & set(" \"'")]
 
 
+def _vsock(port: VsockPort, stack: ExitStack) -> Vsock:
+    """Its folder is opened: the socket's name is the caller's."""
+    folder, name = os.path.split(port.path)
+    if not name:
+        raise Refusal(errno.EINVAL, f"{port.path!r} cannot be a socket")
+    place = open_place(stack, f"the folder of vsock port {port.port},", folder or ".", os.O_PATH | os.O_DIRECTORY)
+    return Vsock(port=port.port, folder=place, name=name, listen=port.listen)
+
+
 # -- network ------------------------------------------------------------------------------------------
 
 
@@ -215,8 +228,6 @@ def _network(context: Context) -> tuple[bool, tuple[Publish, ...]]:
     """Whether there is user-mode networking, in place of TSI, and the ports that lead into the guest."""
     if context.all_nets():
         raise Refusal(errno.ENOTSUP, "network devices are not there yet")
-    if context.vsock_ports:
-        raise Refusal(errno.ENOTSUP, "vsock ports are not there yet")
     has_tsi = context.vsock == IMPLICIT or (context.vsock == EXPLICIT and bool(context.tsi & TSI_INET))
     if not has_tsi:
         return False, ()

@@ -9,12 +9,14 @@ from pykrun.request.records import (
     Descriptor,
     DiskImage,
     Entry,
+    Link,
     Place,
     Port,
     Request,
     Serial,
     Tree,
     Volume,
+    Vsock,
 )
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Descriptor",
     "DiskImage",
     "Entry",
+    "Link",
     "Outcome",
     "Place",
     "Port",
@@ -29,4 +32,5 @@ __all__ = [
     "Serial",
     "Tree",
     "Volume",
+    "Vsock",
 ]

@@ -123,6 +123,36 @@ class Serial:
 
 
 @record(frozen=True, slots=True, kw_only=True)
+class Vsock:
+    """A port of the guest's vsock and a Unix socket of the host (`pykrun.machine.VsockPort`).
+
+    :param folder: where the socket is, or is to be.
+    :param name: its name there.
+    """
+
+    port: int
+    folder: Place
+    name: str
+    listen: bool = False
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A network card and what it is plugged into (`pykrun.net.link.Link`).
+
+    :param kind: `stream`, `datagram` or `tap`.
+    :param end: a connected socket; None for a tap device.
+    :param tap: the tap device's name.
+    :param mac: the card's address: six bytes.
+    """
+
+    kind: str
+    end: Descriptor | None = None
+    tap: str = ""
+    mac: bytes = b""
+
+
+@record(frozen=True, slots=True, kw_only=True)
 class Request:
     """One VM and its one workload; the members that `pykrun.supervisor.Plan` has too mean the same there.
 
@@ -154,6 +184,9 @@ class Request:
     console_output: Place | None = None
     consoles: tuple[Console, ...] = ()
     serials: tuple[Serial, ...] = ()
+    vsock: tuple[Vsock, ...] = ()
+    links: tuple[Link, ...] = ()
+    dhcp: bool | None = None
     init: bool = True
     initramfs: Place | None = None
     command_line: str | None = None

@@ -27,7 +27,8 @@ else:
 
 _HOMES = {
     **dict.fromkeys(
-        ("Request", "Tree", "Entry", "Volume", "DiskImage", "Console", "Port", "Serial", "Outcome"), "pykrun.request"
+        ("Request", "Tree", "Entry", "Volume", "DiskImage", "Console", "Port", "Serial", "Vsock", "Link", "Outcome"),
+        "pykrun.request",
     ),
     **dict.fromkeys(("StartData", "User"), "pykrun.start_data"),
     **dict.fromkeys(("Ended", "Failed", "Reached"), "pykrun.shim.events"),

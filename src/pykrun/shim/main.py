@@ -8,7 +8,7 @@ import signal
 import socket
 from typing import Never, cast
 
-from pykrun.errors import PykrunError
+from pykrun.errors import PykrunError, UsageError
 from pykrun.host import limits
 from pykrun.loop import IN, Loop
 from pykrun.request import Descriptor, Port, Request, Serial
@@ -79,6 +79,7 @@ def _change_ids(request: Request) -> None:
     """Become who the caller wants us to be, the group first: the user may not change it.
 
     :raise OSError: we may not.
+    :raise UsageError: we could not go on as such: Python and pykrun are out of reach.
     """
     for what, change, number in (("group", os.setgid, request.gid), ("user", os.setuid, request.uid)):
         if number is not None:
@@ -86,6 +87,13 @@ def _change_ids(request: Request) -> None:
                 change(-1 if number == (1 << 32) - 1 else number)  # which Python takes for too large
             except OSError as error:
                 raise OSError(error.errno, f"cannot change to {what} id {number}: {error.strerror}") from None
+    if request.uid is not None or request.gid is not None:
+        from pykrun.host.linux import set_dumpable
+
+        set_dumpable(True)  # else what /proc has of us is root's, and no user namespace could be made
+        for file in (os.__file__, __file__):
+            if not os.access(file, os.R_OK):
+                raise UsageError(f"user id {os.getuid()} may not read {file!r}", "install it where everybody may")
 
 
 class Line:
@@ -113,7 +121,8 @@ class Line:
         streams = (request.stdin, request.stdout, request.stderr, request.boot_log, request.console_output)
         ports: list[Port | Serial] = [port for console in request.consoles for port in console.ports]
         ends = [end for one in (*ports, *request.serials) for end in (one.input, one.output)]
-        files = (request.kernel, request.modules, request.initramfs)
+        files = (request.kernel, request.modules, request.initramfs, *(port.folder for port in request.vsock))
+        ends += [link.end for link in request.links]
         later = (*streams, *ends, *files, request.shutdown, request.owner)
         kept = {place.number for place in later if isinstance(place, Descriptor)}
         self._shutdown = -1 if request.shutdown is None else request.shutdown.number

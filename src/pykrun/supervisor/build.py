@@ -40,6 +40,7 @@ def build(
         ports=ports,
         console=plan.start.terminal or plan.console,
         consoles=_consoles(plan, engine, ports, warnings),
+        vsock=bool(plan.vsock),
         serials=min(len(plan.serials), engine.max_serials),
         init=os.fsdecode(INIT_PATH),
         execute_init=not plan.init or INIT_PATH in plan.root.files,
@@ -98,7 +99,7 @@ def _initramfs(
 
 def _modules(plan: Plan, network: bool, warnings: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What network and disks need of the guest's kernel: modules, and file systems."""
-    modules = kernels.NETWORK if network else ()
+    modules = (*(kernels.NETWORK if network else ()), *(kernels.VSOCK if plan.vsock else ()))
     if not plan.disks and plan.start.root_device is None:
         return modules, ()
     from pykrun.disk import doubts

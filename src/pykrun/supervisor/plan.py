@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pykrun.machine import Console, Disk, Serial
+from pykrun.machine import Console, Disk, Serial, VsockPort
 from pykrun.record import record
 from pykrun.root import Root
 from pykrun.start_data import StartData
@@ -55,6 +55,7 @@ class Plan:
     :param consoles: further virtio-console devices; their terminals become hvc1, hvc2, ... behind hvc0, or hvc0, ...
     :param serials: serial lines, /dev/ttyS0 first. Where the engine has none (or not so many) a virtio console stands
         in for each, behind the others, and a warning says so.
+    :param vsock: ports of the guest's vsock that lead to Unix sockets of the host, or are led to by them.
     :param init: the root gets our init as /init.krun; False: it has one of its own, or the kernel's command line names
         another.
     :param initramfs: the kernel's, in place of stage one; None for that.
@@ -86,6 +87,7 @@ class Plan:
     console_output: str | None = None
     consoles: tuple[Console, ...] = ()
     serials: tuple[Serial, ...] = ()
+    vsock: tuple[VsockPort, ...] = ()
     init: bool = True
     initramfs: str | None = None
     command_line: str | None = None

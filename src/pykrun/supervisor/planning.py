@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 
 from pykrun.errors import UsageError
-from pykrun.machine import MAX_DISKS, Console, ConsolePort, Disk, Serial, disk_name
+from pykrun.machine import MAX_DISKS, Console, ConsolePort, Disk, Serial, VsockPort, disk_name
 from pykrun.request import Descriptor, DiskImage, Entry, Place, Port, Request, Tree
 from pykrun.root import Root
 from pykrun.share import Share, find_directory
@@ -52,6 +52,10 @@ def make_plan(request: Request) -> Plan:
             console_output=_optional(request.console_output),
             consoles=tuple(Console(ports=tuple(map(_port, device.ports))) for device in request.consoles),
             serials=tuple(Serial(input=_number(line.input), output=_number(line.output)) for line in request.serials),
+            vsock=tuple(
+                VsockPort(port=one.port, path=f"{path_of(one.folder)}/{one.name}", listen=one.listen)
+                for one in request.vsock
+            ),
             init=request.init,
             initramfs=_optional(request.initramfs),
             command_line=request.command_line,

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from pykrun.machine import Machine, Network
     from pykrun.sandbox import Ended, Wish
     from pykrun.start_data import StartData
-    from pykrun.supervisor.consoles import Consoles
+    from pykrun.supervisor.devices import Devices
     from pykrun.supervisor.disks import DiskServers
     from pykrun.supervisor.network import GuestNetwork
     from pykrun.supervisor.shares import ShareServers
-    from pykrun.supervisor.wiring import Ends, Wiring
+    from pykrun.supervisor.wiring import Ends
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
@@ -58,8 +58,6 @@ SLACK = 5.0
 """Seconds beyond the grace in which the guest may drain its pipes, sync and end by itself."""
 QUIT = 5.0
 """Seconds that an engine has for writing an image's tables."""
-PATIENCE = 1.0
-"""Seconds that readers of further consoles have for what is left when the engine has ended."""
 ESCAPED = 130
 END_OF_FILE = b"\x04"
 """What a terminal in its usual mode takes for the end of its input (VEOF)."""
@@ -125,7 +123,7 @@ class VirtualMachine:
         self._network: GuestNetwork | None = None
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
-        self._consoles: Consoles | None = None
+        self._devices: Devices | None = None
         if plan.console_output is None:
             self._log = BootLog(plan.boot_log)
         elif plan.boot_log is not None:
@@ -142,6 +140,8 @@ class VirtualMachine:
         plan = self._plan
         engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel, plan.arch)
         machine = self._machine(engine)
+        if plan.consoles or plan.serials or plan.vsock:
+            self._make_devices()
         self._phase("prepared")
         self._running = running = engine.launch(machine, sandbox=plan.sandbox)
         self._stack.callback(running.close)
@@ -262,8 +262,8 @@ class VirtualMachine:
         if console is None and machine.console:
             console = (self._log, None)
         wiring.ports({name: ends[name] for name in machine.ports}, console, self._on_port_end)
-        if machine.consoles or machine.serials:
-            self._serve_consoles(wiring, machine)
+        if self._devices is not None:
+            self._devices.serve(wiring, machine)
         self._wiring = wiring
         if running.disks:
             self._serve_disks(running, machine)
@@ -292,13 +292,11 @@ class VirtualMachine:
         for (tag, endpoint), volume in zip(ends[1:], plan.volumes, strict=True):
             servers.volume(running.engine, endpoint, tag, volume.share)
 
-    def _serve_consoles(self, wiring: Wiring, machine: Machine) -> None:
-        from pykrun.supervisor.consoles import Consoles
+    def _make_devices(self) -> None:
+        from pykrun.supervisor.devices import Devices
 
-        serials = self._plan.serials[: machine.serials]
-        self._consoles = Consoles(self._loop, machine.consoles, serials, self._on_port_end)
-        self._stack.callback(self._consoles.close)
-        wiring.consoles(self._consoles)
+        self._devices = Devices(self._loop, self._plan, self._on_port_end)
+        self._stack.callback(self._devices.close)
 
     def _serve_disks(self, running: Running, machine: Machine) -> None:
         from pykrun.supervisor.disks import DiskServers
@@ -460,8 +458,8 @@ class VirtualMachine:
 
     def _on_signal(self, number: int) -> None:
         """Hand it on; SIGTERM asks for an orderly end, and a second one or a second SIGINT ends the VM."""
-        if number == signal.SIGWINCH and self._consoles is not None:
-            self._consoles.resized()
+        if number == signal.SIGWINCH and self._devices is not None:
+            self._devices.resized()
         if number == signal.SIGWINCH and self._window:  # the guest's terminal makes the signal
             if size := self._window.size():
                 self._control.resize(*size)
@@ -502,19 +500,13 @@ class VirtualMachine:
         if self._shares is not None:
             self._shares.collect()
         self._wiring.drain()
-        if self._consoles is not None:
-            self._consoles.drain()
-            self._loop.call_later(PATIENCE, self._forget_consoles)
-        self._on_port_end()
-
-    def _forget_consoles(self) -> None:
-        """Their readers had their time."""
-        self._consoles = None
+        if self._devices is not None:
+            self._devices.drain()
         self._on_port_end()
 
     def _on_port_end(self) -> None:
         """The run is over when the engine is, and what it had said was handed on."""
-        drained = self._wiring.drained and (self._consoles is None or self._consoles.drained)
+        drained = self._wiring.drained and (self._devices is None or self._devices.drained)
         if self._engine_ended and (self._verdict is not None or drained):
             self._loop.stop()
 

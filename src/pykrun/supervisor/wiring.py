@@ -18,7 +18,7 @@ from pykrun.ports import NoSink, NoSource, Sink, Source
 from pykrun.root import INIT_PATH, Root
 from pykrun.share import add_entries
 from pykrun.supervisor.socket_port import BufferedSink, SocketPort
-from pykrun.vhost_user import FRONT_ENDS, Backend
+from pykrun.vhost_user import FRONT_ENDS, QEMU_CONFIG_FEATURES, QEMU_FEATURES, Backend
 from pykrun.virtio import Device, FsDevice
 from pykrun.virtio.console import ConsoleDevice, ConsolePort
 
@@ -118,6 +118,11 @@ class Wiring:
         assert self._running.network is not None, "the machine was launched with a network"
         self._attach(self._running.network, device)
 
+    def vsock(self, device: Device) -> None:
+        """Serve the vsock device."""
+        assert self._running.vsock is not None, "the machine was launched with vsock"
+        self._attach(self._running.vsock, device)
+
     def _attach(self, endpoint: Endpoint, device: Device) -> None:
         """Serve `device` on `endpoint` as soon as the engine is connected."""
         if endpoint.connected:
@@ -136,11 +141,14 @@ class Wiring:
         self._stack.callback(lambda: None if endpoint.connected else self._loop.remove(fd))
 
     def _serve(self, endpoint: Endpoint, device: Device) -> None:
+        features = FRONT_ENDS[self._running.engine]
+        if features == QEMU_FEATURES and endpoint is self._running.vsock:
+            features = QEMU_CONFIG_FEATURES
         backend = Backend(
             self._loop,
             device,
             endpoint.socket,
-            protocol_features=FRONT_ENDS[self._running.engine],
+            protocol_features=features,
             on_close=self._closed,
             on_broken=lambda index, error: self._on_error(error),
         )
