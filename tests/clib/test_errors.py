@@ -120,19 +120,13 @@ def test_an_unknown_context(c: CLibrary, function: Callable[..., int], arguments
         assert getattr(c, function.__name__)(gone, *arguments) == -errno.ENOENT
 
 
+FIXTURES = {"ctx", "tmp_path"}
 SEQUENCES = [
-    python.test_overlays,
-    python.test_an_init_of_ones_own,
-    python.test_the_implicit_init_is_disabled_before_the_root_is_set,
-    python.test_a_root_disk_needs_a_disk_and_no_root,
-    python.test_a_root_disk_and_a_root_file_system,
-    python.test_vsock,
-    python.test_a_port_map_and_network_devices,
-    python.test_a_port_map_and_the_old_functions,
-    python.test_consoles,
-    python.test_queries,
-    python.test_the_start_consumes_the_context,
+    test
+    for name, test in vars(python).items()
+    if name.startswith("test_") and inspect.signature(test).parameters.keys() <= FIXTURES
 ]
+assert len(SEQUENCES) > 10
 
 
 @pytest.mark.parametrize("sequence", SEQUENCES, ids=python.name_of)
