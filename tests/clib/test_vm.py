@@ -132,7 +132,7 @@ def test_signals_reach_the_workload(engine_once: str, run_pykrun: Pykrun, shell_
     wait_for(process, b"ready")
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=LIMIT)
-    assert (process.returncode, out, err) == (3, b"trapped\n", b"")
+    assert (process.returncode, out) == (3, b"trapped\n"), err  # a shell may say that its child was terminated, too
 
 
 def test_the_programs_own_handler_stays(engine_once: str, run_pykrun: Pykrun, shell_root: Path) -> None:
