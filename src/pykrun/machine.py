@@ -30,10 +30,11 @@ class Kernel:
 
 @record(frozen=True, slots=True, kw_only=True)
 class Network:
-    """The guest's one network device, eth0.
+    """A network device of the guest.
 
     :param mac: its address: six bytes, not a multicast one.
-    :param mtu: the largest packet in bytes, without the Ethernet header; 68 to 65520.
+    :param mtu: the largest packet in bytes, without the Ethernet header; 68 to 65520. 0 says nothing: the guest's
+        choice, which is 1500 unless DHCP says otherwise.
     """
 
     mac: bytes = b"\x52\x54\x00\x6b\x72\x75"
@@ -133,6 +134,8 @@ MAX_TERMINALS = 15
 """Consoles on them: with hvc0 as many as Linux has in its table (MAX_NR_HVC_CONSOLES)."""
 
 DISK_FORMATS = ("raw", "qcow2")
+MAX_NETWORKS = 8
+"""Of one machine."""
 MAX_DISKS = 16
 """Of one machine: what fits beside the other devices into QEMU's one bus."""
 
@@ -168,7 +171,7 @@ class Machine:
     :param cpus: virtual CPUs, at least 1.
     :param memory_mib: guest memory in MiB.
     :param shares: tags of the virtio-fs devices, the root's first.
-    :param network: a network device, None for a machine without.
+    :param networks: network devices, eth0 first.
     :param disks: block devices, /dev/vda first.
     :param ports: names of the virtio-console ports, in order.
     :param console: also a virtio console, hvc0 in the guest.
@@ -190,7 +193,7 @@ class Machine:
     cpus: int = 1
     memory_mib: int = 256
     shares: tuple[str, ...] = (ROOT_TAG,)
-    network: Network | None = None
+    networks: tuple[Network, ...] = ()
     disks: tuple[Disk, ...] = ()
     ports: tuple[str, ...] = ()
     console: bool = False

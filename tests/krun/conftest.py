@@ -16,7 +16,25 @@ from tests.krun.programs import Programs
 from tests.support.command import ROOT, Pykrun
 
 __all__ = ["python_for_all"]
-APPLETS = ("sh", "cat", "env", "id", "ls", "mount", "nc", "mkdir", "sleep", "stat", "touch", "tr", "tty", "wc", "echo")
+APPLETS = (
+    "sh",
+    "cat",
+    "env",
+    "id",
+    "ip",
+    "ls",
+    "mount",
+    "nc",
+    "mkdir",
+    "ping",
+    "sleep",
+    "stat",
+    "touch",
+    "tr",
+    "tty",
+    "wc",
+    "echo",
+)
 
 
 @pytest.fixture

@@ -88,8 +88,7 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
 
         storage.find()
     listeners = {f"fs{index}": socket.socket(socket.AF_UNIX) for index in range(len(machine.shares))}
-    if machine.network is not None:
-        listeners["net"] = socket.socket(socket.AF_UNIX)
+    listeners |= {name: socket.socket(socket.AF_UNIX) for name in _network_names(machine)}
     if machine.vsock:
         listeners["vsock"] = socket.socket(socket.AF_UNIX)
     if machine.ports or machine.console:
@@ -123,13 +122,13 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
         os.close(console_write)
         os.close(nothing)
     fcntl.fcntl(console, fcntl.F_SETFL, os.O_NONBLOCK)
-    device, network, vsock = (listeners.get(name) for name in ("console", "net", "vsock"))
+    device, vsock = (listeners.get(name) for name in ("console", "vsock"))
     return Running(
         engine="uml",
         accel="",
         console=console,
         shares=tuple(Endpoint(listeners[f"fs{i}"], connected=False) for i in range(len(machine.shares))),
-        network=None if network is None else Endpoint(network, connected=False),
+        networks=tuple(Endpoint(listeners[name], connected=False) for name in _network_names(machine)),
         vsock=None if vsock is None else Endpoint(vsock, connected=False),
         disks=tuple(Endpoint(listeners[name], connected=False) for name in _disk_names(machine)),
         console_device=None if device is None else Endpoint(device, connected=False),
@@ -140,6 +139,10 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
         control=None,
         inmate=inmate,
     )
+
+
+def _network_names(machine: Machine) -> list[str]:
+    return [f"net{index}" for index in range(len(machine.networks))]
 
 
 def _console_names(machine: Machine) -> list[str]:
@@ -170,8 +173,7 @@ def _words(machine: Machine, loops_per_jiffy: int | None) -> list[str]:
     if machine.initramfs is not None:
         words.append(f"initrd={FILES}initramfs")
     words += [f"virtio_uml.device={WORK}fs{index}:{_VIRTIO_FS}" for index in range(len(machine.shares))]
-    if machine.network is not None:
-        words.append(f"virtio_uml.device={WORK}net:{_VIRTIO_NET}")
+    words += [f"virtio_uml.device={WORK}{name}:{_VIRTIO_NET}" for name in _network_names(machine)]
     if machine.ports or machine.console:
         words.append(f"virtio_uml.device={WORK}console:{_VIRTIO_CONSOLE}")
     words += [f"virtio_uml.device={WORK}{name}:{_VIRTIO_CONSOLE}" for name in _console_names(machine)]

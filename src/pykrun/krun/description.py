@@ -227,7 +227,7 @@ def _vsock(port: VsockPort, stack: ExitStack) -> Vsock:
 def _network(context: Context) -> tuple[bool, tuple[Publish, ...]]:
     """Whether there is user-mode networking, in place of TSI, and the ports that lead into the guest."""
     if context.all_nets():
-        raise Refusal(errno.ENOTSUP, "network devices are not there yet")
+        return False, ()
     has_tsi = context.vsock == IMPLICIT or (context.vsock == EXPLICIT and bool(context.tsi & TSI_INET))
     if not has_tsi:
         return False, ()

@@ -2,6 +2,7 @@
 
 `passt` starts the process that turns a guest's packets into this host's sockets, `FrameStream` is the cable from a
 network device to it, `Publish` some ports of this host that lead into the guest. docs/network.md draws the picture.
+`pykrun.net.link` is for cards that are plugged into something else: only machines that have one import it.
 """
 
 from pykrun.net import passt

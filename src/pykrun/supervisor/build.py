@@ -8,7 +8,7 @@ from pathlib import Path
 from pykrun import kernel as kernels
 from pykrun.engine import Engine
 from pykrun.errors import UsageError
-from pykrun.machine import ROOT_TAG, Console, Kernel, Machine, Network, volume_tag
+from pykrun.machine import MAX_NETWORKS, ROOT_TAG, Console, Kernel, Machine, Network, volume_tag
 from pykrun.root import INIT_PATH
 from pykrun.supervisor.plan import Plan
 
@@ -27,16 +27,15 @@ def build(
     if (plan.cpus or 1) > engine.max_cpus:
         warnings.append(f"engine {engine.name} runs one CPU, {plan.cpus} were asked for (--engine qemu has more)")
     _check_memory(plan.memory_mib, engine)
-    network = plan.network and not (plan.network_optional and _lacks_network(warnings))
     machine = Machine(
         kernel=kernel,
-        initramfs=_initramfs(plan, engine, kernel, init, *_modules(plan, network, warnings)),
+        initramfs=_initramfs(plan, engine, kernel, init, *_modules(plan, warnings)),
         kernel_args=plan.kernel_args,
         cpus=plan.cpus or 1,
         memory_mib=plan.memory_mib,
         shares=(ROOT_TAG, *(volume.tag or volume_tag(index) for index, volume in enumerate(plan.volumes))),
         disks=plan.disks,
-        network=Network() if network else None,
+        networks=_networks(plan),
         ports=ports,
         console=plan.start.terminal or plan.console,
         consoles=_consoles(plan, engine, ports, warnings),
@@ -63,16 +62,6 @@ def _check_memory(mib: int, engine: Engine) -> None:
         raise UsageError(f"--memory {mib}: this host has {host} MiB")
 
 
-def _lacks_network(warnings: list[str]) -> bool:
-    """Whether there is nothing here that a guest's network could be made of."""
-    from pykrun.net import passt
-
-    if passt.find() is not None:
-        return False
-    warnings.append("the guest has no network: passt is not installed")
-    return True
-
-
 def _initramfs(
     plan: Plan,
     engine: Engine,
@@ -97,9 +86,9 @@ def _initramfs(
     return stage_one
 
 
-def _modules(plan: Plan, network: bool, warnings: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _modules(plan: Plan, warnings: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What network and disks need of the guest's kernel: modules, and file systems."""
-    modules = (*(kernels.NETWORK if network else ()), *(kernels.VSOCK if plan.vsock else ()))
+    modules = (*(kernels.NETWORK if plan.network or plan.links else ()), *(kernels.VSOCK if plan.vsock else ()))
     if not plan.disks and plan.start.root_device is None:
         return modules, ()
     from pykrun.disk import doubts
@@ -107,6 +96,20 @@ def _modules(plan: Plan, network: bool, warnings: list[str]) -> tuple[tuple[str,
 
     warnings += filter(None, map(doubts, plan.disks))
     return (*modules, *(("virtio_blk",) if plan.disks else ())), file_systems(plan.disks, plan.start)
+
+
+def _networks(plan: Plan) -> tuple[Network, ...]:
+    """That of passt first."""
+    cards = [Network()] if plan.network else []
+    if plan.links:
+        from pykrun.net.link import address_of, check
+
+        for link in plan.links:
+            check(link)
+            cards.append(Network(mac=address_of(link), mtu=link.mtu))
+    if len(cards) > MAX_NETWORKS:
+        raise UsageError(f"{len(cards)} network cards; a machine has at most {MAX_NETWORKS}")
+    return tuple(cards)
 
 
 def _consoles(plan: Plan, engine: Engine, ports: tuple[str, ...], warnings: list[str]) -> tuple[Console, ...]:

@@ -1,4 +1,5 @@
-"""What a machine has beside its root, its disks and its workload's streams: further consoles, serial lines, vsock."""
+"""What a machine has beside its root, its disks and its workload's streams: further consoles, serial lines, vsock,
+network cards that are plugged into something of the caller's."""
 
 from __future__ import annotations
 
@@ -12,8 +13,10 @@ from pykrun.supervisor.plan import Plan
 from pykrun.supervisor.wiring import Wiring
 
 if TYPE_CHECKING:
+    from pykrun.net.link import Link
     from pykrun.supervisor.consoles import Consoles
     from pykrun.supervisor.vsock import VsockPorts
+    from pykrun.virtio.net import NetDevice
 
 PATIENCE = 1.0
 """Seconds that readers of further consoles have for what is left when the engine has ended."""
@@ -23,10 +26,18 @@ class Devices:
     """The host's end of all of them. Sockets that others may connect to are there before the guest boots.
 
     :param on_end: called when one more of the consoles has nothing left to hand on.
-    :raise UsageError: a socket cannot be made.
+    :param on_failure: called with a reason when a network is gone.
+    :raise UsageError: a socket cannot be made, or not be connected to.
     """
 
-    def __init__(self, loop: Loop, plan: Plan, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        plan: Plan,
+        machine: Machine,
+        on_end: Callable[[], None],
+        on_failure: Callable[[str], None],
+    ) -> None:
         self._loop = loop
         self._plan = plan
         self._on_end = on_end
@@ -39,6 +50,21 @@ class Devices:
 
             self._vsock = VsockPorts(loop, plan.vsock)
             self._stack.callback(self._vsock.close)
+        self._cards: list[NetDevice] = []
+        first = len(machine.networks) - len(plan.links)
+        for index, link in enumerate(plan.links):
+            self._plug_in(link, first + index, machine, on_failure)
+
+    def _plug_in(self, link: Link, index: int, machine: Machine, on_failure: Callable[[str], None]) -> None:
+        from pykrun.net.link import plug_in
+        from pykrun.virtio.net import NetDevice
+
+        def on_end(why: str) -> None:
+            on_failure(f"eth{index}'s {link.kind} link: {why or 'its other side hung up'}")
+
+        cable = plug_in(self._loop, link, on_end)
+        self._stack.callback(cable.close)
+        self._cards.append(NetDevice(cable, machine.networks[index].mac, link.mtu))
 
     def serve(self, wiring: Wiring, machine: Machine) -> None:
         """Serve them; the engine runs."""
@@ -51,6 +77,8 @@ class Devices:
             wiring.consoles(self._consoles)
         if self._vsock is not None:
             wiring.vsock(self._vsock.device)
+        for index, card in enumerate(self._cards, len(machine.networks) - len(self._cards)):
+            wiring.network(index, card)
 
     def resized(self) -> None:
         """A window may have changed."""

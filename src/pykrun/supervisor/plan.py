@@ -11,6 +11,7 @@ from pykrun.start_data import StartData
 
 if TYPE_CHECKING:
     from pykrun.net import Publish
+    from pykrun.net.link import Link
     from pykrun.share import Share
 
 
@@ -45,6 +46,8 @@ class Plan:
     :param cpus: None when the caller does not care.
     :param network: the guest has a network (docs/network.md).
     :param publish: ports of this host that lead into the guest.
+    :param links: network cards that are plugged into something of the caller's, behind that of `network`.
+    :param dhcp: the guest asks on eth0 for an address; None if `network` is eth0.
     :param timeout: seconds until the VM is ended, None for no limit.
     :param sandbox: `auto` or `require`.
     :param boot_log: file that receives the kernel's console, with all of its messages.
@@ -80,6 +83,8 @@ class Plan:
     memory_mib: int = 256
     network: bool = False
     publish: tuple[Publish, ...] = ()
+    links: tuple[Link, ...] = ()
+    dhcp: bool | None = None
     timeout: float | None = None
     sandbox: str = "auto"
     boot_log: str | None = None

@@ -7,10 +7,14 @@ from contextlib import ExitStack
 
 from pykrun.errors import UsageError
 from pykrun.machine import MAX_DISKS, Console, ConsolePort, Disk, Serial, VsockPort, disk_name
-from pykrun.request import Descriptor, DiskImage, Entry, Place, Port, Request, Tree
+from pykrun.request import Descriptor, DiskImage, Entry, Link, Place, Port, Request, Tree
 from pykrun.root import Root
 from pykrun.share import Share, find_directory
 from pykrun.supervisor.plan import Plan, Volume
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pykrun.net import link as network_link
 
 _SECRET_MODE = 0o400
 
@@ -56,6 +60,8 @@ def make_plan(request: Request) -> Plan:
                 VsockPort(port=one.port, path=f"{path_of(one.folder)}/{one.name}", listen=one.listen)
                 for one in request.vsock
             ),
+            links=_links(request.links),
+            dhcp=request.dhcp,
             init=request.init,
             initramfs=_optional(request.initramfs),
             command_line=request.command_line,
@@ -88,6 +94,17 @@ def _optional(place: Place | None) -> str | None:
 
 def _number(stream: Descriptor | None) -> int | None:
     return None if stream is None else stream.number
+
+
+def _links(links: tuple[Link, ...]) -> tuple[network_link.Link, ...]:
+    if not links:
+        return ()
+    from pykrun.net import link as network_link
+
+    return tuple(
+        network_link.Link(kind=one.kind, fd=_number(one.end), path=one.tap if one.kind == "tap" else None, mac=one.mac)
+        for one in links
+    )
 
 
 def _port(port: Port) -> ConsolePort:

@@ -98,7 +98,8 @@ class VirtualMachine:
     """The supervisor's state: everything that was started hangs on one ExitStack."""
 
     def __init__(self, plan: Plan, stack: ExitStack, remote: Remote | None = None) -> None:
-        self._plan = plan
+        self._warnings: list[str] = []
+        self._plan = plan = self._with_what_there_is(plan)
         self._remote = remote
         self._early: list[int] = []
         self._stack = stack
@@ -112,7 +113,6 @@ class VirtualMachine:
         self._draining: Timer | None = None
         self._heard: set[int] = set()
         self._has_ended = False
-        self._warnings: list[str] = []
         self._log_room = LOG_TEXT
         self._lost = ""
         self._log_lines: list[tuple[int, str]] = []
@@ -133,6 +133,17 @@ class VirtualMachine:
         stack.callback(self._log.close)
         self._make_streams()
 
+    def _with_what_there_is(self, plan: Plan) -> Plan:
+        """The plan without a network that it can do without and that is not to be had."""
+        if not plan.network or not plan.network_optional:
+            return plan
+        from pykrun.net import passt
+
+        if passt.find() is not None:
+            return plan
+        self._warnings.append("the guest has no network: passt is not installed")
+        return replace(plan, network=False)
+
     # -- the way up --------------------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
@@ -140,8 +151,8 @@ class VirtualMachine:
         plan = self._plan
         engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel, plan.arch)
         machine = self._machine(engine)
-        if plan.consoles or plan.serials or plan.vsock:
-            self._make_devices()
+        if plan.consoles or plan.serials or plan.vsock or plan.links:
+            self._make_devices(machine)
         self._phase("prepared")
         self._running = running = engine.launch(machine, sandbox=plan.sandbox)
         self._stack.callback(running.close)
@@ -149,8 +160,10 @@ class VirtualMachine:
         self._log.attach(self._loop, running.console)
         self._stack.callback(self._log.detach)
         self._loop.add(running.pidfd, IN, lambda events: self._on_engine_end())
-        if machine.network is not None:
-            self._start_network(machine.network)
+        if self._dhcp:
+            self._prepare_resolver()
+        if plan.network:
+            self._start_network(machine.networks[0])
         self._serve(running, machine)
         self._phase("served")
         if plan.timeout is not None:
@@ -229,7 +242,7 @@ class VirtualMachine:
             self._carried_over(),
             ports=machine.ports,
             window=self._window.size() if self._window else None,
-            dhcp=machine.network is not None,
+            dhcp=self._dhcp,
             keep_resolver=self._keep_resolver,
             streams="console" if self._plan.start.terminal else ("ports" if self._is_pid1 else "relay"),
             seed=os.urandom(32),
@@ -257,7 +270,7 @@ class VirtualMachine:
             TIME: (port, port),
         }
         if self._network is not None:
-            wiring.network(self._network.device)
+            wiring.network(0, self._network.device)
         console: Ends | None = (self._stdout, self._stdin) if self._plan.start.terminal else None
         if console is None and machine.console:
             console = (self._log, None)
@@ -292,10 +305,10 @@ class VirtualMachine:
         for (tag, endpoint), volume in zip(ends[1:], plan.volumes, strict=True):
             servers.volume(running.engine, endpoint, tag, volume.share)
 
-    def _make_devices(self) -> None:
+    def _make_devices(self, machine: Machine) -> None:
         from pykrun.supervisor.devices import Devices
 
-        self._devices = Devices(self._loop, self._plan, self._on_port_end)
+        self._devices = Devices(self._loop, self._plan, machine, self._on_port_end, self._on_network_failure)
         self._stack.callback(self._devices.close)
 
     def _serve_disks(self, running: Running, machine: Machine) -> None:
@@ -306,9 +319,12 @@ class VirtualMachine:
         servers.start(running, machine.disks, "require" if self._plan.sandbox == "require" else "auto")
         self._disks = servers
 
-    def _start_network(self, network: Network) -> None:
-        """After the engine, which has its kernel to boot meanwhile."""
-        from pykrun.supervisor.network import RESOLVER, GuestNetwork
+    @property
+    def _dhcp(self) -> bool:
+        return self._plan.network if self._plan.dhcp is None else self._plan.dhcp
+
+    def _prepare_resolver(self) -> None:
+        from pykrun.supervisor.network import RESOLVER
 
         root = self._plan.root
         self._keep_resolver = RESOLVER in root.files
@@ -320,6 +336,11 @@ class VirtualMachine:
         ):
             # Something to mount the guest's own on, where nothing can be written or it would be the host's.
             root.file(RESOLVER, b"")
+
+    def _start_network(self, network: Network) -> None:
+        """After the engine, which has its kernel to boot meanwhile."""
+        from pykrun.supervisor.network import GuestNetwork
+
         self._network = GuestNetwork(self._loop, network, self._plan.publish, self._on_network_failure)
         self._stack.callback(self._network.close)
 

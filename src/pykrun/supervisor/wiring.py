@@ -113,10 +113,9 @@ class Wiring:
         for index, connection in enumerate(running.serials):
             consoles.attach_serial(index, connection)
 
-    def network(self, device: Device) -> None:
-        """Serve the network device."""
-        assert self._running.network is not None, "the machine was launched with a network"
-        self._attach(self._running.network, device)
+    def network(self, index: int, device: Device) -> None:
+        """Serve the network device of that place in `Machine.networks`."""
+        self._attach(self._running.networks[index], device)
 
     def vsock(self, device: Device) -> None:
         """Serve the vsock device."""
