@@ -28,6 +28,9 @@ NETWORK = ("virtio_net", "ipv6")
 VSOCK = ("vmw_vsock_virtio_transport",)
 """What a machine with vsock needs beside."""
 
+LAYER = ("overlay",)
+"""What a writable layer over the root needs."""
+
 OPTIONAL = ("ipv6",)
 """Modules that a kernel may lack."""
 

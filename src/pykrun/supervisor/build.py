@@ -60,8 +60,10 @@ def _check_memory(mib: int, engine: Engine) -> None:
 
 
 def _modules(plan: Plan, warnings: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What network and disks need of the guest's kernel: modules, and file systems."""
+    """What network, vsock, layer and disks need of the guest's kernel: modules, and file systems."""
     modules = (*(kernels.NETWORK if plan.network or plan.links else ()), *(kernels.VSOCK if plan.vsock else ()))
+    if plan.start.layer is not None:
+        modules = (*modules, *kernels.LAYER)
     if not plan.disks and plan.start.root_device is None:
         return modules, ()
     from pykrun.disk import doubts
