@@ -62,8 +62,9 @@ def test_a_workload_and_all_its_streams(shell: Shell) -> None:
 
 def test_a_signal_reaches_the_workload(shell: Shell) -> None:
     reads, writes = os.pipe()
+    both = {"stdout": Descriptor(writes), "stderr": Descriptor(writes)}  # the shell may tell what became of its child
     with Shim() as shim:
-        shim.launch(shell("trap 'exit 9' USR1; echo ready; while :; do sleep 0.1; done", stdout=Descriptor(writes)))
+        shim.launch(shell("trap 'exit 9' USR1; echo ready; while :; do sleep 0.1; done", **both))
         until(shim, "output")
         shim.send_signal(signal.SIGUSR1)
         event = last(shim)
