@@ -39,7 +39,6 @@ LATER = (
     "pykrun.blob.switches",
     "pykrun.engine",
     "pykrun.krun.handler",
-    "pykrun.net",
     "shlex",
     "traceback",
     "zlib",

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
+from _thread import RLock
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from threading import RLock
 
 from pykrun.krun.messages import ERROR, WARNING, tell
 

@@ -18,10 +18,6 @@ from pykrun.record import replace
 from pykrun.request import Descriptor, DiskImage, Entry, Request, Tree, Volume, Vsock
 from pykrun.start_data import RLIM_INFINITY, StartData
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pykrun.net import Publish
-
 ENGINE = "PYKRUN_ENGINE"
 """Environment variable: `uml`, `qemu`, or `auto`, which is what nothing means."""
 MAX_SERIAL = 20
@@ -136,8 +132,6 @@ def _root_disk(context: Context) -> str | None:
 
 
 def _disk(disk: DiskSpec, stack: ExitStack) -> DiskImage:
-    if disk.format == "vmdk":
-        raise Refusal(errno.EINVAL, f"disk {disk.path!r}: no engine here reads vmdk (qemu-img convert makes it raw)")
     is_serial = disk.id.isascii() and disk.id.isprintable()
     return DiskImage(
         image=open_place(stack, "disk", disk.path),
@@ -224,15 +218,11 @@ def _vsock(port: VsockPort, stack: ExitStack) -> Vsock:
 # -- network ------------------------------------------------------------------------------------------
 
 
-def _network(context: Context) -> tuple[bool, tuple[Publish, ...]]:
+def _network(context: Context) -> tuple[bool, tuple[str, ...]]:
     """Whether there is user-mode networking, in place of TSI, and the ports that lead into the guest."""
     if context.all_nets():
         return False, ()
     has_tsi = context.vsock == IMPLICIT or (context.vsock == EXPLICIT and bool(context.tsi & TSI_INET))
     if not has_tsi:
         return False, ()
-    if not context.port_map:
-        return True, ()
-    from pykrun.net import DEFAULT_ADDRESS, Publish  # `krun_set_port_map` has imported it
-
-    return True, tuple(Publish(DEFAULT_ADDRESS, host, guest) for guest, host in context.port_map.items())
+    return True, tuple(f"{host}:{guest}" for guest, host in (context.port_map or {}).items())

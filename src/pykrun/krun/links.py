@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import _socket as socket  # socket itself would import enum and selectors
 import errno
-import os
-import socket
 from contextlib import ExitStack
 
 from pykrun.krun.calls import Refusal
@@ -38,11 +37,14 @@ def _end(device: NetSpec, kind: str, stack: ExitStack) -> Descriptor:
     type = socket.SOCK_STREAM if kind == "stream" else socket.SOCK_DGRAM
     try:
         if device.path is None:
-            with socket.socket(fileno=os.dup(device.descriptor)) as given:
-                if given.family != socket.AF_UNIX or given.type != type:
-                    raise Refusal(errno.EINVAL, f"descriptor {device.descriptor} is another kind of socket")
+            given = socket.socket(fileno=device.descriptor)
+            family, its_type = given.family, given.type
+            given.detach()  # it is the caller's
+            if family != socket.AF_UNIX or its_type != type:
+                raise Refusal(errno.EINVAL, f"descriptor {device.descriptor} is another kind of socket")
             return Descriptor(device.descriptor)
-        connection = stack.enter_context(socket.socket(socket.AF_UNIX, type))
+        connection = socket.socket(socket.AF_UNIX, type)
+        stack.callback(connection.close)
         connection.settimeout(_PATIENCE)
         if type == socket.SOCK_DGRAM:
             connection.bind(b"")  # to be answered: a name of the kernel's, which leaves no file behind

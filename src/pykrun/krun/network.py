@@ -124,8 +124,6 @@ def krun_set_port_map(ctx_id: int, port_map: Texts) -> int:
         if guest in ports or host in ports.values():
             raise Refusal(errno.EINVAL, f"a port of {pair!r} was given before")
         ports[guest] = host
-    if ports:
-        import pykrun.net  # noqa: F401 - for the start, before which the caller may change its root
     context = find(ctx_id)
     if context.vsock == DISABLED:
         raise Refusal(errno.ENODEV, "the vsock device is disabled")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # signal itself would import enum
 import errno
 import os
-import signal
 import sys
-import threading
 from contextlib import ExitStack
 
 from pykrun.errors import MissingError, PykrunError
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, Never
 
-    Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+    Handler = Callable[[int, FrameType | None], Any] | int | None
 
 NAME = "krun_start_enter"
 SET_UP_FAILED = 125
@@ -125,11 +124,12 @@ def _refusal(event: Failed) -> Refusal:
 
 def _forward(shim: Shim) -> dict[int, Handler]:
     """Hand signals on that nobody here has asked for; return what they did before."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
     usual = (signal.SIG_DFL, signal.default_int_handler)
     numbers = [number for number in FORWARDED if signal.getsignal(number) in usual]
-    return {number: signal.signal(number, lambda number, _frame: shim.hear(number)) for number in numbers}
+    try:
+        return {number: signal.signal(number, lambda number, _frame: shim.hear(number)) for number in numbers}
+    except ValueError:  # from the first one: this is not the main thread
+        return {}
 
 
 def _flush() -> None:

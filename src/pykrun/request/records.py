@@ -156,6 +156,7 @@ class Link:
 class Request:
     """One VM and its one workload; the members that `pykrun.supervisor.Plan` has too mean the same there.
 
+    :param publish: ports as records, or as `--publish` takes them.
     :param stdin: descriptor, None for a closed stream; likewise `stdout` and `stderr`.
     :param boot_log: where the kernel's console goes; a pipe's writing end will do.
     :param uid: the supervisor's user id from before the VM is started; None to stay who it is; likewise `gid`.
@@ -176,7 +177,7 @@ class Request:
     cpus: int | None = None
     memory_mib: int = 256
     network: bool = False
-    publish: tuple[Publish, ...] = ()
+    publish: tuple[Publish | str, ...] = ()
     timeout: float | None = None
     sandbox: str = "auto"
     boot_log: Place | None = None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # signal itself would import enum, socket too
+import _socket as socket
 import os
 import select
-import signal
-import socket
 import sys
 import time
 from collections import deque
@@ -24,7 +24,8 @@ CONNECTION = 3
 """The descriptor at which a shim finds its socket."""
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from pykrun.shim.main import main; main()"
+_PROGRAM = "import gc, sys; gc.disable(); sys.path.insert(0, sys.argv[1]); from pykrun.shim.main import main; main()"
+"""Modules are no garbage: a tenth of the time of importing them would go into looking for it."""
 _PATIENCE = 20.0
 """Seconds that a shim has for its end after its connection was closed; everything it ends has a shorter deadline."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import os
+import sys
 from collections.abc import Mapping
 
 from pykrun.request import Descriptor, Entry
@@ -116,5 +116,7 @@ def decode(value: Plain, descriptors: list[int]) -> object:
 
 
 def _class(name: str) -> type:
-    found: type = getattr(importlib.import_module(_HOMES[name]), name)
+    home = _HOMES[name]
+    __import__(home)  # importlib's function would import warnings
+    found: type = getattr(sys.modules[home], name)
     return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
 import socket
-from typing import Never, cast
 
 from pykrun.errors import PykrunError, UsageError
 from pykrun.host import limits
@@ -18,6 +18,10 @@ from pykrun.shim.events import END, HEARD, SIGNAL, STOP, Ended, Event, Failed, R
 from pykrun.shim.wire import Plain, Receiver, send
 from pykrun.supervisor import VirtualMachine, make_plan, run_plan
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Never
+
 FAILED = 125
 _QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 """What is dropped until there is a VM: it was meant for the caller, whose end we hear of otherwise."""
@@ -28,6 +32,7 @@ _AHEAD = (
     "pykrun.supervisor.shares",
     "pykrun.supervisor.timesync",
     "pykrun.supervisor.wiring",
+    "zlib",
 )
 """Modules that a run imports when it comes to them; here there is time for it before."""
 _SAYING = 5.0
@@ -45,6 +50,8 @@ def main() -> Never:
     os.set_inheritable(CONNECTION, False)
     for name in _AHEAD:
         importlib.import_module(name)
+    gc.freeze()
+    gc.enable()
     line = Line(connection)
     code = FAILED
     if (request := line.request()) is not None:
@@ -114,7 +121,8 @@ class Line:
                 return None
             self._receiver.fetch()
         message, self._received = taken
-        return cast(Request, decode(message, self._received))
+        request: Request = decode(message, self._received)  # type: ignore[assignment]  # both ends are ours
+        return request
 
     def release(self, request: Request) -> None:
         """Close what the plan has opened for itself by now."""
@@ -202,8 +210,8 @@ def _obey(vm: VirtualMachine, command: tuple[Plain, ...]) -> None:
     match command:
         case (kind, int(number)) if kind == SIGNAL:
             vm.send_signal(number)
-        case (kind, grace, int(code)) if kind == STOP:
-            vm.stop(cast("float | None", grace), code)
+        case (kind, float() | int() | None as grace, int(code)) if kind == STOP:
+            vm.stop(grace, code)
         case (kind, int(code)) if kind == END:
             vm.end(code)
         case (kind, int(number)) if kind == HEARD:

@@ -7,10 +7,9 @@ fast as copying; both ends are the same installation of pykrun under the same in
 
 from __future__ import annotations
 
-import array
+import _socket as socket  # all that is needed of it; socket itself would import enum and selectors
 import marshal
 import os
-import socket
 import struct
 from collections.abc import Sequence
 
@@ -32,7 +31,7 @@ def send(connection: socket.socket, message: Plain, descriptors: Sequence[int] =
     batches = [list(descriptors[start : start + _BATCH]) for start in range(0, len(descriptors), _BATCH)]
     connection.sendall(_HEADER.pack(len(payload), len(descriptors)))
     for batch in batches:
-        connection.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", batch))])
+        connection.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(batch)}i", *batch))])
     connection.sendall(payload)
 
 
@@ -57,9 +56,7 @@ class Receiver:
             data, ancillary, flags = b"", [], 0
         for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                numbers = array.array("i")
-                numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
-                self._descriptors += numbers
+                self._descriptors += struct.unpack_from(f"{len(content) // 4}i", content)
         if flags & socket.MSG_CTRUNC:
             raise OSError(24, os.strerror(24))
         self._data += data

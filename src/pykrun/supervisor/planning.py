@@ -14,6 +14,7 @@ from pykrun.supervisor.plan import Plan, Volume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pykrun.net import Publish
     from pykrun.net import link as network_link
 
 _SECRET_MODE = 0o400
@@ -48,7 +49,7 @@ def make_plan(request: Request) -> Plan:
             cpus=request.cpus,
             memory_mib=request.memory_mib,
             network=request.network or bool(request.publish),
-            publish=request.publish,
+            publish=_publish(request.publish),
             timeout=request.timeout,
             sandbox=request.sandbox,
             boot_log=_optional(request.boot_log),
@@ -94,6 +95,14 @@ def _optional(place: Place | None) -> str | None:
 
 def _number(stream: Descriptor | None) -> int | None:
     return None if stream is None else stream.number
+
+
+def _publish(ports: tuple[Publish | str, ...]) -> tuple[Publish, ...]:
+    if not ports:
+        return ()
+    from pykrun.net import parse  # machines without a network do without it
+
+    return tuple(parse(one) if isinstance(one, str) else one for one in ports)
 
 
 def _links(links: tuple[Link, ...]) -> tuple[network_link.Link, ...]:
