@@ -133,7 +133,7 @@ MAX_CONSOLES = 8
 MAX_TERMINALS = 15
 """Consoles on them: with hvc0 as many as Linux has in its table (MAX_NR_HVC_CONSOLES)."""
 
-DISK_FORMATS = ("raw", "qcow2")
+DISK_FORMATS = ("raw", "qcow2", "vmdk")
 MAX_NETWORKS = 8
 """Of one machine."""
 MAX_DISKS = 16

@@ -271,6 +271,26 @@ def test_what_was_synced_is_in_the_qcow2_image(vm: Vm, folder: Path) -> None:
     assert as_raw(disk) == b"s" * 3 * MIB + bytes(5 * MIB)
 
 
+def test_vmdk(vm: Vm, folder: Path) -> None:
+    """There and back, and a stream that is read."""
+    disk, stream, raw = folder / "disk.vmdk", folder / "stream.vmdk", image(folder / "raw", MIB)
+    raw.write_bytes(b"s" * MIB)
+    make.tool("qemu-img", "create", "-q", "-f", "vmdk", disk, "64M")
+    make.tool("qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, stream)
+    script = Script()
+    infos = [script.call("devinfo", f"/dev/{name}") for name in ("vda", "vdb")]
+    script.call("pour", "/dev/vda", str(MIB), str(8 * MIB), "0x71")
+    write = script.call("write", "/dev/vda", "never flushed")
+    read = script.call("pread", "/dev/vdb", str(MIB - 4), "4")
+    vm.script(script, "--disk-format", "vmdk", "--disk", str(disk), "--disk", f"{stream}:ro")
+    assert [info.data for info in infos] == [b"%d 512" % (64 * MIB), b"%d 512" % MIB]
+    assert (script.outcomes[2].value, write.value, read.data) == (0, 13, b"ssss")
+    make.tool("qemu-img", "convert", "-f", "vmdk", "-O", "raw", disk, folder / "back")
+    content = (folder / "back").read_bytes()
+    assert content[:13] == b"never flushed"
+    assert content[MIB:] == b"q" * 8 * MIB + bytes(55 * MIB)
+
+
 def storage_daemons(process: subprocess.Popen[bytes]) -> list[int]:
     return [entry.pid for entry in descendants(process.pid) if entry.command.startswith(b"qemu-storage-daemon\0")]
 

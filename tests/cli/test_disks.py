@@ -139,7 +139,8 @@ def test_start_data_names_the_root() -> None:
         (("--disk", "{r1}", "--root-disk", "vda3"), "disk '{r1}' has no partition 3"),
         (("--root-disk", "vda"), "there is no /dev/vda to boot into (give the machine a disk with --disk)"),
         (("--disk", "{r1}", "--root-disk", "vda", "--root-fstype", "nosuch"), "this kernel has no file system nosuch"),
-        (("--disk", "{r1}", "--disk-format", "vmdk"), "invalid choice: 'vmdk'"),
+        (("--disk", "{r1}", "--disk-format", "vmdk"), "disk '{r1}' is no vmdk image (--disk-format raw"),
+        (("--disk", "{r1}", "--disk-format", "vdi"), "invalid choice: 'vdi'"),
     ],
 )
 def test_one_clear_line(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.boot.images import content_of, make
+from tests.disk.make import tool
 from tests.krun.programs import NO_NETWORK, START, Programs, finish
 from tests.support.command import Pykrun, wait_until
 
@@ -178,6 +179,24 @@ good(krun_set_exec(ctx, "/bin/sh", ["-c", script], []))
     )
     assert result.out.split() == [b"one1", b"two0"], result
     assert (tmp_path / "two").read_bytes()[:3] == b"X\no"
+
+
+def test_formats_of_disks(programs_once: Programs, tmp_path: Path) -> None:
+    images = {"qcow2": tmp_path / "disk.qcow2", "vmdk": tmp_path / "disk.vmdk"}
+    for name, image in images.items():
+        (tmp_path / "raw").write_bytes(name.encode().ljust(1 << 16, b"."))
+        tool("qemu-img", "convert", "-f", "raw", "-O", name, tmp_path / "raw", image)
+    script = """
+good(krun_set_root(ctx, root))
+good(krun_add_disk2(ctx, "one", arguments[0], 1, True))
+good(krun_add_disk3(ctx, "two", arguments[1], 2, False, False, 1))
+script = "head -c 6 /dev/vda; head -c 5 /dev/vdb; echo X > /dev/vdb"
+good(krun_set_exec(ctx, "/bin/sh", ["-c", script], []))
+"""
+    result = programs_once.run(NO_NETWORK + script, images["qcow2"], images["vmdk"])
+    assert result.out == b"qcow2.vmdk.", result
+    tool("qemu-img", "convert", "-f", "vmdk", "-O", "raw", images["vmdk"], tmp_path / "raw")
+    assert (tmp_path / "raw").read_bytes()[:4] == b"X\ndk"
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ class Root:
     def disk(self, image: StrPath, *, read_only: bool = False, format: str = "raw") -> Self:
         """Add a block device, in order /dev/vda, /dev/vdb, ...: a file or block device of this host.
 
-        :param format: `raw` or `qcow2`; never guessed, as the guest could have written any.
+        :param format: `raw`, `qcow2` or `vmdk`; never guessed, as the guest could have written any.
         """
         self._disks.append(DiskImage(image=os.path.abspath(image), read_only=read_only, format=format))
         return self

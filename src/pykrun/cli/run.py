@@ -13,6 +13,7 @@ from pykrun.cli.roots import add_root_arguments, compose
 from pykrun.cli.workload import workload
 from pykrun.errors import UsageError
 from pykrun.host import limits
+from pykrun.machine import DISK_FORMATS
 from pykrun.start_data import StartData
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--disk-format",
         action=_InOrder,
         dest="disks",
-        choices=("raw", "qcow2"),
+        choices=DISK_FORMATS,
         help="of the --disk options that follow; after the last of them: of those before it (raw)",
     )
     disks.add_argument("--root-disk", metavar="DEVICE", help="boot into that disk or partition of the guest: vda, vda2")

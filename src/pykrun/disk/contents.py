@@ -7,6 +7,7 @@ import os
 from pykrun.disk.partitions import find
 from pykrun.disk.qcow2 import Qcow2, Unreadable
 from pykrun.disk.superblock import Read, identify
+from pykrun.disk.vmdk import Vmdk
 from pykrun.errors import UsageError
 from pykrun.machine import Disk
 
@@ -33,4 +34,6 @@ def file_system(disk: Disk, partition: int = 0) -> str | None:
 def _reader(disk: Disk) -> Read:
     if disk.format == "qcow2":
         return Qcow2(disk.descriptor, disk.path).read
+    if disk.format == "vmdk":
+        return Vmdk(disk.descriptor, disk.path, read_only=disk.read_only).read
     return lambda offset, size: os.pread(disk.descriptor, size, min(offset, disk.size))

@@ -6,8 +6,8 @@ import errno
 import os
 import stat
 
+from pykrun.disk import qcow2, vmdk
 from pykrun.disk.lock import lock
-from pykrun.disk.qcow2 import MAGIC, Qcow2
 from pykrun.errors import UsageError
 from pykrun.machine import Disk
 
@@ -22,7 +22,12 @@ def open_image(path: str, *, read_only: bool = False, format: str = "raw", seria
     """
     descriptor = _open(path, read_only)
     try:
-        size = _size(path, descriptor) if format == "raw" else Qcow2(descriptor, path).size
+        if format == "raw":
+            size = _size(path, descriptor)
+        elif format == "qcow2":
+            size = qcow2.Qcow2(descriptor, path).size
+        else:
+            size = vmdk.Vmdk(descriptor, path, read_only=read_only).size
         if not lock(descriptor, read_only=read_only):
             raise UsageError(
                 f"disk {path!r} is in use, by another VM perhaps",
@@ -36,9 +41,15 @@ def open_image(path: str, *, read_only: bool = False, format: str = "raw", seria
 
 def doubts(disk: Disk) -> str:
     """Return what is suspicious about an image that was opened; empty when nothing is."""
-    if disk.format == "raw" and os.pread(disk.descriptor, len(MAGIC), 0) == MAGIC:
-        return f"disk {disk.path!r} looks like a qcow2 image, the guest sees it as it is (--disk-format qcow2)"
+    if disk.format == "raw" and (seems := _looks_like(disk.descriptor)):
+        return f"disk {disk.path!r} looks like a {seems} image, the guest sees it as it is (--disk-format {seems})"
     return ""
+
+
+def _looks_like(descriptor: int) -> str:
+    """Return the format that is not raw; empty for none."""
+    beginnings = {qcow2.MAGIC: "qcow2", vmdk.MAGIC: "vmdk"}
+    return beginnings.get(os.pread(descriptor, 4, 0), "")
 
 
 def _open(path: str, read_only: bool) -> int:
@@ -85,11 +96,11 @@ def _size(path: str, descriptor: int) -> int:
     if size == 0:
         raise UsageError(f"disk {path!r} is empty", f"`truncate -s 1G {path}` gives a file a size")
     if size % SECTOR:
-        is_qcow2 = os.pread(descriptor, len(MAGIC), 0) == MAGIC
+        seems = _looks_like(descriptor)
         raise UsageError(
             f"disk {path!r} has {size} bytes, which is no multiple of {SECTOR}",
-            "it looks like --disk-format qcow2"
-            if is_qcow2
+            f"it looks like --disk-format {seems}"
+            if seems
             else f"`truncate -s %{SECTOR} {path}` fills it up with zeros",
         )
     return size

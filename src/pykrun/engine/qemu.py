@@ -89,7 +89,7 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
         ),
         serials=tuple(wires.outside[f"serial{index}"] for index in range(machine.serials)),
         control=wires.outside["qmp"],
-        keeps_tables=any(disk.format == "qcow2" and not disk.read_only for disk in machine.disks),
+        keeps_tables=any(disk.format != "raw" and not disk.read_only for disk in machine.disks),
         inmate=inmate,
     )
 
@@ -245,7 +245,7 @@ def _disks(machine: Machine, wires: _Wires) -> list[str]:
             **common,
         }
         node: dict[str, object] = {"driver": disk.format, "file": f"{name}-file", "node-name": name, **common}
-        if disk.format == "qcow2":
+        if disk.format != "raw":
             node["backing"] = None  # an image is not to name further files of the host
         for description in (file, node):
             words += ["-blockdev", json.dumps(description)]

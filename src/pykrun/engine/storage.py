@@ -1,4 +1,4 @@
-"""qemu-storage-daemon: serves a qcow2 image as a vhost-user block device, for an engine that knows no such images.
+"""qemu-storage-daemon: serves an image that is not raw as a vhost-user block device, for an engine that knows raw ones.
 
 It runs in a jail, with the image as the only file of the host's that it can write to. It has no way to be handed an
 open image (QEMU's -add-fd), so it must be allowed to open it: where root starts it, it gets the ids of the image's
@@ -31,15 +31,17 @@ _QUIT_SECONDS = 10.0
 _LISTENER, _MONITOR = 3, 4  # descriptors in the jail
 
 
-def find() -> Path:
+def find(format: str = "qcow2") -> Path:
     """Return the installed program.
+
+    :param format: of the image that needs it, for the message.
 
     :raise MissingError: there is none.
     """
     program = find_program(PROGRAM)
     if program is None:
         raise MissingError(
-            f"qcow2 disks on User Mode Linux need {PROGRAM}",
+            f"{format} disks on User Mode Linux need {PROGRAM}",
             f"install {INSTALL['apt']}, or use --engine qemu; `pykrun doctor` tells more",
         )
     return program
@@ -112,7 +114,7 @@ def launch(disk: Disk, wish: Wish = "auto") -> StorageDaemon:
     :raise MissingError: it is not installed.
     :raise SandboxError: the required isolation is not to be had.
     """
-    program = find()
+    program = find(disk.format)
     listener, client = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
     monitor, inside = socket.socketpair()
     log, log_write = os.pipe2(os.O_CLOEXEC)

@@ -86,7 +86,7 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
     if any(disk.format != "raw" for disk in machine.disks):
         from pykrun.engine import storage
 
-        storage.find()
+        storage.find(next(disk.format for disk in machine.disks if disk.format != "raw"))
     listeners = {f"fs{index}": socket.socket(socket.AF_UNIX) for index in range(len(machine.shares))}
     listeners |= {name: socket.socket(socket.AF_UNIX) for name in _network_names(machine)}
     if machine.vsock:

@@ -65,8 +65,8 @@ def krun_add_disk(ctx_id: int, block_id: Text, disk_path: Text, read_only: bool)
 def krun_add_disk2(ctx_id: int, block_id: Text, disk_path: Text, disk_format: int, read_only: bool) -> int:
     """Add an image of the given format as the next disk. Formats are never probed.
 
-    :param disk_format: 0 raw, 1 qcow2, 2 vmdk (accepted; `krun_start_enter` refuses it with -EINVAL and a line of the
-        log: neither engine reads it here).
+    :param disk_format: 0 raw, 1 qcow2, 2 vmdk. The last two must stand for themselves, in one file, which
+        `krun_start_enter` looks at; a streamOptimized vmdk must be read-only.
     :return: 0; -EINVAL: NULL, no UTF-8 text, another format; -ENOENT: no such context.
     """
     return _add_disk(ctx_id, block_id, disk_path, disk_format, read_only, direct_io=False, sync_mode=SYNC_FULL)

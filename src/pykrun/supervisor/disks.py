@@ -1,4 +1,4 @@
-"""The disks of a VM whose engine has none of its own: a process for each, ours for raw images, QEMU's for qcow2."""
+"""The disks of a VM whose engine has none of its own: a process for each, ours for raw images, QEMU's for others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class DiskServers:
 
         :raise SandboxError: the required isolation is not to be had.
         :raise EngineError: the host can run no further process.
-        :raise MissingError: the program that serves qcow2 images is not installed.
+        :raise MissingError: the program that serves images that are not raw is not installed.
         """
         for index, (endpoint, disk) in enumerate(zip(running.disks, disks, strict=True)):
             start = self._start_ours if disk.format == "raw" else self._start_qemus
