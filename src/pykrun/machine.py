@@ -188,6 +188,8 @@ class Machine:
     :param command_line: replaces the fixed part of the kernel's command line: everything but `kernel_args` and what the
         engine cannot do without.
     :param oem_strings: strings of the firmware's table 11 (SMBIOS); an engine without a firmware leaves them out.
+    :param firmware: the kernel's image is a firmware, which boots what it finds on the disks; nothing is known of that
+        guest, and no command line or initramfs is handed to it.
     :param verbose: let the kernel print its boot messages (slower: each line goes through an emulated console).
     """
 
@@ -208,4 +210,5 @@ class Machine:
     execute_init: bool = False
     command_line: tuple[str, ...] | None = None
     oem_strings: tuple[str, ...] = ()
+    firmware: bool = False
     verbose: bool = False

@@ -174,7 +174,6 @@ UNSUPPORTED: list[tuple[Function, tuple[object, ...]]] = [
     (krun.krun_add_input_device_fd, (0,)),
     (krun.krun_add_vhost_user_device, (4, "/s", "rng", 1, [256])),
     (krun.krun_set_tee_config_file, ("/config",)),
-    (krun.krun_set_firmware, ("/dev/null",)),
     (krun.krun_set_port_map, (None,)),
 ]
 

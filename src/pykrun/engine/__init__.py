@@ -69,6 +69,10 @@ class Engine:
             raise MissingError(f"there is no kernel of {self.arch} for QEMU", f"run `{fetch}`, or name one by --kernel")
         return kernel if folder is None else replace(kernel, modules=folder)
 
+    def firmware(self, image: str | os.PathLike[str]) -> Kernel:
+        """Return a firmware in the place of a kernel."""
+        return Kernel(image=Path(image), modules=None, release="", arch=self.arch)
+
     def initramfs(
         self,
         kernel: Kernel,
@@ -177,6 +181,21 @@ def choose(
     return _qemu(program, "tcg")
 
 
+def choose_for_firmware(name: str = "auto", accel: str = "auto", arch: str | None = None) -> Engine:
+    """Pick an engine that boots a firmware, as `choose` does.
+
+    :raise UsageError: User Mode Linux was asked for, or KVM, which does not work.
+    :raise MissingError: QEMU is not installed.
+    """
+    if name == "uml":
+        raise UsageError("User Mode Linux boots no firmware", "use the engine qemu")
+    guest = _architecture(None, arch)
+    program = qemu.find(guest)
+    if guest != MACHINE or program is None or (accel == "auto" and kernels.for_qemu() is None):
+        return _emulated("qemu", accel, guest)  # without a kernel of ours KVM cannot be tried
+    return choose("qemu", accel)
+
+
 def _architecture(kernel: str | os.PathLike[str] | None, arch: str | None) -> str:
     """What the guest is to be."""
     if arch is not None and arch not in BOARDS:
@@ -226,5 +245,6 @@ __all__ = [
     "Isolation",
     "Running",
     "choose",
+    "choose_for_firmware",
     "panic_exit_code",
 ]

@@ -45,7 +45,8 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
     if program is None:
         raise MissingError(f"there is no QEMU for {arch} here", "`pykrun doctor` names the command that installs it")
     if not os.access(machine.kernel.image, os.R_OK):
-        raise MissingError(f"{machine.kernel.image} cannot be read", "name a kernel with --kernel")
+        hint = "" if machine.firmware else "name a kernel with --kernel"
+        raise MissingError(f"{machine.kernel.image} cannot be read", hint)
     wires = _Wires()
     listeners = {f"net{index}": socket.socket(socket.AF_UNIX) for index in range(len(machine.networks))}
     try:
@@ -255,6 +256,8 @@ def _disks(machine: Machine, wires: _Wires) -> list[str]:
 
 
 def _files(machine: Machine) -> dict[str, Path]:
+    if machine.firmware:
+        return {"firmware": machine.kernel.image}
     files = {"kernel": uncompressed(machine.kernel.image)}
     if machine.initramfs is not None:
         files["initramfs"] = machine.initramfs
@@ -263,6 +266,8 @@ def _files(machine: Machine) -> dict[str, Path]:
 
 def _kernel(machine: Machine, accel: str) -> list[str]:
     """What is booted, and the kernel command line."""
+    if machine.firmware:
+        return ["-bios", FILES + "firmware"]
     words = _fixed(machine, accel) if machine.command_line is None else own_words(machine)
     words += [check_word(word) for word in machine.kernel_args]
     initrd = [] if machine.initramfs is None else ["-initrd", FILES + "initramfs"]

@@ -12,6 +12,9 @@ from pykrun.sandbox import Ended, Inmate, Isolation, signal_name
 QUIT = b'{"execute":"qmp_capabilities"}{"execute":"quit"}'
 """QMP: end in order. What nobody reads then, a greeting, two answers and an event, fits into any socket's buffer."""
 
+POWER_DOWN = b'{"execute":"qmp_capabilities"}{"execute":"system_powerdown"}'
+"""QMP: the power button is pressed."""
+
 
 class Endpoint:
     """Our end of one vhost-user device: a socket that is connected, or one that the engine will connect to.
@@ -129,6 +132,16 @@ class Running:
             return False
         try:
             self.control.send(QUIT, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        return True
+
+    def press_power_button(self) -> bool:
+        """Ask the guest's operating system to end, by ACPI; False where the engine has no such thing."""
+        if self.control is None:
+            return False
+        try:
+            self.control.send(POWER_DOWN, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
         except OSError:
             return False
         return True

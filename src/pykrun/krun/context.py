@@ -189,6 +189,7 @@ class Context:
     rlimits: list[str] | None = None
 
     kernel: KernelSpec | None = None
+    firmware: int = -1
     shutdown: int = -1
     """The eventfd, once somebody asked for it."""
     nothing: int = -1
@@ -215,8 +216,13 @@ class Context:
 
     def close(self) -> None:
         """Close what the context has opened."""
-        opened = [self.shutdown, self.nothing, *((self.kernel.image, self.kernel.initramfs) if self.kernel else ())]
-        self.shutdown, self.nothing, self.kernel = -1, -1, None
+        opened = [
+            self.shutdown,
+            self.nothing,
+            self.firmware,
+            *((self.kernel.image, self.kernel.initramfs) if self.kernel else ()),
+        ]
+        self.shutdown, self.nothing, self.firmware, self.kernel = -1, -1, -1, None
         for descriptor in opened:
             if descriptor >= 0:
                 os.close(descriptor)

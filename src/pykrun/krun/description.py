@@ -35,6 +35,8 @@ def describe(context: Context, stack: ExitStack) -> Request:
     network, publish = _network(context)
     streams = connect(context, stack)
     kernel = context.kernel
+    if context.firmware >= 0 and kernel is not None:
+        raise Refusal(errno.EINVAL, "a firmware boots its own kernel: there cannot be another one")
     return Request(
         start=_start(context, terminal=streams.terminal),
         root=root,
@@ -42,6 +44,7 @@ def describe(context: Context, stack: ExitStack) -> Request:
         disks=tuple(_disk(disk, stack) for disk in context.all_disks()),
         engine=engine,
         kernel=None if kernel is None else Descriptor(kernel.image),
+        firmware=None if context.firmware < 0 else Descriptor(context.firmware),
         initramfs=None if kernel is None or kernel.initramfs < 0 else Descriptor(kernel.initramfs),
         command_line=None if kernel is None else kernel.cmdline,
         kernel_args=_kernel_args(context),
@@ -78,7 +81,7 @@ def _filesystems(context: Context, stack: ExitStack) -> tuple[Tree, tuple[Volume
     for filesystem in context.filesystems:
         tags.setdefault(filesystem.tag, filesystem)
     root = tags.pop(ROOT_TAG, None)
-    custom = context.kernel is not None and context.kernel.cmdline is not None
+    custom = context.firmware >= 0 or (context.kernel is not None and context.kernel.cmdline is not None)
     if root is None and _root_disk(context) is None and not custom:
         raise Refusal(errno.EINVAL, "there is no root file system")
     volumes = []

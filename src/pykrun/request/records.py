@@ -171,6 +171,7 @@ class Request:
     engine: str = "auto"
     accel: str = "auto"
     kernel: Place | None = None
+    firmware: Place | None = None
     modules: Place | None = None
     arch: str | None = None
     kernel_args: tuple[str, ...] = ()

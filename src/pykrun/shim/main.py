@@ -129,7 +129,13 @@ class Line:
         streams = (request.stdin, request.stdout, request.stderr, request.boot_log, request.console_output)
         ports: list[Port | Serial] = [port for console in request.consoles for port in console.ports]
         ends = [end for one in (*ports, *request.serials) for end in (one.input, one.output)]
-        files = (request.kernel, request.modules, request.initramfs, *(port.folder for port in request.vsock))
+        files = (
+            request.kernel,
+            request.firmware,
+            request.modules,
+            request.initramfs,
+            *(port.folder for port in request.vsock),
+        )
         ends += [link.end for link in request.links]
         later = (*streams, *ends, *files, request.shutdown, request.owner)
         kept = {place.number for place in later if isinstance(place, Descriptor)}

@@ -29,7 +29,9 @@ def build(
     _check_memory(plan.memory_mib, engine)
     machine = Machine(
         kernel=kernel,
-        initramfs=_initramfs(plan, engine, kernel, init, *_modules(plan, warnings)),
+        initramfs=None
+        if plan.firmware is not None
+        else _initramfs(plan, engine, kernel, init, *_modules(plan, warnings)),
         kernel_args=plan.kernel_args,
         cpus=plan.cpus or 1,
         memory_mib=plan.memory_mib,
@@ -45,6 +47,7 @@ def build(
         execute_init=not plan.init or INIT_PATH in plan.root.files,
         command_line=None if plan.command_line is None else tuple(plan.command_line.split()),
         oem_strings=plan.oem_strings,
+        firmware=plan.firmware is not None,
         verbose=plan.boot_log is not None,
     )
     return machine, warnings

@@ -44,6 +44,8 @@ class Plan:
     :param engine: `auto` or an engine's name.
     :param accel: `auto`, `kvm` or `tcg`.
     :param kernel: path of a kernel, None for the engine's default.
+    :param firmware: path of a firmware to boot instead: what it finds on the disks has no init of ours, and its end is
+        exit code 0.
     :param modules: folder with its modules, None for what belongs to the kernel.
     :param arch: the machine that the guest is, as `uname -m` says; None for the kernel's or the host's.
     :param cpus: None when the caller does not care.
@@ -81,6 +83,7 @@ class Plan:
     engine: str = "auto"
     accel: str = "auto"
     kernel: str | None = None
+    firmware: str | None = None
     modules: str | None = None
     arch: str | None = None
     kernel_args: tuple[str, ...] = ()

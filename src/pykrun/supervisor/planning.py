@@ -43,6 +43,7 @@ def make_plan(request: Request) -> Plan:
             engine=request.engine,
             accel=request.accel,
             kernel=_optional(request.kernel),
+            firmware=_optional(request.firmware),
             modules=_optional(request.modules),
             arch=request.arch,
             kernel_args=request.kernel_args,

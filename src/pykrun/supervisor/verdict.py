@@ -27,6 +27,7 @@ class Evidence:
     :param failed: why the engine never ran, or empty.
     :param end: how the engine ended, in a few words.
     :param lost: why output could not be written, or empty.
+    :param is_free: a firmware booted it: nobody is to report, and an engine that ends by itself has done all it had to.
     """
 
     decided: tuple[int, str] | None
@@ -38,6 +39,7 @@ class Evidence:
     failed: str
     end: str
     lost: str
+    is_free: bool = False
 
 
 def judge(heard: Evidence) -> tuple[int, str, bool]:
@@ -60,5 +62,7 @@ def _judge(heard: Evidence) -> tuple[int, str, bool]:
         return heard.reported, "", heard.reported == SET_UP_FAILED
     if heard.failed:
         return SET_UP_FAILED, f"the engine did not start: {heard.failed}", True
+    if heard.is_free and heard.end.endswith(" exited with 0"):
+        return 0, "", False
     what = "the guest's kernel panicked" if engines.PANIC in heard.console else "the VM ended"
     return SET_UP_FAILED, f"{what} before it reported an exit code ({heard.end})", True

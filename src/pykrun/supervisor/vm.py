@@ -151,7 +151,10 @@ class VirtualMachine:
     def run(self) -> Outcome:
         """Start, serve until the end, and say how it was."""
         plan = self._plan
-        engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel, plan.arch)
+        if plan.firmware is None:
+            engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel, plan.arch)
+        else:
+            engine = engines.choose_for_firmware(plan.engine, plan.accel, plan.arch)
         machine = self._machine(engine)
         if plan.consoles or plan.serials or plan.vsock or plan.links:
             self._make_devices(machine)
@@ -224,7 +227,8 @@ class VirtualMachine:
     def _machine(self, engine: engines.Engine) -> Machine:
         from pykrun import blob
 
-        kernel = engine.kernel(self._plan.kernel, self._plan.modules)
+        firmware = self._plan.firmware
+        kernel = engine.kernel(self._plan.kernel, self._plan.modules) if firmware is None else engine.firmware(firmware)
         self._init = blob.find(kernel.arch)
         machine, warnings = build(self._plan, engine, kernel, self._init.path, self._ports())
         self._warnings += warnings
@@ -463,7 +467,9 @@ class VirtualMachine:
             grace = GRACE if self._plan.start.grace is None else self._plan.start.grace
         if self._has_ended:
             return
-        if not self._control.greeted:
+        if self._plan.firmware is not None and self._running.press_power_button():
+            self._loop.call_later(grace + SLACK, partial(self._end, code, ""))
+        elif not self._control.greeted:
             self.end(code)
         elif self._is_pid1:
             self.end(code, "the VM was ended: a command that is PID 1 itself cannot be sent a signal")
@@ -498,7 +504,9 @@ class VirtualMachine:
         deadly = number in (signal.SIGINT, signal.SIGTERM)
         again = deadly and number in self._heard
         self._heard.add(number)
-        if again or (deadly and (not self._control.greeted or self._has_ended)):
+        if number == signal.SIGTERM and self._plan.firmware is not None and not again:
+            self.stop()
+        elif again or (deadly and (not self._control.greeted or self._has_ended)):
             self._end(128 + number, "")
         elif deadly and self._is_pid1:
             self._end(128 + number, "the VM was ended: a command that is PID 1 itself cannot be sent a signal")
@@ -556,6 +564,7 @@ class VirtualMachine:
                 failed=self._ended.error if self._ended else "",
                 end=running.describe_end(),
                 lost=self._lost,
+                is_free=self._plan.firmware is not None,
             )
         )
         if code == NOT_FOUND and (needed := missing_interpreter(self._plan.root, self._plan.start.program)):
