@@ -36,7 +36,7 @@ ready() {
             set -- "$here"/src/krun_init/* "$here"/src/krun_init/*/*.py "$here"/src/pykrun/blob/* \
                 "$here"/src/pykrun/kernel/*
             ;;
-        test) set -- "$here/pyproject.toml" ;;
+        test | docs) set -- "$here/pyproject.toml" ;;
         *) set -- ;;
     esac
     for input in "$here/setup" "$here/scripts/common.sh" "$@"; do
