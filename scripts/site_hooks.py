@@ -10,6 +10,9 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 OUTSIDE = {"changelog.md": "CHANGELOG.md"}
 """Page of the site to a file beside docs/, whose links start there."""
 
+_SHORT_CODE = re.compile(r"<code>([^<\n]{1,26})</code>")
+"""Short enough for one line of a phone: an option is not to be cut after its hyphens."""
+
 _CELL_CODE = re.compile(r"`[^`\n]*\\\|[^`\n]*`")
 
 
@@ -24,11 +27,22 @@ def on_files(files: Any, *, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Point links at those pages, and write a bar within code of a table as Python-Markdown wants it."""
+    """Point links at those pages; write bars in code of tables and brackets of titles as Python-Markdown wants them."""
     for page, source in OUTSIDE.items():
         markdown = markdown.replace(f"](../{source}", f"]({page}")
     lines = markdown.split("\n")
-    return "\n".join(_CELL_CODE.sub(_bare_bar, line) if line.startswith("|") else line for line in lines)
+    return "\n".join(map(_line, lines))
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep short code on one line."""
+    return _SHORT_CODE.sub(r'<code class="short">\1</code>', html)
+
+
+def _line(line: str) -> str:
+    if line.startswith("|"):
+        return _CELL_CODE.sub(_bare_bar, line)
+    return line.replace("] [", "] \\[") if line.startswith("## ") else line
 
 
 def _bare_bar(code: re.Match[str]) -> str:

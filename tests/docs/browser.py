@@ -85,6 +85,13 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self._navigate(address)
+        if self.ask("localStorage.length"):  # what the last page has stored, as its choice between light and dark
+            self.ask("localStorage.clear()")
+            self._navigate(address)
+
+    def _navigate(self, address: str) -> None:
+        self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=address)
         deadline = time.monotonic() + SECONDS
         while (
