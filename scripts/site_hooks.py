@@ -13,6 +13,9 @@ OUTSIDE = {"changelog.md": "CHANGELOG.md"}
 _SHORT_CODE = re.compile(r"<code>([^<\n]{1,26})</code>")
 """Short enough for one line of a phone: an option is not to be cut after its hyphens."""
 
+_MODE = re.compile(r'(<span class="n">mode</span>.{0,160}?<span class="mi">)([0-9]+)(?=</span>)')
+"""Default permission bits in a signature, of which the parser has only kept the number."""
+
 _CELL_CODE = re.compile(r"`[^`\n]*\\\|[^`\n]*`")
 
 
@@ -35,7 +38,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Keep short code on one line."""
+    """Keep short code on one line, and write permission bits as everybody does."""
+    html = _MODE.sub(lambda mode: f"{mode[1]}0o{int(mode[2]):o}", html)
     return _SHORT_CODE.sub(r'<code class="short">\1</code>', html)
 
 

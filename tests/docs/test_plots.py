@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,13 +17,15 @@ IMAGES = ROOT / "docs" / "images"
 
 
 @pytest.fixture(scope="module")
-def plots() -> ModuleType:
+def plots() -> Iterator[ModuleType]:
     spec = importlib.util.spec_from_file_location("plots", ROOT / "scripts" / "plots.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
     spec.loader.exec_module(module)
-    return module
+    yield module
+    del sys.modules[spec.name]
 
 
 def test_pictures_are_drawn_from_the_records(plots: ModuleType, tmp_path: Path) -> None:
