@@ -13,7 +13,7 @@ OUTSIDE = {"changelog.md": "CHANGELOG.md"}
 _SHORT_CODE = re.compile(r"<code>([^<\n]{1,26})</code>")
 """Short enough for one line of a phone: an option is not to be cut after its hyphens."""
 
-_MODE = re.compile(r'(<span class="n">mode</span>.{0,160}?<span class="mi">)([0-9]+)(?=</span>)')
+_MODE = re.compile(r'(<span class="n">mode</span>.{0,800}?<span class="mi">)([0-9]+)(?=</span>)')
 """Default permission bits in a signature, of which the parser has only kept the number."""
 
 _CELL_CODE = re.compile(r"`[^`\n]*\\\|[^`\n]*`")
