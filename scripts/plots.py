@@ -2,7 +2,7 @@
 
     python3 scripts/plots.py [FOLDER]
 
-reads docs/data/*.json and writes docs/images/plot-*.svg (or into FOLDER). One line for each contestant: a bar up to the
+reads docs/data/*.json and writes docs/pictures/plot-*.svg (or into FOLDER). One line for each contestant: a bar up to the
 median, a mark for each value. The pictures are narrow, so that their text can be read on a phone, and follow the page
 into the dark.
 """
@@ -161,6 +161,6 @@ def load() -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS / "images"
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS / "pictures"
     for path in draw_all(target, load()):
         print(path)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.house.sources import ROOT
 
-IMAGES = ROOT / "docs" / "images"
+PICTURES = ROOT / "docs" / "pictures"
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def plots() -> Iterator[ModuleType]:
 
 def test_pictures_are_drawn_from_the_records(plots: ModuleType, tmp_path: Path) -> None:
     drawn = plots.draw_all(tmp_path, plots.load())
-    assert {path.name for path in drawn} == {path.name for path in IMAGES.glob("plot-*.svg")}
-    stale = [path.name for path in drawn if path.read_bytes() != (IMAGES / path.name).read_bytes()]
+    assert {path.name for path in drawn} == {path.name for path in PICTURES.glob("plot-*.svg")}
+    stale = [path.name for path in drawn if path.read_bytes() != (PICTURES / path.name).read_bytes()]
     assert stale == [], "python3 scripts/plots.py draws them again"
 
 
@@ -43,7 +43,7 @@ def test_pictures_say_when_and_where(plots: ModuleType) -> None:
         assert record["machine"].keys() >= {"cpu", "cpus", "kernel", "python", "load"}
 
 
-@pytest.mark.parametrize("path", sorted(IMAGES.glob("*.svg")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(PICTURES.glob("*.svg")), ids=lambda path: path.name)
 def test_a_picture_is_whole_and_loads_nothing(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     ElementTree.fromstring(text)
