@@ -2,9 +2,9 @@
 
     python3 scripts/plots.py [FOLDER]
 
-reads docs/data/*.json and writes docs/pictures/plot-*.svg (or into FOLDER). One line for each contestant: a bar up to the
-median, a mark for each value. The pictures are narrow, so that their text can be read on a phone, and follow the page
-into the dark.
+reads docs/data/*.json and writes docs/pictures/plot-*.svg (or into FOLDER). One line for each contestant: a bar up to
+the median, a mark for each value. The pictures are narrow, so that their text can be read on a phone, and follow the
+page into the dark.
 """
 
 from __future__ import annotations
