@@ -33,6 +33,7 @@ _NO_INTERRUPT = 1  # VIRTQ_AVAIL_F_NO_INTERRUPT
 _CACHED_DESCRIPTORS = 8192  # bound of the cache: about 2 MB when nothing is adjacent
 
 _descriptors = DESCRIPTOR.iter_unpack
+_descriptor = DESCRIPTOR.unpack_from
 
 
 class Chain:
@@ -63,6 +64,42 @@ class Virtqueue:
     :param event_idx: VIRTIO_F_EVENT_IDX was negotiated.
     :param indirect: VIRTIO_F_INDIRECT_DESC was negotiated.
     """
+
+    __slots__ = (
+        "_avail",
+        "_avail_event_slot",
+        "_batch",
+        "_cache",
+        "_cached",
+        "_chains",
+        "_event_idx",
+        "_fence",
+        "_first",
+        "_high",
+        "_indirect",
+        "_last",
+        "_low",
+        "_mapping",
+        "_mask",
+        "_memory",
+        "_next",
+        "_origin",
+        "_published",
+        "_seen",
+        "_stopped",
+        "_table",
+        "_table_limit",
+        "_used",
+        "_used_ring",
+        "_used_words",
+        "_view",
+        "_words",
+        "calls",
+        "index",
+        "size",
+        "tell",
+        "wake",
+    )  # with so many members, a dictionary makes each access take five times as long
 
     def __init__(
         self,
@@ -105,6 +142,7 @@ class Virtqueue:
         self._indirect = indirect
         self._table_limit = 16 * size  # a longer table cannot hold a valid chain; it is not even copied
         self._fence = new_fence()
+        self._stopped = False
         self._chains: list[Chain | None] = [None] * size
         self._cache: dict[bytes, tuple[Views, Views]] = {}
         self._cached = 0
@@ -178,6 +216,38 @@ class Virtqueue:
         self._next = position + 1 & 0xFFFF
         return chain
 
+    def answer(self, handle: Callable[[Views, Views], int]) -> None:
+        """Take every chain, have it handled, and give it back: for devices that finish each at once.
+
+        What `pop` and `push` do for chains that stay out is left out, and with it a third of their time.
+
+        :param handle: gets what is readable and what is writable, and returns the bytes written.
+        :raise VirtqueueError: as `pop`.
+        """
+        avail, table, used_ring, mask, size = self._avail, self._table, self._used_ring, self._mask, self.size
+        mapping, cached, origin, low, high = self._mapping, self._cache.get, self._origin, self._low, self._high
+        longest = self._table_limit if self._indirect else 0
+        position = self._next
+        while position != self._seen:
+            head = avail[2 + (position & mask)]
+            if head >= size:
+                raise VirtqueueError(f"descriptor index {head} is outside a table of {size}")
+            address, length, flags, _ = _descriptor(table, 16 * head)  # copied: the driver may change it at any time
+            start = address - origin
+            end = start + length
+            if flags == INDIRECT and length <= longest and low <= start and end <= high:
+                content = mapping[start:end]
+                readable, writable = cached(content) or self._parse(content)
+            else:
+                readable, writable = ChainWalk(self._memory, size).direct(table, head, indirect=self._indirect)
+            self._next = position = position + 1 & 0xFFFF
+            length = handle(readable, writable)
+            if self._stopped:
+                return
+            used = self._used
+            used_ring[used & mask] = head | length << 32
+            self._used = used + 1 & 0xFFFF
+
     def unpop(self, chain: Chain) -> None:
         """Give back the chain that was popped last, as if it never was."""
         chain.live = False
@@ -229,6 +299,7 @@ class Virtqueue:
 
     def stop(self) -> None:
         """Let go of the ring and of every buffer, also of chains that were never pushed. Only once."""
+        self._stopped = True
         for chain in self._chains:
             if chain is not None:
                 if chain.live:
