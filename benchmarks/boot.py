@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import time
 from pathlib import Path
 
@@ -26,6 +27,10 @@ SECONDS = 60.0
 PEER = "bare kernel"
 PHASES = ("launched", "served", "init", "started", "output")
 OURS = "pykrun"
+NETWORK = "pykrun with a network"
+DHCP = "of that, the guest's network.up"
+DHCP_MS = 30.0
+"""What the guest's set-up of the network, DHCP with a server on this host included, may take on User Mode Linux."""
 
 LIMITS = {"uml": 2.0, "qemu": 1.15}
 UML_GOAL = 1.6
@@ -41,6 +46,7 @@ def measure(name: str, options: Options) -> Table:
     machine = bare_machine(name, program)
     arguments = ["--engine", name, "--file", f"/first={program}:0755", "--", "/first"]
     steps: list[dict[str, float]] = []
+    dhcp: list[float] = []
 
     def ours() -> float:
         reached = run_vm(arguments).reached
@@ -48,9 +54,19 @@ def measure(name: str, options: Options) -> Table:
         steps.append({phase: reached[phase] - start for phase in PHASES})
         return reached["output"] - start
 
-    series = interleave(options.rounds_or(ROUNDS.get(name, 20)), {PEER: lambda: boot_bare(name, machine), OURS: ours})
+    def with_network() -> float:
+        run = run_vm([*arguments[:2], "--net", "user", "--kernel-arg", "KRUN_INIT_TRACE=1", *arguments[2:]])
+        dhcp.append(run.steps["network.up"])
+        return run.reached["output"] - run.reached["prepared"]
+
+    contestants = {PEER: lambda: boot_bare(name, machine), OURS: ours}
+    if name == "uml" and shutil.which("passt"):
+        contestants[NETWORK] = with_network
+    series = interleave(options.rounds_or(ROUNDS.get(name, 20)), contestants)
     del steps[0]  # the warm-up
     phases = [Series(f"to {phase}", [step[phase] for step in steps], part=True) for phase in PHASES]
+    if dhcp:
+        phases.append(Series(DHCP, dhcp[1:], part=True))
     table = Table(title=f"{name}: engine start to the workload's first line", series=[*series, *phases], peer=PEER)
     return Table(title=table.title, series=table.series, peer=PEER, limits=limits(name, table))
 
@@ -61,6 +77,8 @@ def limits(name: str, table: Table) -> list[Limit]:
     if name == "uml":
         found.append(Limit("the goal for that ratio", ratio, UML_GOAL))
         found.append(Limit("the goal in ms, on a quiet machine", table.of(OURS).median, UML_GOAL_MS))
+        if any(series.name == DHCP for series in table.series):
+            found.append(Limit("ms of the guest's network set-up with DHCP", table.of(DHCP).median, DHCP_MS))
     return found
 
 

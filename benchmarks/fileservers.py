@@ -93,7 +93,7 @@ class FileServer:
 class Ours(FileServer):
     """`pykrun fs`."""
 
-    _before: dict[str, int] = {}  # noqa: RUF012
+    _before: dict[str, int] = {}
 
     def requests(self) -> dict[str, int]:
         """Ask it: SIGUSR1 has it tell all counts."""
@@ -104,7 +104,8 @@ class Ours(FileServer):
             text += self.new_log()
         time.sleep(0.02)
         text += self.new_log()
-        counts = {name: int(number) for name, number in re.findall(r"^pykrun:   ([A-Z0-9_]+) +(\d+)$", text, re.MULTILINE)}
+        found = re.findall(r"^pykrun:   ([A-Z0-9_]+) +(\d+)$", text, re.MULTILINE)
+        counts = {name: int(number) for name, number in found}
         since = {name: number - self._before.get(name, 0) for name, number in counts.items()}
         self._before = counts
         return {name: number for name, number in since.items() if number}

@@ -22,10 +22,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = {"uml": "linux.uml", "qemu": f"qemu-system-{os.uname().machine}"}
 TIMEOUT = 120.0
 
+_STEP = re.compile(r"pykrun: guest: +([0-9]+) us  (\S+)")
 _PHASE = re.compile(r"pykrun: +([0-9.]+) ms +([0-9.]+) ms  (\S+)")
 
 
-def static(name: str, compiler: str = "musl-gcc") -> Path:
+def static(name: str, compiler: str = "musl-gcc", flags: Sequence[str] = ("-Os",)) -> Path:
     """The static program made of guest/NAME.c; compiled once.
 
     :raise Unavailable: the compiler is missing.
@@ -39,7 +40,7 @@ def static(name: str, compiler: str = "musl-gcc") -> Path:
     if not program.exists():
         program.parent.mkdir(parents=True, exist_ok=True)
         unfinished = program.with_suffix(f".{os.getpid()}")
-        subprocess.run([found, "-static", "-Os", "-s", "-o", unfinished, source], check=True, timeout=60)
+        subprocess.run([found, *flags, "-static", "-s", "-o", unfinished, source], check=True, timeout=600)
         unfinished.rename(program)
     return program
 
@@ -61,10 +62,12 @@ class VmRun:
 
     :param wall: milliseconds from the start of the command until it was waited for.
     :param reached: milliseconds from its first look at the clock until each phase was reached.
+    :param steps: milliseconds of each step of init, where it was asked to trace (KRUN_INIT_TRACE).
     """
 
     wall: float
     reached: dict[str, float]
+    steps: dict[str, float]
 
 
 def run_vm(arguments: Sequence[str], *, verbose: bool = True) -> VmRun:
@@ -81,7 +84,8 @@ def run_vm(arguments: Sequence[str], *, verbose: bool = True) -> VmRun:
     said = result.stderr.decode(errors="replace")
     if result.returncode != 0:
         raise RuntimeError(f"pykrun ended with {result.returncode}: {said}")
-    return VmRun(wall, {match[3]: float(match[2]) for match in _PHASE.finditer(said)})
+    phases = {match[3]: float(match[2]) for match in _PHASE.finditer(said)}
+    return VmRun(wall, phases, {match[2]: int(match[1]) / 1000 for match in _STEP.finditer(said)})
 
 
 @contextmanager

@@ -32,7 +32,7 @@ ready() {
     [ -x "$python" ] || return 1
     [ -z "$venv" ] || [ -x "$venv/bin/python" ] || return 1
     case $1 in
-        run)
+        run | cross)
             set -- "$here"/src/krun_init/* "$here"/src/krun_init/*/*.py "$here"/src/pykrun/blob/* \
                 "$here"/src/pykrun/kernel/*
             ;;

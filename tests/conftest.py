@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -26,6 +27,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     adopt_orphans()
+    # nohup, or `&` in a script, leave signals ignored, and every program that a test starts would inherit that.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     # A busy machine is no bug: tests bound themselves in time, examples need no bound of milliseconds.
     hypothesis.settings.register_profile("pykrun", deadline=None)
     hypothesis.settings.load_profile("pykrun")

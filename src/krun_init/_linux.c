@@ -564,6 +564,16 @@ linux_umount(PyObject *module, PyObject *args)
 }
 
 static PyObject *
+linux_swapoff(PyObject *module, PyObject *args)
+{
+    const char *path;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "s", &path))
+        return NULL;
+    return none_or_error(syscall(SYS_swapoff, path));
+}
+
+static PyObject *
 linux_reboot(PyObject *module, PyObject *args)
 {
     int command;
@@ -648,6 +658,25 @@ linux_attach_filter(PyObject *module, PyObject *args)
     return none_or_error(result);
 }
 
+/* The child's steps by name, in order. */
+static int
+add_steps(PyObject *module)
+{
+    PyObject *names = PyTuple_New(sizeof STEPS / sizeof *STEPS);
+    for (size_t i = 0; names && i < sizeof STEPS / sizeof *STEPS; i++) {
+        PyObject *name = PyUnicode_FromString(STEPS[i].name);
+        if (!name)
+            Py_CLEAR(names);
+        else
+            PyTuple_SET_ITEM(names, (Py_ssize_t)i, name);
+    }
+    if (!names)
+        return -1;
+    int result = PyModule_AddObjectRef(module, "STEPS", names);
+    Py_DECREF(names);
+    return result;
+}
+
 #define WITH_KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS
 
 static PyMethodDef METHODS[] = {
@@ -655,6 +684,7 @@ static PyMethodDef METHODS[] = {
     {"execute", WITH_KEYWORDS(linux_execute), "Become a program; returns only by raising. See _linux.pyi."},
     {"mount", linux_mount, METH_VARARGS, "mount(2)"},
     {"umount", linux_umount, METH_VARARGS, "umount2(2)"},
+    {"swapoff", linux_swapoff, METH_VARARGS, "swapoff(2)"},
     {"reboot", linux_reboot, METH_VARARGS, "reboot(2)"},
     {"sethostname", linux_sethostname, METH_VARARGS, "sethostname(2)"},
     {"finit_module", linux_finit_module, METH_VARARGS, "finit_module(2), without parameters"},
@@ -665,8 +695,14 @@ static PyMethodDef METHODS[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyModuleDef_Slot SLOTS[] = {
+    {Py_mod_exec, add_steps},
+    {0, NULL},
+};
+
 static struct PyModuleDef MODULE = {
     PyModuleDef_HEAD_INIT, .m_name = "krun_init._linux", .m_doc = "The guest's seam to Linux.", .m_methods = METHODS,
+    .m_slots = SLOTS,
 };
 
 PyMODINIT_FUNC

@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 
 Text = str | bytes
 
+STEPS: tuple[str, ...]
+"""What the child of `spawn` does, in order, the execution last."""
+
 def spawn(
     candidates: Sequence[Text],
     argv: Sequence[Text],
@@ -31,9 +34,8 @@ def spawn(
         2: neither.
     :param rlimits: RLIMIT number, soft and hard limit.
     :param capabilities: masks of the bounding, effective, inheritable, permitted and ambient set.
-    :raise OSError: `filename` names the step that failed: clone, session, streams, umask, rlimits, bounding
-        capabilities, user, capabilities, noNewPrivileges, signals, execute; `filename2` of the step rlimits is the
-        index of the limit that the kernel refused.
+    :raise OSError: `filename` names the step that failed: `clone` or one of `STEPS`; `filename2` of the step rlimits is
+        the index of the limit that the kernel refused.
     """
 
 def execute(
@@ -64,6 +66,9 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int = ...,
 
 def umount(target: str, flags: int = ..., /) -> None:
     """umount2(2)."""
+
+def swapoff(path: str, /) -> None:
+    """swapoff(2)."""
 
 def reboot(command: int, /) -> None:
     """reboot(2), without syncing."""

@@ -51,7 +51,10 @@ class FirstRoot:
         _linux.mount(".", "/", None, mounts.MOVE)
         posix.chroot(".")
         posix.chdir("/")
-        self.descriptor = left
+        if self.descriptor < 0:
+            self.descriptor = left
+        else:  # that one has been left before
+            posix.close(left)
 
 
 def enter(words: Mapping[str, str], asked: BlockRoot | None, first: FirstRoot, places: Places, log: Log) -> None:

@@ -50,21 +50,42 @@ def reboot(code: int) -> NoReturn:
 
 
 def detach_disks(places: Places, log: Log) -> None:
-    """Remount the file systems of block devices read-only, so that they are clean. The others have nothing to lose."""
+    """Remount the file systems of block devices read-only, so that they are clean. The others have nothing to lose.
+
+    The last mounted comes first: what holds a file of another one open, a loop device say, has to go before it. So has
+    swap, which the kernel holds open for writing.
+    """
+    _stop_swapping(places)
     try:
         table = str(files.read(places.mount_table), "utf-8", "surrogateescape").split("\n")
     except OSError:
         return
-    for line in table:
+    for line in reversed(table):
         if not line.startswith("/dev/"):
             continue
         _source, target, kind, flags = line.split(" ")[:4]
         if kind in _NO_DISK or not flags.startswith("rw"):
             continue
+        place = mounts.unescape(target)
         try:
-            _linux.mount(None, mounts.unescape(target), None, mounts.REMOUNT | mounts.RDONLY)
+            _linux.mount(None, place, None, mounts.REMOUNT | mounts.RDONLY)
+            if _source.startswith("/dev/loop"):
+                _linux.umount(place)  # and with it the file behind it is let go of
         except OSError as error:
             log.warn(f"cannot remount {target} read-only: {error.strerror}")
+
+
+def _stop_swapping(places: Places) -> None:
+    try:
+        lines = str(files.read(places.swaps), "utf-8", "surrogateescape").split("\n")[1:]
+    except OSError:
+        return  # a kernel without
+    for line in lines:
+        if line:
+            try:
+                _linux.swapoff(mounts.unescape(line.split(" ")[0]))
+            except OSError:
+                pass  # no memory for what is in it: the remount tells
 
 
 def report(code: int, first_root: int) -> None:

@@ -69,6 +69,7 @@ class Guest:
             how = Ending(SETUP_FAILED, 0, str(error))
         except BaseException as error:
             how = Ending(SETUP_FAILED, 0, describe(error))
+        self.trace.report(self.log)  # of a boot that did not get that far
         if how.reason:
             self._explain(how.reason)
         ending.end(how, self.log.control, self.places, self.log, self.first_root)
@@ -85,7 +86,8 @@ class Guest:
         data = run(start.read, places.start)
         found = run(ports.find, places, data.ports)
         run(self.open_control, found)  # as early as can be: from here on the host hears of what fails
-        run(blockroot.enter, self.words, data.root, self.first_root, places, log)
+        if not switches.TEE_ROOT:  # there the host has no say in it
+            run(blockroot.enter, self.words, data.root, self.first_root, places, log)
         run(mounts.share_root)
         run(entropy.credit, data.seed, places.random, log)
         run(session.begin, not data.terminal and data.streams != "relay")
@@ -100,11 +102,13 @@ class Guest:
         pid1 = data.pid1 or self.words.get("KRUN_INIT_PID1", "").startswith("1")
         ends = run(streams.prepare, data, conf, program.user, found, places, pid1)
         clock = run(timesync.start, found, places, log, pid1) if switches.TIMESYNC else None
-        self.trace.report(log)
         if pid1:
+            self.trace.report(log)
             return streams.become(program, ends, log.control, clock, net.keeper)
+        pid = run(streams.start, program, ends)
+        self.trace.report(log)
         grace = data.grace_ms / 1000
-        return streams.run(program, ends, self.signals, log.control, grace, clock, net.keeper)
+        return streams.watch(pid, ends, self.signals, log.control, grace, clock, net.keeper)
 
     def open_control(self, found: dict[str, str]) -> None:
         """Greet the host, if it has a control port."""

@@ -79,6 +79,8 @@ def standard(devices: str, log: Log) -> None:
             _mount_at(target, kind, flags)
         except OSError as error:
             text = f"cannot mount {kind} on {target}: {reason_of(error)}"
+            if error.errno == errno.EROFS:
+                text = f"{target} is missing in a root that cannot be written: make empty /dev, /proc and /sys there"
             if needed:
                 raise InitError(text) from None
             log.warn(text)

@@ -51,6 +51,8 @@ def up(words: Mapping[str, str], start: Start, places: Places, log: Log) -> Netw
     """Set the network up; nothing of it is ever fatal."""
     network = Network()
     _bring_up_loopback()
+    if start.keep_resolver:
+        places.resolver = ""
     if start.dhcp or words.get("KRUN_DHCP") == "1":
         _configure(network, start.dhcp, places, log)
     if _exists(_DUMMY, places):
@@ -111,9 +113,8 @@ def _acquire(network: Network, eth0: Link, places: Places, log: Log) -> None:
 
     :raise OSError: this machine cannot have one.
     """
-    deadline = time.monotonic() + FOREGROUND
     client = Client(eth0)
-    lease = client.acquire(deadline)
+    lease = client.acquire(time.monotonic() + FOREGROUND)
     if lease is not None:
         client.close()
         trouble = apply.install(eth0, lease.reply, None, places)
@@ -125,7 +126,7 @@ def _acquire(network: Network, eth0: Link, places: Places, log: Log) -> None:
     elif log.control is not None:
         log.line(INFO, f"DHCP on {eth0.name}: no answer yet")
     if lease is None or lease.expires != FOREVER:
-        network.keeper = Keeper(eth0, client, lease, bool(client.refused), places)
+        network.keeper = Keeper(eth0, client, lease, lease is None and bool(client.refused), places)
 
 
 # -- TSI -----------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ class Places:
     terminal = "/dev/hvc0"
     console = "/dev/console"
     mount_table = "/proc/mounts"
+    swaps = "/proc/swaps"
     filesystems = "/proc/filesystems"
     block_devices = "/sys/class/block"
     uevent_helper = "/sys/kernel/uevent_helper"

@@ -75,6 +75,7 @@ class Start:
     volumes: list[Volume] = []
     seed = b""
     dhcp = False
+    keep_resolver = False
     grace_ms = DEFAULT_GRACE_MS
 
 
@@ -146,6 +147,7 @@ def _take_surroundings(start: Start, fields: Fields) -> None:
         except ValueError:
             raise InitError(f"{fields.label('seed')} must be hexadecimal") from None
     start.dhcp = fields.flag("dhcp")
+    start.keep_resolver = fields.flag("keep_resolver")
     grace = fields.number("grace_ms", 0, _LONGEST_MS)
     if grace is not None:
         start.grace_ms = grace

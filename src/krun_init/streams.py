@@ -95,36 +95,43 @@ def _prepare_relay(ends: Ends, user: User | None, found: dict[str, str]) -> None
         ends.workload[stream], ends.pipes[stream] = (writer, reader) if stream else (reader, writer)
 
 
-def run(
-    program: Workload,
+def start(program: Workload, ends: Ends) -> int | Ending:
+    """Start the workload: its pid, or why it could not be executed.
+
+    :raise InitError: a step before the execution failed.
+    """
+    pid = launch.spawn(program, ends.streams(), ends.session, ends.control_terminal)
+    ends.close_workload()
+    return pid
+
+
+def watch(
+    pid: int | Ending,
     ends: Ends,
     signals: int,
     control: Control | None,
     grace: float,
-    clock: Clock | None = None,
-    keeper: Keeper | None = None,
+    clock: Clock | None,
+    keeper: Keeper | None,
 ) -> Ending:
-    """Run the workload until it has ended and its output is with the host.
+    """Watch the workload until it has ended and its output is with the host.
 
     :param keeper: what the network still needs, when it is due.
-    :raise InitError: it could not be started.
     """
-    loop = Loop()
-    watch = Watch(loop, signals, control, grace, clock)
-    pid = launch.spawn(program, ends.streams(), ends.session, ends.control_terminal)
-    ends.close_workload()
     if isinstance(pid, Ending):
         return pid
+    loop = Loop()
+    watching = Watch(loop, signals, control, grace, clock)
     for stream, port in ends.ports.items():
         if stream:
-            watch.outputs[stream] = relay.Output(loop, ends.pipes[stream], port, ends.splice_test(stream))
+            watching.outputs[stream] = relay.Output(loop, ends.pipes[stream], port, ends.splice_test(stream))
         else:
             on_closed = control.close_input if control is not None else _nothing
-            watch.input = relay.Input(loop, port, ends.pipes[stream], on_closed)
-    watch.terminal = ends.terminal
+            watching.input = relay.Input(loop, port, ends.pipes[stream], on_closed)
+    watching.terminal = ends.terminal
     if keeper is not None:
         loop.after("network", keeper.delay(), keeper.start)
-    return watch.run(pid)
+    return watching.run(pid)
 
 
 def _nothing() -> None:

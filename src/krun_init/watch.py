@@ -191,7 +191,10 @@ class Watch:
         self._silent = True
 
     def _give_up(self) -> None:
+        """The kill has not ended it (it hangs in the kernel), or its output does not end: the machine goes on."""
         self._overdue = True
+        if self._ending is None:
+            self._ending = Ending(128 + SIGKILL, SIGKILL, "the workload could not be killed")
 
 
 def _ending(status: int) -> Ending:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pykrun.host.numbers import MACHINE
 from pykrun.record import record
 
 ROOT_TAG = "/dev/root"
@@ -14,13 +15,27 @@ ROOT_TAG = "/dev/root"
 class Kernel:
     """A guest kernel and what belongs to it.
 
-    `image` is an executable for User Mode Linux, a bzImage or an ELF vmlinux for QEMU. `modules` is the folder that
-    holds `kernel/` and `modules.dep`, None when everything that is needed is built in.
+    `image` is an executable for User Mode Linux; for QEMU a bzImage, an ELF vmlinux or an Image. `modules` is the
+    folder that holds `kernel/` and `modules.dep`, None when everything that is needed is built in. `arch` is the
+    machine that it runs on, as `uname -m` says.
     """
 
     image: Path
     modules: Path | None
     release: str
+    arch: str = MACHINE
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The guest's one network device, eth0.
+
+    :param mac: its address: six bytes, not a multicast one.
+    :param mtu: the largest packet in bytes, without the Ethernet header; 68 to 65520.
+    """
+
+    mac: bytes = b"\x52\x54\x00\x6b\x72\x75"
+    mtu: int = 65520
 
 
 @record(frozen=True, slots=True, kw_only=True)
@@ -79,6 +94,7 @@ class Machine:
     :param cpus: virtual CPUs, at least 1.
     :param memory_mib: guest memory in MiB.
     :param shares: tags of the virtio-fs devices, the root's first.
+    :param network: a network device, None for a machine without.
     :param disks: block devices, /dev/vda first.
     :param ports: names of the virtio-console ports, in order.
     :param console: also a virtio console, hvc0 in the guest, for a terminal.
@@ -94,6 +110,7 @@ class Machine:
     cpus: int = 1
     memory_mib: int = 256
     shares: tuple[str, ...] = (ROOT_TAG,)
+    network: Network | None = None
     disks: tuple[Disk, ...] = ()
     ports: tuple[str, ...] = ()
     console: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from pykrun.root import Root, VirtualFile
 if TYPE_CHECKING:
     from pykrun.fs.passthrough import Options
 
+_SECRETS = ("pykrun.secret",)
+_FOLDERS = ("pykrun.fs.passthrough", "pykrun.fs.readonly")
+"""Modules that most runs do without: they bring mmap and ctypes."""
 _SPARE_DESCRIPTORS = 64
 """Left for the rest of the process: sockets, eventfds, memory regions, virtual files."""
 
@@ -46,12 +50,9 @@ class Share:
 
     def prepare(self) -> None:
         """Import and ask what `compose` needs, where that is possible: before a sandbox."""
-        import pykrun.secret  # mmap is a library of its own, and most roots have no secret
-
+        for name in _SECRETS if self.folder is None else (*_SECRETS, *_FOLDERS):
+            importlib.import_module(name)
         if self.folder is not None:
-            import pykrun.fs.passthrough  # with ctypes
-            import pykrun.fs.readonly  # noqa: F401  # used by `compose`
-
             self.files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
 
     def compose_in_sandbox(self, on_exit_code: Callable[[int], None] | None = None) -> AugmentFs:

@@ -37,6 +37,7 @@ class StartData:
     :param ports: names of the virtio ports that the machine has.
     :param streams: `relay`, `ports` or `console`.
     :param dhcp: the machine has a network card, `eth0`, that the guest is to configure by DHCP.
+    :param keep_resolver: /etc/resolv.conf was given, and DHCP is to leave it alone.
     :param pid1: execute the workload as PID 1, without an init.
     :param seed: entropy for the guest's kernel.
     :param root_device: block device whose file system becomes the root (`/dev/vda1`); None stays in the virtio-fs root.
@@ -61,6 +62,7 @@ class StartData:
     streams: str = "relay"
     pid1: bool = False
     dhcp: bool = False
+    keep_resolver: bool = False
     seed: bytes = b""
     root_device: str | None = None
     root_fstype: str | None = None
@@ -103,6 +105,8 @@ class StartData:
             document["root"] = disk
         if self.dhcp:
             document["dhcp"] = True
+        if self.keep_resolver:
+            document["keep_resolver"] = True
         if self.volumes:
             document["volumes"] = [
                 {"tag": tag, "destination": _text(where), "readonly": read_only}

@@ -102,7 +102,36 @@ static void try_front(void) {
         free(at[i]);
 }
 
+/* Before the snapshot a large chunk that was freed is cut up for small ones; afterwards it stays what it is. */
+static void try_scrap(void) {
+    void *volatile large = malloc(50000); /* volatile: compilers know better */
+    char *volatile small = malloc(100);
+    char *top = heap_top();
+    free(large);
+    for (int i = 0; i < 400; i++) {
+        small = malloc(100);
+        for (int k = 0; k < 100; k++)
+            if (small[k])
+                die("not zeroed");
+        memset(small, 255, 100);
+    }
+    if (heap_top() != top || (char *)small < (char *)large || (char *)small >= (char *)large + 50000)
+        die("freed memory is left unused");
+    large = malloc(50000);
+    free(large);
+    heap_seal();
+    large = malloc(50000);
+    free(large);
+    small = malloc(100);
+    if ((char *)small >= (char *)large && (char *)small < (char *)large + 50000)
+        die("cut up although sealed");
+}
+
 int main(int argc, char **argv) {
+    if (argc > 2 && !strcmp(argv[1], "scrap")) {
+        try_scrap();
+        return 0;
+    }
     if (argc > 2)
         try_front();
     state = strtoull(argv[argc - 1], NULL, 10) * 2 + 1;

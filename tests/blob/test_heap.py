@@ -30,3 +30,8 @@ def test_blocks_keep_their_content(stress: Path, seed: int) -> None:
 def test_what_is_wanted_lies_at_the_front(stress: Path) -> None:
     done = subprocess.run([stress, "front", "5"], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("200000\n", 0)
+
+
+def test_what_was_outgrown_before_the_snapshot_is_cut_up(stress: Path) -> None:
+    done = subprocess.run([stress, "scrap", "0"], capture_output=True, text=True, timeout=60)
+    assert (done.stderr, done.returncode) == ("", 0)

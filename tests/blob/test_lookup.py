@@ -199,6 +199,8 @@ def test_a_change_in_a_package_inside_is_another_blob(checkout: Checkout) -> Non
     inner.mkdir()
     (inner / "__init__.py").write_text("")
     (inner / "part.py").write_text("import posix\n")
+    with open(checkout.guest / "version.py", "a") as file:
+        file.write("import krun_init.inner.part\n")
     built = checkout.build()
     (inner / "part.py").write_text("import errno\n")
     assert checkout.find() is None

@@ -14,6 +14,7 @@ import pytest
 from pykrun import blob
 from tests.boot import images
 from tests.boot.vm import Vm, engine_process, finish, read_line
+from tests.net.conftest import passt  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_a_read_only_disk(vm: Vm, content: Path, tmp_path: Path) -> None:
     assert result.out == b"from the disk\n", result
     assert result.code != 0
     assert b"Read-only file system" in result.err
-    assert b"write-protected" in result.err
+    assert b"guest:" not in result.err  # it was asked for
     assert image.read_bytes() == before
 
 
@@ -141,10 +142,50 @@ def test_what_was_synced_survives_the_engine(vm: Vm, disk: Path) -> None:
     assert (result.code, result.out) == (0, b"from the disk\n")
 
 
-def test_a_read_only_disk_has_no_place_for_more_files(vm_once: Vm, disk: Path) -> None:
-    result = vm_once.run(*shell("exit 0", "--disk", f"{disk}:ro", "--root-disk", "vda", "--text", "/etc/motd=x"))
+def test_a_read_only_disk_has_no_place_for_more_files(vm_once: Vm, content: Path, tmp_path: Path) -> None:
+    for name in ("dev", "proc", "sys"):
+        (content / name).mkdir()
+    image = images.make(tmp_path / "image", "ext4", content)
+    result = vm_once.run(*shell("exit 0", "--disk", f"{image}:ro", "--root-disk", "vda", "--text", "/etc/motd=x"))
     assert result.code == 125
     assert b"Read-only file system" in result.err
+
+
+def test_a_disk_without_places_for_the_kernels_folders(vm_once: Vm, disk: Path) -> None:
+    result = vm_once.run("--disk", f"{disk}:ro", "--root-disk", "vda", "--", "/bin/sh", "-c", "exit 0")
+    assert result.code == 125
+    assert b"make empty /dev, /proc and /sys there" in result.err, result
+
+
+def test_swap_on_the_disk_does_not_leave_it_dirty(vm_once: Vm, disk: Path) -> None:
+    script = (
+        "dd if=/dev/zero of=/swap bs=1M count=4 2> /dev/null; busybox mkswap /swap > /dev/null; busybox swapon /swap"
+    )
+    result = vm_once.run(*shell(script, "--disk", disk, "--root-disk", "vda"))
+    assert (result.code, result.err) == (0, b""), result
+    state = subprocess.run(["dumpe2fs", "-h", str(disk)], capture_output=True, text=True, timeout=60).stdout
+    assert "needs_recovery" not in state
+
+
+@pytest.mark.usefixtures("passt")
+@pytest.mark.parametrize("resolver", ["link", "none", "file"])
+def test_a_network_does_not_touch_a_disk_that_has_no_place_for_names(
+    vm_once: Vm, content: Path, tmp_path: Path, resolver: str
+) -> None:
+    """A dangling link, as systemd-resolved's; nothing at all; a file, on a disk that cannot be written."""
+    for name in ("dev", "proc", "sys", "etc"):
+        (content / name).mkdir()
+    (content / "tool").touch()
+    if resolver == "link":
+        (content / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    elif resolver == "file":
+        (content / "etc/resolv.conf").write_text("nameserver 203.0.113.9\n")
+    image = images.make(tmp_path / "image", "ext4", content)
+    before = image.read_bytes()
+    options = ("--disk", f"{image}:ro", "--root-disk", "vda", "--net", "user")
+    result = vm_once.run(*shell("cat /marker; exit 3", *options))
+    assert (result.code, result.out) == (3, b"from the disk\n"), result
+    assert image.read_bytes() == before
 
 
 def test_files_of_the_host_are_shown_over_the_disk(vm_once: Vm, disk: Path, tmp_path: Path) -> None:
@@ -185,7 +226,8 @@ def test_a_confidential_guest(vm: Vm, content: Path, tmp_path: Path) -> None:
     (content / ".krun_config.json").write_text(json.dumps(config))
     image = images.make(tmp_path / "image", "ext4", content)
     init = blob.build(with_parts=["tdx"]).path
-    with_disk = vm.options("--disk", str(image), "--dir", "/tmp/vda", "--", "/host/says/otherwise")
+    host = ("--kernel-arg", "KRUN_BLOCK_ROOT_DEVICE=/dev/vdb")  # which has no say in what the root is
+    with_disk = vm.options("--disk", str(image), "--dir", "/tmp/vda", *host, "--", "/host/says/otherwise")
     process = vm.pykrun.start(
         with_disk,
         env={blob.OVERRIDE: str(init)},

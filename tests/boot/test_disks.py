@@ -180,6 +180,24 @@ def test_one_image_in_two_machines(vm: Vm, folder: Path) -> None:
 
 
 @pytest.mark.root
+def test_a_full_disk_of_the_host(vm: Vm, folder: Path) -> None:
+    """The guest gets an error and goes on; the VM neither stops nor ends."""
+    small = folder / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=755", "none", str(small)], check=True)
+    try:
+        disk = image(small / "disk", 8 * MIB)
+        script = Script()
+        fails = script.call("pour", "/dev/vda", "0", str(4 * MIB), "0x66")
+        fits = script.call("pour", "/dev/vda", "0", "4096", "0x67")
+        vm.script(script, "--disk", str(disk))
+        assert disk.read_bytes()[:4096] == b"g" * 4096
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert (fails.value, fits.value) == (-errno.EIO, 0)
+
+
+@pytest.mark.root
 def test_a_block_device_of_the_host(vm: Vm, folder: Path) -> None:
     disk = image(folder / "disk", 4 * MIB, b"l")
     made = subprocess.run(["losetup", "--find", "--show", str(disk)], capture_output=True, text=True)

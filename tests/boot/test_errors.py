@@ -39,6 +39,11 @@ MISTAKES = {
     "kernel": ["--kernel", "/no/such/kernel", "--", "/x"],
     "modules": ["--modules", "/no/such/modules", "--", "/x"],
     "boot log": ["--boot-log", "/no/such/folder/log", "--", "/x"],
+    "net": ["--net", "bridge", "--", "/x"],
+    "publish": ["--publish", "80", "--", "/x"],
+    "publish address": ["--publish", "nowhere:8080:80", "--", "/x"],
+    "publish without a network": ["--net", "none", "--publish", "8080:80", "--", "/x"],
+    "publish twice": ["--publish", "8080:80", "--publish", "8080:81", "--", "/x"],
     "empty command": ["--", ""],
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -101,11 +103,57 @@ def test_background_process_does_not_hold_the_end(vm_once: Vm) -> None:
     assert (result.code, result.out, result.err) == (9, b"parent\n", b"")
 
 
-def test_orphans_are_reaped(vm_once: Vm, busybox: Path) -> None:
-    """PID 1 is everybody's last parent: no zombie stays, the exit code is still the workload's."""
-    script = "/tool orphans 20; /bin/busybox sleep 1; /bin/busybox grep -l '^State:.Z' /proc/[0-9]*/status; exit 17"
-    result = vm_once.run("--file", f"/bin/busybox={busybox}:0755", "--", "/bin/busybox", "sh", "-c", script)
-    assert (result.code, result.out, result.err) == (17, b"", b"")
+@pytest.mark.parametrize("children", [600, pytest.param(10_000, marks=pytest.mark.full)])
+def test_orphans_are_reaped_as_they_come(vm: Vm, children: int) -> None:
+    """PID 1 is everybody's last parent: the table of processes stays small, the exit code is still the workload's."""
+    result = vm.run("--", "/tool", "swarm", str(children // 2), "25", limit=300)
+    assert (result.code, result.err) == (17, b"")
+    most, most_zombies, left, left_zombies = (int(word) for word in result.out.split())
+    assert most < 20
+    assert most_zombies < 10
+    assert (left, left_zombies) == (2, 0), "init and the workload"
+
+
+def test_daemons_end_with_the_machine(vm: Vm) -> None:
+    """Sessions of their own, every signal ignored and blocked, one stopped, one that is never the same process for
+    long, one that writes without end."""
+    began = time.monotonic()
+    result = vm.tool_run("daemons", "12")
+    assert (result.code, result.err) == (9, b"")
+    assert result.out.replace(b"haunted\n", b"") == b"parent\n"
+    assert time.monotonic() - began < 30
+
+
+DEADLY = [number for number in range(1, 32) if number not in (17, 18, 19, 20, 21, 22, 23, 28)]
+"""Whose default action is the end of the process (signal(7)); after them come the real-time ones."""
+
+TELL_SIGNAL = """
+from pykrun.cli import run
+tell = run._tell
+def tell_signal(plan, outcome, **options):
+    tell(plan, outcome, **options)
+    sys.stderr.write(f"signal {outcome.signal}")
+run._tell = tell_signal
+"""
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [DEADLY[:12], DEADLY[12:], pytest.param(range(32, 65), marks=pytest.mark.full)],
+    ids=["1 to 12", "13 to 31", "real-time"],
+)
+def test_every_deadly_signal_is_told(vm_once: Vm, numbers: Sequence[int]) -> None:
+    vm_once.pykrun.prelude = TELL_SIGNAL
+    for number in numbers:
+        result = vm_once.tool_run("signal", str(number))
+        assert (result.code, result.out, result.err) == (128 + number, b"", b"signal %d" % number)
+
+
+def test_other_signals_are_no_end(vm_once: Vm) -> None:
+    vm_once.pykrun.prelude = TELL_SIGNAL
+    for number in (17, 18, 23, 28):
+        result = vm_once.tool_run("signal", str(number))
+        assert (result.code, result.err) == (70, b"signal 0")
 
 
 def test_shell_is_the_default_command(vm_once: Vm, busybox: Path) -> None:

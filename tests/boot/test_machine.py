@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from tests.boot.vm import Script, Vm, finish
+from tests.support import order
 
 
 def test_memory_and_cpus(vm: Vm) -> None:
@@ -34,6 +36,20 @@ def test_verbose_leaves_standard_output_alone(vm: Vm) -> None:
     result = vm.tool_run("echo", "only this", options=["-v"])
     assert (result.code, result.out) == (0, b"only this")
     assert vm.engine.encode() in result.err.lower()
+
+
+def test_trace_of_the_boot(vm: Vm) -> None:
+    """Every step in order with its time, stage one's own among them."""
+    result = vm.tool_run("exit", "0", options=["-v", "--kernel-arg", "KRUN_INIT_TRACE=1"])
+    found = re.findall(rb"pykrun: guest: +(\d+) us  (\S.*)\n", result.err)
+    names = [name.decode() for _time, name in found]
+    modules = [name for name in names if name.endswith(".ko")]
+    assert len(modules) >= 3
+    inside = [*modules, "virtio-fs root mounted"]
+    at = order.names(order.BOOT).index("stage_one.enter_root")
+    expected = order.names(order.BOOT)
+    assert names == ["since the kernel started", *expected[:at], *inside, *expected[at:]]
+    assert all(int(time) < 60_000_000 for time, _name in found)
 
 
 def test_big_file(vm: Vm, tmp_path: Path, busybox: Path) -> None:

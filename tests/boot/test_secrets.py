@@ -21,7 +21,9 @@ def test_only_the_supervisor_has_a_secret(vm_once: Vm, tmp_path: Path, kind: str
     os.close(write)
     (tmp_path / "key").write_bytes(secret)
     path = tmp_path / "key" if kind == "file" else f"/proc/self/fd/{read}"
-    process = vm_once.start("--secret", f"/key={path}", "--", "/tool", "sleep", "100", "ready", pass_fds=[read])
+    (tmp_path / "disk").write_bytes(bytes(4096))  # on User Mode Linux its server is a copy of the supervisor
+    options = ("--secret", f"/key={path}", "--disk", str(tmp_path / "disk"))
+    process = vm_once.start(*options, "--", "/tool", "sleep", "100", "ready", pass_fds=[read])
     os.close(read)
     assert read_line(process) == b"ready\n"
     below = descendants(process.pid)

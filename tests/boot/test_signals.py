@@ -9,16 +9,40 @@ import time
 
 import pytest
 
-from tests.boot.vm import Vm, finish, read_line
+from tests.boot.vm import Result, Vm, finish, read_line
+
+FORWARDED = [
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+    signal.SIGINT,
+    signal.SIGTERM,
+]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
-def test_signal_reaches_the_workload(vm: Vm, number: signal.Signals) -> None:
-    process = vm.start("--", "/tool", "trap", "1", "9")
+def test_signals_reach_the_workload(vm: Vm) -> None:
+    """As they are, and each once; without a terminal SIGWINCH is one of them."""
+    process = vm.start("--", "/tool", "trap", str(len(FORWARDED)), "9")
     assert read_line(process) == b"ready\n"
-    process.send_signal(number)
+    for number in FORWARDED[:-1]:
+        process.send_signal(number)
+        assert read_line(process) == b"signal %d\n" % number
+    process.send_signal(FORWARDED[-1])
     result = finish(process)
-    assert (result.code, result.out, result.err) == (9, b"signal %d\n" % number, b"")
+    assert (result.code, result.out, result.err) == (9, b"signal %d\n" % FORWARDED[-1], b"")
+
+
+def test_window_change_harms_nobody(vm_once: Vm) -> None:
+    """Before there is a workload, and one that has no handler."""
+    process = vm_once.start("--", "/tool", "sleep", "1", "ready")
+    time.sleep(0.05)
+    process.send_signal(signal.SIGWINCH)
+    assert read_line(process) == b"ready\n"
+    process.send_signal(signal.SIGWINCH)
+    result = finish(process)
+    assert (result.code, result.out, result.err) == (0, b"", b"")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -56,6 +80,31 @@ def test_sigterm_is_an_orderly_end_and_a_second_one_an_end_at_once(vm_once: Vm) 
     assert read_line(process) == b"signal 15\n"
     process.send_signal(signal.SIGTERM)
     assert finish(process, limit=5).code == 128 + signal.SIGTERM
+
+
+SHORT_GRACE = "from pykrun.supervisor import vm; vm.GRACE = 1.0"
+
+
+def stop_slowly(vm: Vm, *words: str) -> Result:
+    """SIGTERM to a workload that does not end by it."""
+    vm.pykrun.prelude = SHORT_GRACE
+    process = vm.start("--", "/tool", *words)
+    assert read_line(process) == b"ready\n"
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    result = finish(process)
+    took = time.monotonic() - began
+    assert (result.code, result.err) == (128 + signal.SIGKILL, b"")
+    assert 1 <= took < 5, "the host itself would wait for six seconds, and say 143"
+    return result
+
+
+def test_workload_that_goes_on_after_sigterm_is_killed_when_the_grace_is_over(vm: Vm) -> None:
+    assert stop_slowly(vm, "trap", "0").out == b"signal 15\n"
+
+
+def test_workload_that_blocks_and_ignores_everything_is_killed(vm_once: Vm) -> None:
+    assert stop_slowly(vm_once, "haunt").out == b""
 
 
 def test_timeout(vm: Vm) -> None:
@@ -127,3 +176,14 @@ def test_ignored_signals_stay_ignored(vm_once: Vm) -> None:
     process.send_signal(signal.SIGHUP)
     result = finish(process, b"after\n")
     assert (result.code, result.out) == (0, b"after\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_pid1_mode_ends_on_a_signal(vm_once: Vm, number: int) -> None:
+    """Nobody is there to hand it on."""
+    process = vm_once.start("--kernel-arg", "KRUN_INIT_PID1=1", "--", "/tool", "sleep", "100", "ready")
+    assert read_line(process) == b"ready\n"
+    process.send_signal(number)
+    result = finish(process, limit=10)
+    assert result.code == 128 + number
+    assert b"cannot be sent a signal" in result.err

@@ -35,10 +35,11 @@ def test_a_clock_that_was_set_wrong_is_mended(vm: Vm, pid1: bool) -> None:
         assert result.err.count(b"the clock was set back by ") == 2, result.err
 
 
-def test_terminal(vm_once: Vm) -> None:
+@pytest.mark.parametrize("pid1", [False, True], ids=["init stays", "PID 1 mode"])
+def test_terminal(vm_once: Vm, pid1: bool) -> None:
     """Its machine has other ports."""
     vm_once.pykrun.prelude = OFTEN
-    result = vm_once.run("-t", "--", "/tool", "clock", str(FUTURE))
+    result = vm_once.run("-t", *(PID1 if pid1 else ()), "--", "/tool", "clock", str(FUTURE))
     assert result.code == 0, result
     assert int(result.out.split()[1]) / 1e9 == pytest.approx(time.time(), abs=5)
 
@@ -54,6 +55,15 @@ def test_the_workload_starts_with_the_hosts_time(vm: Vm, busybox: Path, pid1: bo
     after = time.time()
     assert (result.code, result.err) == (0, b"")
     assert before - TOLERANCE < int(result.out) / 1e9 < after + TOLERANCE
+
+
+@pytest.mark.parametrize("pid1", [False, True], ids=["init stays", "PID 1 mode"])
+def test_a_port_of_its_own_only_where_init_does_not_stay(vm_once: Vm, busybox: Path, pid1: bool) -> None:
+    """Each port costs every boot."""
+    words = [*(PID1 if pid1 else ()), "--file", f"/bin/busybox={busybox}:0755", "--", "/bin/busybox", "sh", "-c"]
+    result = vm_once.run(*words, "busybox cat /sys/class/virtio-ports/*/name")
+    ports = ["krun-control", "krun-stdin", "krun-stdout", "krun-stderr", *(["krun-timesync"] if pid1 else [])]
+    assert sorted(result.out.decode().split()) == sorted(ports)
 
 
 def test_pid1_has_no_child_that_it_did_not_make(vm_once: Vm) -> None:

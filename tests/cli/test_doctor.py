@@ -18,13 +18,13 @@ SETUP = ROOT / "setup"
 
 def findings(output: bytes) -> dict[str, dict[str, object]]:
     report = json.loads(output)
-    return {row["name"]: row for row in (*report["engines"], report["init"])} | {"report": report}
+    return {row["name"]: row for row in (*report["engines"], report["network"], report["init"])} | {"report": report}
 
 
 def test_says_what_can_run(run_pykrun: Pykrun) -> None:
     result = run_pykrun(["doctor"])
     text = result.stdout.decode()
-    for word in ("uml", "qemu", "kvm", "qcow2", "isolation", "servers", "init"):
+    for word in ("uml", "qemu", "kvm", "qcow2", "network", "isolation", "servers", "init"):
         assert word in text
     assert ("works here, by" in text) == (result.returncode == 0)
     assert result.stderr == b""
@@ -57,9 +57,31 @@ def test_without_anything_it_says_how_to_get_it(run_pykrun: Pykrun, tmp_path: Pa
     assert not found["kvm"]["works"]
     assert not found["qcow2"]["works"]
     assert found["qcow2"]["install"] == "apt-get install qemu-system-common"
+    assert not found["network"]["works"]
+    assert found["network"]["install"] == "apt-get install passt"
     assert not found["init"]["works"]
     assert found["init"]["install"] == str(SETUP)
     assert os.access(SETUP, os.X_OK)
+
+
+def test_the_network_is_tried(run_pykrun: Pykrun) -> None:
+    if shutil.which("passt") is None:
+        pytest.skip("no passt on PATH (apt-get install passt)")
+    found = findings(run_pykrun(["doctor", "--json"]).stdout)["network"]
+    assert found["works"]
+    assert str(found["detail"]).startswith("passt, /")
+
+
+def test_a_passt_that_fails_is_quoted(run_pykrun: Pykrun) -> None:
+    program = run_pykrun.folder / "passt"
+    program.write_text('#!/bin/sh\necho "Couldn\'t create user namespace: no" >&2\nexit 1\n')
+    program.chmod(0o755)
+    result = run_pykrun(["doctor", "--json"], env={"PATH": f"{run_pykrun.folder}:{os.environ['PATH']}"})
+    found = findings(result.stdout)["network"]
+    assert not found["works"]
+    assert found["detail"] == (
+        "passt: Couldn't create user namespace: no (passt needs user namespaces, see docs/network.md)"
+    )
 
 
 @pytest.mark.qemu

@@ -101,6 +101,25 @@ def test_a_signal_while_it_is_used_unmounts_lazily(run_pykrun: Pykrun, at: Path)
 
 @fuse
 @root
+def test_a_second_signal_ends_one_that_hangs(run_pykrun: Pykrun, at: Path) -> None:
+    with mount(run_pykrun, at, *NULL) as running:
+        running.wait_for("mounted on")
+        with (at / "hello").open("rb", buffering=0):
+            family = running.family()
+            os.kill(running.server(), signal.SIGSTOP)
+            running.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            assert running.process.poll() is None  # it waits for what it stopped
+            began = time.monotonic()
+            assert running.end(signal.SIGTERM) == 1
+            assert time.monotonic() - began < 8  # by itself it waits for ten seconds
+            assert "it was killed" in running.said
+            assert not is_mounted(at)
+    wait_until_gone(family)
+
+
+@fuse
+@root
 def test_a_signal_in_the_middle_of_a_copy(run_pykrun: Pykrun, at: Path, tmp_path: Path) -> None:
     """Whoever uses the mount then gets an error, and nobody waits."""
     (tmp_path / "shared").mkdir()
@@ -313,6 +332,9 @@ def test_mount_options(run_pykrun: Pykrun, at: Path) -> None:
     words = ("-o", "noexec,fsname=a b", "-o", "ro,default_permissions,allow_other")
     with mount(run_pykrun, at, *NULL, *words) as running:
         running.wait_for("mounted on")
+        device = os.stat(at).st_dev
+        ahead = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+        assert ahead.read_text() == "1024\n"
         (row,) = [row.split() for row in Path("/proc/self/mounts").read_text().splitlines() if str(at) in row]
         assert row[0] == r"a\040b"
         assert row[2] == "fuse.pykrun"
@@ -386,13 +408,13 @@ def test_a_dead_mount_is_named(run_pykrun: Pykrun, at: Path) -> None:
 
 
 @pytest.fixture
-def nobody(at: Path) -> Iterator[Path]:
+def nobody(at: Path) -> Path:
     """A mount point of nobody's, below a folder with a device node that everybody may open."""
     os.mknod(at.parent / "fuse", 0o20666, os.makedev(10, 229))
     (at.parent / "fuse").chmod(0o666)
     os.chown(at, NOBODY, NOBODY)
     (at.parent / "tmp").mkdir(mode=0o777)
-    yield at
+    return at
 
 
 SCRIPT = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); from pykrun.cli import main; sys.exit(main())"
@@ -496,6 +518,20 @@ def test_nobody_without_fusermount3(nobody: Path) -> None:
     )
     assert done.returncode == 1
     assert "through fusermount3, which is not here (apt install fuse3)" in done.stderr
+
+
+@fuse
+@root
+@pytest.mark.parametrize("name", ["two words", "tab\tand\nline", "back\\slash\\040", "caf\udce9", "-o"])
+def test_odd_names(run_pykrun: Pykrun, name: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="pkm") as place:
+        at = Path(place) / name
+        at.mkdir()
+        with Running(run_pykrun, ["mount", str(at), *NULL]) as running:
+            running.wait_for("mounted on")
+            assert (at / "hello").read_bytes() == b"world"
+            assert running.end(signal.SIGTERM) == 0
+        assert os.listdir(at) == []
 
 
 @fuse

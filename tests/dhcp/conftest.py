@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json  # noqa: F401 - krun_init.jsonload must find the real package here
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from tests.dhcp.scripted import Scripted  # noqa: E402
 @pytest.fixture
 def cable() -> Iterator[Cable]:
     """Two network namespaces and the cable between them; gone after the test."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
     cable = Cable()
     yield cable
     cable.close()

@@ -20,6 +20,7 @@ class Guest:
 
     :ivar readonly: whether the folder of resolv.conf is on a read-only file system.
     :ivar prefix: a command to start init by.
+    :ivar interfaces: a folder in place of /sys/class/net.
     """
 
     def __init__(self, cable: Cable, folder: Path, library: Path) -> None:
@@ -32,6 +33,7 @@ class Guest:
         self.promised = False
         self.command_line = "quiet\n"
         self.patience = 5.0
+        self.interfaces: Path | None = None
         self.prefix: list[str] = []
         self.readonly = False
         self.elapsed = 0.0
@@ -49,6 +51,7 @@ class Guest:
     def start(self) -> Guest:
         """Begin."""
         (self._folder / "cmdline").write_text(self.command_line)
+        special = {"interfaces": str(self.interfaces)} if self.interfaces is not None else {}
         spec = {
             "library": str(self._library),
             "source": str(Path(__file__).resolve().parents[2] / "src"),
@@ -57,6 +60,7 @@ class Guest:
                 "devices": str(self.devices),
                 "command_line": str(self._folder / "cmdline"),
                 "patience": self.patience,
+                **special,
             },
             "words": self.words,
             "promised": self.promised,

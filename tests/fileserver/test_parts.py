@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -52,7 +54,9 @@ def test_nobody_waits_for_one_who_does_not_read() -> None:
         sent += 1
         assert sent < 10_000
     heard: Heard = []
-    assert down.receive(lambda *row: heard.append(row))
+    assert down.receive(lambda *row: heard.append(row), most=10)
+    assert len(heard) == 10
+    assert down.receive(lambda *row: heard.append(row), most=10_000)
     assert len(heard) == sent
     up.close()
     down.close()
@@ -111,7 +115,7 @@ def test_mount_options() -> None:
     assert options.words == ["noexec", "noatime", "rw"]
     assert (options.source, options.allow_other) == ("x=y", True)
     assert parse_options(["rw"], read_only=True).flags & linux.MS_RDONLY
-    assert parse_options([], read_only=False).allow_other is None
+    assert parse_options([], read_only=False).allow_other is False
 
 
 @pytest.mark.root
@@ -135,6 +139,20 @@ def test_a_socket_is_closed_to_others_before_it_listens(tmp_path: Path) -> None:
     file.close()
     file.close()
     assert os.listdir(tmp_path) == []
+
+
+def test_one_after_the_other_replaces_sockets(tmp_path: Path) -> None:
+    """Between finding a socket dead and binding a new one, nobody else does the same."""
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    made = threading.Thread(target=lambda: SocketFile(str(tmp_path / "s")).socket.close())
+    made.start()
+    made.join(0.3)
+    assert made.is_alive()
+    assert os.listdir(tmp_path) == []
+    os.close(folder)
+    made.join(10)
+    assert os.listdir(tmp_path) == ["s"]
 
 
 def test_many_at_once_and_one_wins(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pykrun.fs import FileSystem
 from pykrun.fuse import Server
-from pykrun.fuse.dev_fuse import Mount
+from pykrun.fuse.dev_fuse import OPTIONS, Channel, open_mount
 from pykrun.host import linux
 from tests.support.processes import become_nobody
 
@@ -42,7 +42,7 @@ def mounted_in_child(
     make: Callable[[], FileSystem], folder: Path, *, nobody: bool = False, tell: Callable[[], Any] = lambda: None
 ) -> Iterator[Outcome]:
     """Mount as `mounted`, what is made in the serving process, which may be an ordinary user's."""
-    mount = Mount(Server(FileSystem()), str(folder))
+    descriptor = open_mount(str(folder), flags=linux.MS_NOSUID | linux.MS_NODEV, options=OPTIONS)
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
@@ -51,8 +51,10 @@ def mounted_in_child(
             if nobody:
                 become_nobody()
             filesystem = make()
-            server = mount._server = Server(filesystem)
-            mount.run()
+            server = Server(filesystem)
+            channel = Channel(server, descriptor)
+            channel.run()
+            channel.close()
             told = json.dumps([server.statistics(), server.faults, tell()]).encode()
             os.write(writing, told)
         except BaseException:
@@ -60,7 +62,7 @@ def mounted_in_child(
         finally:
             os._exit(0)
     os.close(writing)
-    os.close(mount.fileno())  # the child's is the only one left: if it dies, the kernel ends the connection
+    os.close(descriptor)  # the child's is the only one left: if it dies, the kernel ends the connection
     outcome = Outcome()
     try:
         yield outcome

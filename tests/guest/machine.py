@@ -47,6 +47,8 @@ class Machine:
         self.inherit: tuple[int, ...] = ()
         self.network: int | None = None
         self.readonly = False
+        self.under: list[str] = []
+        """A command to run it all under, strace say."""
         self.acknowledge = True
         self.stdin = b""
         self.stdin_end = True
@@ -111,7 +113,7 @@ class Machine:
         else:
             command = ["nsenter", f"--target={self.network}", "--net", *command]
         self._process = subprocess.Popen(
-            [*command, sys.executable, "-I", "-S", runner, str(spec_file)],
+            [*self.under, *command, sys.executable, "-I", "-S", runner, str(spec_file)],
             pass_fds=[*self.inherit, *(end.fileno() for end in guest_ends.values())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import errno
-import importlib.util
 import re
 import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from krun_init import rlimits
 from pykrun.blob import freeze, recipe
 from tests.guest.freebsd import CALLS
+from tests.support.cross import compiler_for
 
 from krun_init import freebsd_network, freebsd_system  # isort: skip - after the recording, which brings the seam
 
@@ -42,9 +41,7 @@ HEADERS = """
 @pytest.fixture(scope="session")
 def zig() -> list[str]:
     """The command of a C compiler that has FreeBSD's headers."""
-    if importlib.util.find_spec("ziglang") is None:
-        pytest.skip("no compiler for FreeBSD (pip install ziglang)")
-    return [sys.executable, "-m", "ziglang", "cc"]
+    return [str(compiler_for("freebsd-x86_64").program), "cc"]
 
 
 @pytest.fixture(autouse=True)

@@ -170,6 +170,16 @@ def test_plain_libkrun_host(machine: Machine) -> None:
     assert machine.stderr == b"err\n"
 
 
+def test_a_console_is_enough(machine: Machine) -> None:
+    """libkrun ends with 125 where the kernel has no /sys/class/virtio-ports."""
+    machine.ports, machine.start = [], None
+    machine.text("/.krun_config.json", '{"args": ["/bin/sh", "-c", "echo on the console; exit 5"]}')
+    machine.run()
+    assert machine.returncode == REBOOTED
+    assert b"on the console" in machine.console
+    assert b"init:" not in machine.console
+
+
 def test_pid1_mode_is_no_fork(machine: Machine) -> None:
     assert machine.start is not None
     machine.start.update(pid1=True, streams="ports")

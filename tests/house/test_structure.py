@@ -18,6 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("root",),
     ("start_data",),
     ("engine",),
+    ("net",),
     ("kernel", "sandbox", "disk"),
     ("blob",),
     ("vhost_user",),

@@ -1,4 +1,4 @@
-"""Unpacking a bzImage, on images made here with each compression."""
+"""Kernel images of each kind, made here: what is in them, and what they are for."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 from pykrun.errors import MissingError
 from pykrun.kernel import find
+from pykrun.kernel.identify import Identity, identify
 from pykrun.kernel.image import uncompressed, unpack
 
 KERNEL = b"\x7fELF" + bytes(range(256)) * 40_000  # more than one LZ4 block
@@ -89,18 +90,79 @@ def test_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         uncompressed(tmp_path / "none")
 
 
-def test_release_of_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def elf(machine: int) -> bytes:
+    return b"\x7fELF\x02\x01" + bytes(12) + machine.to_bytes(2, "little") + bytes(44)
+
+
+def arm64_image() -> bytes:
+    """Documentation/arch/arm64/booting.rst: 64 bytes of header, the magic last but one."""
+    return bytes(0x38) + b"ARM\x64" + bytes(4) + b"Linux version %s (%s)\0Linux version 6.7.8-own (who@where) #1\0"
+
+
+def zboot(payload: bytes) -> bytes:
+    """drivers/firmware/efi/libstub/zboot-header.S: two magics, offset and size of the payload, its compression."""
+    return b"MZ\0\0zimg" + (64).to_bytes(4, "little") + len(payload).to_bytes(4, "little") + bytes(48) + payload
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (bzimage(b""), Identity("6.1.0-test", "x86_64")),
+        (elf(62) + arm64_image()[0x40:], Identity("6.7.8-own", "x86_64")),
+        (arm64_image(), Identity("6.7.8-own", "aarch64")),
+        (gzip.compress(arm64_image()), Identity("6.7.8-own", "aarch64")),
+        (zboot(lzma.compress(arm64_image())), Identity("6.7.8-own", "aarch64")),
+    ],
+    ids=["bzImage", "vmlinux", "Image", "Image.gz", "EFI"],
+)
+def test_kernels_are_known_by_their_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: bytes, expected: Identity
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    image = tmp_path / "vmlinuz"
-    image.write_bytes(bzimage(b""))
-    assert find.release_of(image) == "6.1.0-test"
-    elf = tmp_path / "vmlinux"
-    elf.write_bytes(b"\x7fELF..Linux version %s (%s)\0Linux version 6.7.8-own (who@where) #1\0")
-    assert find.release_of(elf) == "6.7.8-own"
-    other = tmp_path / "other"
-    other.write_bytes(b"not a kernel")
+    file = tmp_path / "kernel"
+    file.write_bytes(image)
+    assert identify(file) == identify(file) == expected
+    found = find.for_image(file)
+    assert (found.release, found.arch) == (expected.release, expected.arch)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [b"", b"not a kernel", arm64_image()[:0x40], elf(183) + arm64_image()[0x40:], gzip.compress(elf(62)), zboot(b"MZ")],
+    ids=["empty", "text", "no release", "vmlinux of aarch64", "packed ELF", "EFI without a kernel"],
+)
+def test_what_is_no_kernel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: bytes) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "kernel"
+    file.write_bytes(image)
     with pytest.raises(MissingError, match="no Linux kernel"):
-        find.release_of(other)
+        identify(file)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda image: zboot(gzip.compress(image))], ids=["gzip", "EFI"])
+def test_an_image_of_aarch64_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "vmlinuz"
+    file.write_bytes(pack(arm64_image()))
+    assert uncompressed(file).read_bytes() == arm64_image()
+    file.write_bytes(arm64_image())
+    assert uncompressed(file) == file
+
+
+def test_kernels_of_other_machines_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    other = "aarch64" if find.MACHINE == "x86_64" else "x86_64"
+    assert find.for_qemu(other) is None, "the host's own kernels are of no use"
+    folder = find.unpacked_kernels(other) / "package"
+    assert folder.parent != find.unpacked_kernels()
+    (folder / "boot").mkdir(parents=True)
+    (folder / "boot/vmlinuz-6.1.0-test").touch()
+    (folder / "lib/modules/6.1.0-test/kernel").mkdir(parents=True)
+    kernel = find.for_qemu(other)
+    assert kernel is not None
+    assert (kernel.release, kernel.arch, kernel.modules) == ("6.1.0-test", other, folder / "lib/modules/6.1.0-test")
 
 
 def test_modules_of_a_kernel_are_found_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -17,11 +18,13 @@ import pytest
 
 from pykrun.fs import AugmentFs, FileSystem, InodeAllocator
 from pykrun.fs.passthrough import Options, PassthroughFs
+from tests.cli.servers import Running
 from tests.fuse.guest import Guest
 from tests.fuse.mounts import mounted_in_child
 from tests.posix.native import NativeView
 from tests.posix.table import Case, all_cases
 from tests.posix.wire import WireView
+from tests.support.command import Pykrun
 from tests.support.processes import NOBODY, as_nobody
 
 CASES = all_cases()
@@ -157,6 +160,35 @@ def test_over_a_mount(auto_mount: tuple[Path, Path], case: Case, uid: int) -> No
 def test_over_a_mount_with_other_caches(root_mount: tuple[Path, Path], case: Case, uid: int) -> None:
     source, target = root_mount
     folder = prepared(source, case, uid, f"c{uid}")
+    run_as(uid, case, os.fsencode(target / folder.name))
+
+
+@pytest.fixture(scope="module")
+def command_mount(home: Path) -> Iterator[tuple[Path, Path]]:
+    """By the command, in its sandbox."""
+    source, target = home / "source-command", home / "mount-command"
+    for folder in (source, target):
+        folder.mkdir(mode=0o755)
+    pykrun = Pykrun()
+    words = ["mount", str(target), "--shared-dir", str(source), "--sandbox", "require"]
+    try:
+        with Running(pykrun, words) as running:
+            running.wait_for("mounted on")
+            yield source, target
+            assert running.end(signal.SIGTERM) == 0
+        assert running.said.count("\n") == 1, "no fault was reported"
+    finally:
+        assert pykrun.close() == []
+
+
+@needs_fuse
+@table(kernel=True)
+def test_over_pykrun_mount(command_mount: tuple[Path, Path], case: Case, uid: int) -> None:
+    """A system call that the sandbox forbids would show here."""
+    if case.name == "attributes_of_root":
+        pytest.skip("trusted.* takes CAP_SYS_ADMIN, which no sandbox leaves (docs/fs-daemon.md)")
+    source, target = command_mount
+    folder = prepared(source, case, uid, f"p{uid}")
     run_as(uid, case, os.fsencode(target / folder.name))
 
 

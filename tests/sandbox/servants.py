@@ -127,7 +127,10 @@ def main() -> None:
         linux.install_filter(assemble())
     wish: Wish = "require" if sys.argv[1] == "require" else "auto"
     folders = [word.partition("=")[2] for word in sys.argv[2:] if word.startswith("folder=")]
-    errand = Errand(partial(look_around, folders[0]), wish, folder=folders[0]) if folders else Errand(echo, wish)
+    if folders:
+        errand = Errand(partial(look_around, folders[0]), wish, folder=folders[0])
+    else:
+        errand = Errand(lambda _sock: time.sleep(1000), wish)  # it does not notice that the other end is gone
     isolation = errand.servant.isolation
     print(errand.servant.pid, isolation.level, isolation.note, flush=True)
     if folders:

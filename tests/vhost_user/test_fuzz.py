@@ -7,6 +7,7 @@ import random
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import pytest
 
@@ -14,6 +15,7 @@ from pykrun.errors import PeerError
 from pykrun.loop import Loop
 from pykrun.vhost_user import messages as wire
 from pykrun.virtio import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Device
+from pykrun.virtio.block import BlockDevice
 from pykrun.virtio.console import ConsoleDevice, ConsolePort
 from tests.vhost_user.devices import Echo
 from tests.vhost_user.frontend import USER, FrontEnd, mapped_guests, open_descriptors, regions, state, u64
@@ -27,6 +29,9 @@ GROWTH = 8 << 20
 NUMBERS = (0, 1, 2, 3, 8, 16, 17, 255, 256, 1024, 65535, 65536, 2**31, 2**32 - 1)
 ADDRESSES = (0, 16, USER, USER + 1, USER + 4096, USER + (1 << 16), 2**63, 2**64 - 4096, 2**64 - 1)
 GOOD_FEATURES = F_VERSION_1 | F_INDIRECT_DESC | wire.F_PROTOCOL_FEATURES
+
+MEMORY_FILE = 4
+"""Which of `descriptors` is a file: an image, too."""
 
 Made = tuple[int, bytes, list[int]]
 
@@ -130,7 +135,9 @@ class Session:
         self._driver = driver
         self._others = others
         self._scribe = Scribe(driver, others)
-        make: Callable[[], Device] = chance.choice((Echo, Echo, console))
+        make: Callable[[], Device] = chance.choice(
+            (Echo, Echo, console, partial(BlockDevice, others[MEMORY_FILE], 1 << 16))
+        )
         offered = chance.choice((wire.ALL_FEATURES, wire.UML_FEATURES, wire.QEMU_FEATURES))
         self.front = FrontEnd(make(), protocol_features=offered, loop=loop)
         self.front.socket.setblocking(False)

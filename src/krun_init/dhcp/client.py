@@ -19,7 +19,7 @@ FOREVER = float("inf")
 # Seconds. RFC 2131 begins with four, for networks of its day; an answer within a machine takes one to twenty
 # milliseconds, and what a link loses while it comes up should not cost the boot its network.
 _FIRST_WAIT, _LONGEST_WAIT = 0.03, 16.0
-_REQUESTS = 6  # unanswered ones until the server counts as gone
+_REQUESTS = 8  # unanswered ones until the server counts as gone
 _SHORTEST_LEASE = 5
 _LISTEN = 10.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
@@ -131,7 +131,7 @@ class Client:
             if reply.kind == packet.NAK:
                 self.refused = f"{text_of(reply.server)} offered {text_of(self._offer.address)} and then refused it"
                 self._refusals += 1
-                self._begin(time.monotonic() + min(_FIRST_WAIT * 2**self._refusals, _LONGEST_WAIT))
+                self._begin(time.monotonic() + min(_FIRST_WAIT * 2 ** min(self._refusals, 10), _LONGEST_WAIT))
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import posix
 
 from krun_init import _linux, files
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _BIND = 0x1000  # uapi/linux/mount.h
 _LONGEST_LINE = 255  # of musl's reader, which takes no longer ones
 _MODE = 0o644
+_TYPE, _REGULAR = 0o170000, 0o100000  # uapi/linux/stat.h, S_IFMT and S_IFREG
 
 
 def content(reply: Reply) -> bytes:
@@ -31,10 +33,12 @@ def content(reply: Reply) -> bytes:
 
 
 def write(data: bytes, places: Places) -> None:
-    """Make the file say so.
+    """Make the file say so, if there is to be one.
 
     :raise OSError: neither way works: it is missing on a read-only root.
     """
+    if not places.resolver:
+        return
     try:
         try:
             _write(places.resolver, data)
@@ -49,8 +53,12 @@ def write(data: bytes, places: Places) -> None:
 
 
 def _write(path: str, data: bytes, flags: int = posix.O_TRUNC) -> None:
-    fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC | flags, _MODE)
+    # Not to hang at a FIFO, nor to write to whatever else is no file.
+    careful = posix.O_NONBLOCK | posix.O_NOCTTY
+    fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC | careful | flags, _MODE)
     try:
+        if posix.fstat(fd).st_mode & _TYPE != _REGULAR:
+            raise OSError(errno.EINVAL, "it is no file")
         posix.write(fd, data)
     finally:
         posix.close(fd)

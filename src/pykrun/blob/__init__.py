@@ -1,20 +1,22 @@
 """The init blob: `krun_init` as one static file, found, built, cached.
 
 `find` is for every run and imports little; `build` imports what it needs when it is called. The modules below explain
-themselves: lookup, recipe, source, archive, image, builder, and the C files launcher, heap, snapshot.
+themselves: lookup, targets, recipe, source, toolchain, zig, archive, layout, image, builder, and the C files launcher,
+heap, snapshot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pykrun.blob.lookup import OVERRIDE, Blob, find
+from pykrun.blob.lookup import ARCHITECTURES, OVERRIDE, Blob, find
+from pykrun.host.numbers import MACHINE
 
-__all__ = ["OVERRIDE", "Blob", "build", "find"]
+__all__ = ["ARCHITECTURES", "OVERRIDE", "Blob", "build", "find"]
 
 
 def build(
-    arch: str = "x86_64",
+    arch: str = MACHINE,
     progress: Callable[[str], None] | None = None,
     *,
     again: bool = False,

@@ -12,7 +12,9 @@ import sys
 import time
 
 from pykrun.blob import build
+from pykrun.blob.lookup import ARCHITECTURES
 from pykrun.errors import PykrunError
+from pykrun.host.numbers import MACHINE
 
 
 class _Reporter:
@@ -38,7 +40,9 @@ class _Reporter:
 def main() -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python3 -m pykrun.blob", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--arch", default="x86_64", help="the guest's machine (default: %(default)s)")
+    parser.add_argument(
+        "--arch", default=MACHINE, help=f"what it is to run on: {', '.join(ARCHITECTURES)} (default: %(default)s)"
+    )
     parser.add_argument("--again", action="store_true", help="build even when the cache has it")
     parser.add_argument(
         "--with", dest="with_parts", action="append", default=[], metavar="SWITCH", help="turn a part on"

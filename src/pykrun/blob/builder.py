@@ -10,11 +10,14 @@ from pathlib import Path
 from pykrun.blob import lookup, recipe
 from pykrun.blob.archive import provide
 from pykrun.blob.cache import Progress, locked, prune, publish, scratch
-from pykrun.blob.image import make_native, make_snapshot
+from pykrun.blob.image import make_frozen, make_native, make_snapshot
 from pykrun.blob.lookup import Blob
 from pykrun.blob.switches import MODULE, Choice, chosen
-from pykrun.blob.toolchain import NATIVE_PACKAGES, Musl, Native, find_musl, find_native, missing_packages
+from pykrun.blob.targets import TARGETS, Target
+from pykrun.blob.toolchain import NATIVE_PACKAGES, Native, Toolchain, find_musl, find_native, missing_packages
+from pykrun.blob.zig import Zig, find_zig, provide_zig
 from pykrun.errors import BlobError, MissingError, UsageError
+from pykrun.host.numbers import MACHINE
 
 ATTEMPTS = 3
 """Builds in a row, should the sources change meanwhile."""
@@ -27,7 +30,7 @@ KEPT = 24
 
 
 def build(
-    arch: str = "x86_64",
+    arch: str = MACHINE,
     progress: Progress | None = None,
     *,
     again: bool = False,
@@ -37,8 +40,10 @@ def build(
     """The blob for the sources as they are; built when the cache does not have it.
 
     With the musl toolchain it is a snapshot. Without it, or when CPython's source cannot be had, a native build is the
-    fallback, with a warning on standard error; it is replaced as soon as a snapshot can be made.
+    fallback, with a warning on standard error; it is replaced as soon as a snapshot can be made. For another target
+    than this machine there is no fallback; its compiler is fetched.
 
+    :param arch: a key of `targets.TARGETS`.
     :param progress: called with one line for each step.
     :param again: build even when the cache has it (CPython's archive is taken from the cache).
     :param with_parts: switches to turn on (`recipe.SWITCHES`); with `without_parts`, those to turn off.
@@ -46,8 +51,9 @@ def build(
     :raise MissingError: neither kind can be built here; the hint names the packages.
     :raise BlobError: the build failed.
     """
-    if arch not in lookup.ARCHITECTURES:
-        raise UsageError(f"no init blob for {arch}", f"there are: {', '.join(lookup.ARCHITECTURES)}")
+    if arch not in TARGETS:
+        raise UsageError(f"no init blob for {arch}", f"there are: {', '.join(TARGETS)}")
+    target = TARGETS[arch]
     choice = chosen(with_parts, without_parts)
     report = progress or (lambda line: None)
     blob = lookup.given(arch)
@@ -55,16 +61,18 @@ def build(
         return blob
     if not lookup.GUEST_FOLDER.is_dir():
         raise MissingError("the sources of krun_init are not there", f"expected in {lookup.GUEST_FOLDER}")
-    musl = find_musl()
-    if not again and (blob := _usable(arch, choice, musl)):
+    toolchain: Toolchain | None = find_musl() if target.is_native else find_zig(target)
+    if not again and (blob := _usable(target, choice, toolchain)):
         return blob
     folder = lookup.blob_folder()
+    if not target.is_native:
+        toolchain = _prepare(target, report)
     with locked(folder, report):
-        if not again and (blob := _usable(arch, choice, musl)):  # built while we waited
+        if not again and (blob := _usable(target, choice, toolchain)):  # built while we waited
             return blob
         for _ in range(ATTEMPTS):
             with scratch(folder) as work:
-                _build(arch, choice, musl, work, report)
+                _build(target, choice, toolchain, work, report)
             blob = lookup.cached(arch, choice.suffix)
             if blob:
                 prune(folder, f"{arch}-*", KEPT)
@@ -72,31 +80,50 @@ def build(
     raise BlobError("the sources of the init blob change faster than it is built")
 
 
-def _usable(arch: str, choice: Choice, musl: Musl | None) -> Blob | None:
+def _prepare(target: Target, report: Progress) -> Zig:
+    """What takes minutes of a build for another target, done before it: it keeps nobody from building for another."""
+    log = _log(target)
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log.write_text("")
+    zig = provide_zig(target, log, report)
+    provide(zig, log, report)
+    return zig
+
+
+def _log(target: Target) -> Path:
+    return lookup.blob_folder() / ("build.log" if target.is_native else f"build-{target.name}.log")
+
+
+def _usable(target: Target, choice: Choice, toolchain: Toolchain | None) -> Blob | None:
     """What the cache has, unless this machine could do better."""
-    blob = lookup.cached(arch, choice.suffix)
-    if blob and musl and not (blob.recipe == "snapshot" and blob.builder.startswith(musl.version)):
+    blob = lookup.cached(target.name, choice.suffix)
+    kind = "snapshot" if target.system == "linux" else "frozen"
+    if blob and toolchain and not (blob.recipe == kind and blob.builder.startswith(toolchain.version)):
         return None
     return blob
 
 
-def _build(arch: str, choice: Choice, musl: Musl | None, work: Path, report: Progress) -> None:
+def _build(target: Target, choice: Choice, toolchain: Toolchain | None, work: Path, report: Progress) -> None:
+    arch = target.name
     entry = lookup.entry_folder(arch, choice.suffix)
-    log = lookup.blob_folder() / "build.log"
-    log.write_text("")
+    log = _log(target)
+    if target.is_native:
+        log.write_text("")
     made = work / "made"
     made.mkdir()
     stage = work / "stage"
     stage.mkdir()
     _write_switches(choice, stage)
-    if musl:
-        image, about = _snapshot(musl, stage, log, report)
+    if toolchain:
+        make = _snapshot if target.system == "linux" else _frozen
+        image, about = make(toolchain, stage, log, report)
     else:
         reason = f"the static musl toolchain is missing (install: {' '.join(missing_packages())})"
         image, about = _native(reason, None, stage, log, report)
     image.rename(made / "init")
     (made / "init").chmod(0o755)
-    about |= {"arch": arch, "size": (made / "init").stat().st_size, "switches": choice.parts}
+    parts = choice.parts if target.system == "linux" else ()  # they are parts of Linux' init
+    about |= {"arch": arch, "size": (made / "init").stat().st_size, "switches": parts}
     (made / "manifest.json").write_text(json.dumps(about))
     if lookup.entry_folder(arch, choice.suffix) == entry:  # else the sources changed: this is neither old nor new
         publish(made, entry)
@@ -108,14 +135,23 @@ def _write_switches(choice: Choice, stage: Path) -> None:
     (stage / "switches").write_text(choice.rewrite(text), encoding="utf-8")
 
 
-def _snapshot(musl: Musl, stage: Path, log: Path, report: Progress) -> tuple[Path, dict[str, object]]:
+def _snapshot(toolchain: Toolchain, stage: Path, log: Path, report: Progress) -> tuple[Path, dict[str, object]]:
     try:
-        archive = provide(musl, log, report)
+        archive = provide(toolchain, log, report)
     except BlobError as error:
+        if not toolchain.target.is_native:
+            raise
         return _native(f"CPython's static core could not be built: {error.message}", error, stage, log, report)
     report("linking the init blob and saving it after its initialisation")
-    image = make_snapshot(lookup.GUEST_FOLDER, archive, musl, stage, log, start=recipe.START, replaced=REPLACED)
-    return image, {"recipe": "snapshot", "builder": f"{musl.version}, CPython {archive.version}"}
+    image = make_snapshot(lookup.GUEST_FOLDER, archive, toolchain, stage, log, start=recipe.START, replaced=REPLACED)
+    return image, {"recipe": "snapshot", "builder": f"{toolchain.version}, CPython {archive.version}"}
+
+
+def _frozen(toolchain: Toolchain, stage: Path, log: Path, report: Progress) -> tuple[Path, dict[str, object]]:
+    archive = provide(toolchain, log, report)
+    report(f"linking the init blob for {toolchain.target.name}")
+    image = make_frozen(lookup.GUEST_FOLDER, archive, toolchain, stage, log, replaced=REPLACED)
+    return image, {"recipe": "frozen", "builder": f"{toolchain.version}, CPython {archive.version}"}
 
 
 def _native(

@@ -2,8 +2,9 @@
  * addresses in every run, nothing random. Replaces musl's through the symbols it documents as replaceable.
  *
  * Chunks are cut from the front of fresh memory and, when freed, go to a list of chunks of the same size class. Nothing
- * is joined again. Blocks over LARGE have a mapping of their own, which free gives back. There are no locks: the program
- * has one thread.
+ * is joined again. Before the snapshot, large ones that were freed are cut up, or the tables that CPython grew out of on
+ * the way would be holes in the file. Blocks over LARGE have a mapping of their own, which free gives back. There are no
+ * locks: the program has one thread.
  *
  * A chunk is 8 bytes of header (its size, and MAPPED) and the payload, which is aligned to 16.
  */
@@ -15,7 +16,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PAGE ((size_t)4096)
+#define PAGE ((size_t)4096) /* of the machine that builds; elsewhere only a size */
 #define HEADER ((size_t)8)
 #define SMALL ((size_t)1024)       /* chunks up to this size: a class every 16 bytes */
 #define LARGE ((size_t)128 << 10)  /* chunks up to this size: four classes per power of two */
@@ -23,6 +24,7 @@
 #define ROOM ((size_t)1536)        /* at least, behind the chunks at the front, for what the resumed program allocates */
 #define CLASSES (SMALL / 16 + 4 * 7 + 1)
 #define MAPPED ((size_t)1)
+#define SCRAP ((size_t)1024)       /* freed chunks from this size on may be cut up */
 
 struct freed {
     struct freed *next;
@@ -40,12 +42,14 @@ static uint32_t allocations;
 static const struct heap_chunk *wanted; /* the next of them; NULL when there are no more */
 static char *front, *front_end;         /* where the next of them goes; NULL when none was ever wanted */
 static int spread;                      /* every chunk on pages of its own: heap_spread() */
+static char *scrap, *scrap_end;         /* a freed chunk that is being cut up */
+static int sealed;                      /* not any more: this is the resumed program */
 
 static size_t *header_of(void *payload) { return (size_t *)((char *)payload - HEADER); }
 
 static size_t page_up(size_t size) { return (size + PAGE - 1) & ~(PAGE - 1); }
 
-char *heap_base(void) { return (char *)page_up((uintptr_t)end); }
+char *heap_base(void) { return (char *)(((uintptr_t)end + LARGEST_PAGE - 1) & ~(LARGEST_PAGE - 1)); }
 
 char *heap_top(void) { return later ? later : fresh; }
 
@@ -117,6 +121,26 @@ static char *cut(size_t size) {
     return chunk;
 }
 
+/* The same from freed memory, zeroed here. NULL: there is none. */
+static char *cut_scrap(size_t size) {
+    if (sealed || spread)
+        return NULL;
+    if ((size_t)(scrap_end - scrap) < size) {
+        size_t class = class_of(size > SCRAP ? size : SCRAP, &(size_t){0});
+        while (class < CLASSES && !lists[class])
+            class++;
+        if (class >= CLASSES)
+            return NULL;
+        scrap = (char *)header_of(lists[class]);
+        lists[class] = lists[class]->next;
+        scrap_end = scrap + *(size_t *)scrap;
+        memset(scrap, 0, (size_t)(scrap_end - scrap));
+    }
+    char *chunk = scrap;
+    scrap += size;
+    return chunk;
+}
+
 /* The same for an allocation that is wanted at the front. NULL: it is not, or not of that size. */
 static char *cut_front(size_t size) {
     if (!wanted || wanted->number != allocations)
@@ -161,9 +185,11 @@ static void *allocate(size_t n, int *zeroed) {
         lists[class] = old->next;
         *zeroed = 0;
         chunk = (char *)header_of(old);
-    } else if (!chunk) {
-        chunk = cut(size);
     }
+    if (!chunk)
+        chunk = cut_scrap(size);
+    if (!chunk)
+        chunk = cut(size);
     if (!chunk) {
         errno = ENOMEM;
         return NULL;
@@ -243,6 +269,8 @@ void heap_seal(void) {
     }
     wanted = NULL;
     allocations = 0;
+    scrap = scrap_end = NULL;
+    sealed = 1;
     if (!front)
         return;
     later = fresh;

@@ -5,6 +5,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The largest pages that a kernel for this machine may have: what is mapped begins at a multiple (targets.py). */
+#if defined(__x86_64__)
+#define LARGEST_PAGE ((uintptr_t)4096)
+#elif defined(__aarch64__)
+#define LARGEST_PAGE ((uintptr_t)65536)
+#else
+#error "how large are the pages of this machine?"
+#endif
+
 /* The memory set aside behind .bss. Only what is touched costs anything; when it is used up, the kernel is asked. */
 #define HEAP_RESERVE ((size_t)16 << 20)
 

@@ -1,6 +1,6 @@
 """Which functions run when the blob only tells its version: the list in hot.txt, and how it was made.
 
-The linker puts them side by side (image.py), so that they fill a few pages in place of one each. The list is a hint: a
+The linker puts them side by side (layout.py), so that they fill a few pages in place of one each. The list is a hint: a
 name that is gone does no harm, one that is new costs a page. `python3 -m pykrun.blob.hot` prints it anew, by running
 the blob in single steps.
 """
@@ -62,7 +62,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         work, log = Path(folder) / "stage", Path(folder) / "log"
         work.mkdir()
-        link = tuple(word for word in recipe.LINK if word != "-Wl,-s")
+        link = tuple(word for word in musl.link if word != "-Wl,-s")
         core = provide(musl, log, lambda line: None)
         image = make_snapshot(lookup.GUEST_FOLDER, core, musl, work, log, link=link, start=recipe.START)
         symbols = subprocess.run(["nm", "-n", work / "stem"], capture_output=True, text=True, check=True).stdout

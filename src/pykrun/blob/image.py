@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pykrun.blob import recipe
-from pykrun.blob.archive import Archive, write_compiler
+from pykrun.blob.archive import Archive
+from pykrun.blob.layout import write_script
 from pykrun.blob.run import BUILD_ENVIRONMENT, run, tool_path
-from pykrun.blob.toolchain import Musl, Native
+from pykrun.blob.toolchain import Native, Toolchain
 from pykrun.errors import BlobError
 
 OWN = Path(__file__).parent
@@ -21,92 +22,99 @@ frozen_start:
 frozen_end:
     .section .note.GNU-stack, "", @progbits
 """
-"""An assembly file that puts the frozen modules into the native program."""
+"""An assembly file that puts the frozen modules into a program."""
 
+OSABI, OSABI_FREEBSD = 7, 9
+"""Place and value of the byte of an ELF header by which FreeBSD knows its own programs (elf(5), brandelf(1))."""
 
-ORDER = """\
-SECTIONS {{
-.hot.text : {{
-{code}
-}}
-}}
-INSERT BEFORE .text;
-SECTIONS {{
-.hot.data : {{
-__init_array_start = .;
-KEEP(*(.init_array .init_array.*))
-__init_array_end = .;
-*(.PyRuntime)
-{variables}
-}}
-}}
-INSERT AFTER .bss;
-"""
-"""Additions to the linker's own script: these sections are taken first. .PyRuntime holds all of CPython's state."""
-
-CODE = (
-    ".text.{}",
-    ".text.__{}",
-    ".text.hot.{}",
-    ".text.startup.{}",
-    ".rodata.{}",
-    ".rodata.{}.str*",
-    ".rodata.{}.cst*",
-)
-"""Sections of a function: weak names of the C library have two underscores more, compilers sort by heat."""
+WRAPS = tuple(f"-Wl,--wrap={name}" for name in recipe.WRAPPED)
+"""Linker options that make absent.c's functions stand in for the core's."""
 
 
 def make_snapshot(
     guest: Path,
     archive: Archive,
-    musl: Musl,
+    toolchain: Toolchain,
     work: Path,
     log: Path,
     *,
-    link: Sequence[str] = recipe.LINK,
+    link: Sequence[str] | None = None,
     start: Sequence[str] = (),
     replaced: Sequence[str] = (),
 ) -> Path:
     """Compile, link, start once and save. Twice: a blob that is not the same twice is not handed out.
 
     :param guest: the folder of the package `krun_init`.
-    :param link: options for the linker.
+    :param link: options for the linker, if not the toolchain's.
     :param start: the words of a start that is to be quick: it runs once, and the objects it needs lie side by side.
     :param replaced: modules that come from elsewhere, `MODULE=FILE` each.
     :param work: an empty folder to work in.
     :raise BlobError: it does not build; the message says what the compiler or freeze.py said.
     """
-    compiler = str(write_compiler(work, musl))
+    compiler = str(toolchain.write(work))
     _freeze(str(archive.python), guest, work, log, *replaced)
     sources = [OWN / name for name in recipe.SNAPSHOT_SOURCES]
     flags = [
-        *recipe.COMPILE,
+        *toolchain.flags,
         recipe.module_macro(),
         "-fno-builtin-malloc",
         *(f"-I{folder}" for folder in archive.includes),
     ]
     objects = _compile(compiler, [*sources, _seam(guest)], flags, work, log)
-    wraps = [f"-Wl,--wrap={name}" for name in recipe.WRAPPED]
-    run([compiler, *link, *wraps, _sort(work), "-o", "stem", *objects, str(archive.library), "-lm"], cwd=work, log=log)
-    wanted = _survey(start, work, log)
+    words = [*(toolchain.link if link is None else link), *WRAPS, write_script(work, toolchain.page)]
+    run([compiler, *words, "-o", "stem", *objects, str(archive.library), "-lm"], cwd=work, log=log)
+    stem = _Stem(toolchain.emulator, work, log)
+    wanted = []
+    if start:  # see which objects that takes
+        stem.run("--survey", "frozen", "wanted", *start)
+        wanted = ["wanted", *start]
     # same length of path and arguments: they have no part in the snapshot, and this keeps it so
     for name in ("init", "twin"):
-        _stem("--snapshot", "frozen", name, *wanted, work=work, log=log)
+        stem.run("--snapshot", "frozen", name, *wanted)
     if (work / "init").read_bytes() != (work / "twin").read_bytes():
         raise BlobError("two snapshots of the init blob differ: something at import time depends on the run")
     return work / "init"
 
 
-def _stem(*words: str, work: Path, log: Path) -> None:
-    run(["./stem", *words], cwd=work, log=log, environment=recipe.SNAPSHOT_ENVIRONMENT, timeout=60)
+class _Stem:
+    """The linked program, which saves itself."""
+
+    def __init__(self, emulator: Sequence[str], work: Path, log: Path) -> None:
+        self._command = [*emulator, "./stem"]
+        self._work = work
+        self._log = log
+
+    def run(self, *words: str) -> None:
+        environment = recipe.SNAPSHOT_ENVIRONMENT
+        run([*self._command, *words], cwd=self._work, log=self._log, environment=environment, timeout=120)
 
 
-def _survey(start: Sequence[str], work: Path, log: Path) -> list[str]:
-    """Start with these words once, and see which objects that takes. Returns what names them to the stem."""
-    if not start:
-        return []
-    _stem("--survey", "frozen", "wanted", *start, work=work, log=log)
-    return ["wanted", *start]
+def make_frozen(
+    guest: Path, archive: Archive, toolchain: Toolchain, work: Path, log: Path, *, replaced: Sequence[str] = ()
+) -> Path:
+    """Compile and link for a system whose programs cannot run here: Python starts anew at every start.
+
+    The parameters are those of `make_snapshot`.
+    """
+    system = toolchain.target.system
+    compiler = str(toolchain.write(work))
+    _freeze(str(archive.python), guest, work, log, *replaced, system=system)
+    (work / "frozen.S").write_text(EMBED)
+    sources = [*(OWN / name for name in recipe.FROZEN_SOURCES), _seam(guest, system), work / "frozen.S"]
+    flags = [
+        *toolchain.flags,
+        "-DEMBEDDED",
+        *recipe.program_macros(system),
+        recipe.module_macro(system),
+        *(f"-I{folder}" for folder in archive.includes),
+    ]
+    objects = _compile(compiler, sources, flags, work, log)
+    words = [*toolchain.link, *WRAPS, "-o", "init"]
+    run([compiler, *words, *objects, str(archive.library), "-lm"], cwd=work, log=log)
+    with open(work / "init", "r+b") as program:
+        program.seek(OSABI)
+        program.write(bytes([OSABI_FREEBSD]))
+    return work / "init"
 
 
 def make_native(guest: Path, native: Native, work: Path, log: Path, *, replaced: Sequence[str] = ()) -> Path:
@@ -118,24 +126,13 @@ def make_native(guest: Path, native: Native, work: Path, log: Path, *, replaced:
     flags = [
         *recipe.COMPILE,
         "-DEMBEDDED",
+        "-DSYSTEM_CORE",
         recipe.module_macro(native=True),
         *(f"-I{folder}" for folder in native.includes),
     ]
     objects = _compile("gcc", sources, flags, work, log)
     run(["gcc", *recipe.LINK, "-o", "init", *objects, str(native.archive), "-lm", "-ldl"], cwd=work, log=log)
     return work / "init"
-
-
-def _sort(work: Path) -> str:
-    """A script for the linker that has what a start needs side by side: code and constants at the front of the first
-    segment, variables at the end of the other, right before the heap. Returns the option that names it."""
-    names = (OWN / "hot.txt").read_text(encoding="ascii").split()
-    code = [f"*({pattern.format(name)})" for name in names for pattern in CODE]
-    code += [f"*({pattern})" for pattern in recipe.HOT_CONSTANTS]
-    code += [f"*{file}(.text .rodata*)" for file in recipe.HOT_FILES]
-    variables = [f"*(.data.{name} .bss.{name})" for name in recipe.HOT_VARIABLES]
-    (work / "order").write_text(ORDER.format(code="\n".join(code), variables="\n".join(variables)))
-    return "-Wl,-T,order"
 
 
 def _include(folders: Iterable[Path | str]) -> list[str]:
@@ -152,9 +149,9 @@ def _seam(guest: Path, system: str = "linux") -> Path:
     return guest / f"{recipe.SEAMS[system]}.c"
 
 
-def _freeze(python: str, guest: Path, work: Path, log: Path, *modules: str) -> None:
-    command = [python, "-B", str(OWN / "freeze.py"), str(guest), recipe.ENTRIES["linux"], "frozen"]
-    command += [recipe.importable(), *modules]
+def _freeze(python: str, guest: Path, work: Path, log: Path, *modules: str, system: str = "linux") -> None:
+    command = [python, "-B", str(OWN / "freeze.py"), str(guest), recipe.ENTRIES[system], "frozen"]
+    command += [recipe.importable(system), *modules]
     try:
         run(command, cwd=work, log=log, timeout=120)
     except BlobError as error:

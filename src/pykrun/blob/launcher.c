@@ -3,7 +3,7 @@
  * Two ways lead to the same call of krun_init.main.main():
  *  - snapshot: at build time `stem --snapshot FROZEN OUT` starts Python, imports every module of the package and saves
  *    itself; OUT begins in main() with all of that done. `--survey`, run before, tells what belongs side by side in it.
- *  - native (without musl): FROZEN is part of the program (-DEMBEDDED) and Python starts at every start.
+ *  - native (without musl) and for FreeBSD: FROZEN is part of the program (-DEMBEDDED) and Python starts at every start.
  *
  * main() returns the exit status, None is 0; an exception is told on standard error and gives 125.
  */
@@ -17,6 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+extern char **environ; /* not in FreeBSD's unistd.h */
+
 #ifndef EMBEDDED
 #include "heap.h"
 #include "snapshot.h"
@@ -25,7 +27,10 @@
 #endif
 
 #define SETUP_FAILED 125 /* the status of everything that goes wrong before the workload runs */
+#ifndef ENTRY
 #define ENTRY "krun_init.main"
+#define SEAM "_linux"
+#endif
 #define MAX_MODULES 256
 
 /* Collections: objects of the snapshot are never looked at (gc.freeze); of younger ones, this many make a collection.
@@ -216,9 +221,9 @@ static PyObject *import(const char *name) {
 
 /* The native seam is linked like any built-in module, and those have no dots in their names. */
 static void adopt_seam(void) {
-    PyObject *seam = import("_linux");
-    if (PyDict_SetItemString(PyImport_GetModuleDict(), "krun_init._linux", seam) < 0)
-        die("_linux");
+    PyObject *seam = import(SEAM);
+    if (PyDict_SetItemString(PyImport_GetModuleDict(), "krun_init." SEAM, seam) < 0)
+        die(SEAM);
     Py_DECREF(seam);
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 from pykrun.errors import BlobError, MissingError, UsageError
 from pykrun.host.cache import cache_directory, write_atomic
 from pykrun.host.checkout import command_for
+from pykrun.host.numbers import MACHINE
 from pykrun.record import record
 
 OVERRIDE = "KRUN_INIT_BINARY_PATH"
@@ -21,7 +22,8 @@ OVERRIDE = "KRUN_INIT_BINARY_PATH"
 DATE = "SOURCE_DATE_EPOCH"
 """Environment variable of the build (reproducible-builds.org): seconds since the epoch."""
 
-ARCHITECTURES = ("x86_64",)
+ARCHITECTURES = ("x86_64", "aarch64", "freebsd-x86_64", "freebsd-aarch64")
+"""The names in `pykrun.blob.targets`, which is not for the run path."""
 
 FOLDER = Path(__file__).parent
 GUEST_FOLDER = FOLDER.parent.parent / "krun_init"
@@ -37,9 +39,9 @@ class Blob:
 
     :param path: the file.
     :param size: its size in bytes.
-    :param arch: the machine it runs on, as `uname -m` says.
-    :param recipe: how it was made: `snapshot` (musl, saved after initialisation), `native` (static glibc) or `given`
-        (by KRUN_INIT_BINARY_PATH).
+    :param arch: what it runs on: a member of ARCHITECTURES, for Linux as `uname -m` says.
+    :param recipe: how it was made: `snapshot` (musl, saved after initialisation), `native` (static glibc), `frozen`
+        (for FreeBSD) or `given` (by KRUN_INIT_BINARY_PATH).
     :param builder: compiler and CPython it was built with; empty if given.
     :param switches: optional parts that are in.
     """
@@ -69,7 +71,7 @@ class Blob:
             raise BlobError(f"the init blob {self.path} cannot be read: {error.strerror}") from error
 
 
-def find(arch: str = "x86_64") -> Blob:
+def find(arch: str = MACHINE) -> Blob:
     """The blob to use: the file KRUN_INIT_BINARY_PATH names, the one carried in the package, or the one in the cache.
 
     :raise UsageError: there are no blobs for this architecture.
@@ -80,7 +82,9 @@ def find(arch: str = "x86_64") -> Blob:
         raise UsageError(f"no init blob for {arch}", f"there are: {', '.join(ARCHITECTURES)}")
     blob = given(arch) or _entry(FOLDER / "data" / arch) or _dated(arch) or cached(arch)
     if blob is None:
-        raise MissingError("the init blob has not been built yet", f"run: {command_for('pykrun.blob')}")
+        build = command_for("pykrun.blob") if arch == MACHINE else command_for(f"pykrun.blob --arch {arch}", "cross")
+        which = "the init blob" if arch == MACHINE else f"the init blob for {arch}"
+        raise MissingError(f"{which} has not been built yet", f"run: {build}")
     return blob
 
 
@@ -154,7 +158,8 @@ def _entry(folder: Path) -> Blob | None:
 
 def source_files() -> list[Path]:
     """Every file of ours that has a part in the blob's bytes."""
-    names = ("freeze.py", "hot.txt", "image.py", "native_json.py", "recipe.py", "switches.py")
+    modules = ("freeze", "image", "layout", "native_json", "recipe", "switches", "targets", "toolchain", "zig")
+    names = (*(f"{module}.py" for module in modules), "hot.txt")
     own = [FOLDER / name for name in names]
     guest = [file for pattern in ("*.py", "*/*.py", "*.c", "*.h") for file in GUEST_FOLDER.glob(pattern)]
     return own + sorted(FOLDER.glob("*.[ch]")) + sorted(guest)

@@ -1,7 +1,7 @@
 /* What of CPython is linked: these built-in modules, and none of its frozen library. Linked ahead of libpython's
  * archive, so that its own tables, and all that only they refer to, stay behind.
  *
- * MODULES comes from recipe.py: X(posix) X(time) ...
+ * MODULES comes from recipe.py: X(posix) X(time) ... SYSTEM_CORE: the archive is the distribution's, with its own tables.
  */
 #include <Python.h>
 #include <stdbool.h>
@@ -25,7 +25,7 @@ struct _inittab _PyImport_Inittab[] = {
     {NULL, NULL},
 };
 
-#ifndef EMBEDDED
+#ifndef SYSTEM_CORE
 /* The import system itself is the one frozen module the core cannot do without; its bytes come from CPython's build. */
 #include "frozen_modules/importlib._bootstrap.h"
 

@@ -77,7 +77,6 @@ LINK = (
     "-Wl,-z,norelro",
     "-Wl,-z,noexecstack",
     "-Wl,-z,noseparate-code",
-    "-Wl,-z,max-page-size=4096",
     "-Wl,--build-id=none",
     "-Wl,-O1",
     "-Wl,-s",
@@ -101,6 +100,7 @@ WRAPPED = (
 """Functions of the core that absent.c stands in for, so that they and all they need stay out of the snapshot."""
 
 SNAPSHOT_SOURCES = ("heap.c", "snapshot.c", "resume.c", "survey.c", "launcher.c", "modules.c", "absent.c")
+FROZEN_SOURCES = ("launcher.c", "modules.c", "absent.c")
 NATIVE_SOURCES = ("launcher.c", "modules.c")
 
 NATIVE_STAND_INS = {"_json": "native_json.py"}
@@ -161,6 +161,7 @@ HOT_VARIABLES = (
     "lists",
     "reserve",
     "resumed",
+    "sealed",
     "spread",
     "system_names",
     "text",
@@ -200,6 +201,11 @@ def module_macro(system: str = "linux", *, native: bool = False) -> str:
     left_out = NATIVE_STAND_INS if native else {}
     linked = (*MODULES, SEAMS[system], *CORE_MODULES)
     return "-DMODULES=" + " ".join(f"X({name})" for name in linked if name not in left_out)
+
+
+def program_macros(system: str) -> tuple[str, str]:
+    """The definitions of ENTRY and SEAM that launcher.c wants for another system than Linux."""
+    return (f'-DENTRY="{ENTRIES[system]}"', f'-DSEAM="{SEAMS[system]}"')
 
 
 def importable(system: str = "linux") -> str:

@@ -12,6 +12,8 @@
 #define _GNU_SOURCE
 #include "resume.h"
 
+#include "heap.h"
+
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -19,10 +21,10 @@
 #define POPULATE_READ 22
 #define POPULATE_WRITE 23
 
-#define PAGE ((uintptr_t)4096)
+#define PAGE LARGEST_PAGE
 
 /* Fresh heap that PID 1 will use anyway, behind the snapshot's. */
-#define FRESH ((uintptr_t)32 * PAGE)
+#define FRESH ((uintptr_t)128 << 10)
 
 static uintptr_t text, data, used, limit;
 

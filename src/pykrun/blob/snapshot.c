@@ -21,7 +21,7 @@
 #include "heap.h"
 #include "resume.h"
 
-#define PAGE ((uintptr_t)4096)
+#define PAGE LARGEST_PAGE
 #define MAX_HEADERS 16
 #define MAX_MAPS (64 << 10)
 
@@ -43,12 +43,24 @@ static int fail_errno(const char *what) {
     return -1;
 }
 
+static uintptr_t page_up(uintptr_t address) { return (address + PAGE - 1) & ~(PAGE - 1); }
+
 /* ---- what this run left behind ---- */
+
+/* musl's description of the thread (struct pthread): between which words of the thread pointer it lies, and where the
+ * ABI has the copy of the stack protector's canary. */
+#if defined(__x86_64__)
+enum { THREAD_FROM = 0, THREAD_TO = 64, CANARY = 5 }; /* fs:0x28 */
+#elif defined(__aarch64__)
+enum { THREAD_FROM = -50, THREAD_TO = 0, CANARY = -2 }; /* it ends at the pointer: TLS_ABOVE_TP */
+#else
+#error "where does the C library keep the thread's id on this machine?"
+#endif
 
 /* One thread-local word of the C library holds the thread's id; set again at start. */
 static int wipe_thread_id(void) {
     int32_t *words = __builtin_thread_pointer(), *found = NULL;
-    for (int i = 0; i < 64; i++) {
+    for (int i = THREAD_FROM; i < THREAD_TO; i++) {
         if (words[i] != getpid())
             continue;
         if (found)
@@ -66,7 +78,7 @@ static void wipe_start_up(void) {
     program_invocation_name = program_invocation_short_name = NULL;
     __hwcap = 0;
     __stack_chk_guard = 0;
-    ((uintptr_t *)__builtin_thread_pointer())[5] = 0; /* its copy, where the ABI has it: fs:0x28 */
+    ((uintptr_t *)__builtin_thread_pointer())[CANARY] = 0;
 }
 
 /* Pointers into memory that will not exist (stack, vDSO). Few and known: the auxiliary vector and vDSO entry in the C
@@ -164,7 +176,11 @@ static int open_program(struct program *self) {
     }
     if (!self->text || !self->data)
         return fail("not two segments");
-    if (((self->data->p_vaddr + self->data->p_memsz + PAGE - 1) & ~(PAGE - 1)) != (uintptr_t)heap_base())
+    if (self->text->p_align != PAGE || self->data->p_align != PAGE)
+        return fail("linked for pages of another size");
+    if (page_up(self->text->p_vaddr + self->text->p_memsz) != (self->data->p_vaddr & ~(PAGE - 1)))
+        return fail("a hole between the segments");
+    if (page_up(self->data->p_vaddr + self->data->p_memsz) != (uintptr_t)heap_base())
         return fail("the heap does not follow the writable segment");
     return 0;
 }
@@ -206,7 +222,7 @@ int snapshot_write(const char *path) {
     if (open_program(&self))
         return -1;
     /* whole pages: the rest of the last one would be cleared by the kernel at every start, a page touched for nothing */
-    struct area image = {self.data->p_vaddr, ((uintptr_t)heap_top() + PAGE - 1) & ~(PAGE - 1)};
+    struct area image = {self.data->p_vaddr, page_up((uintptr_t)heap_top())};
     struct area reserve = {image.from, (uintptr_t)heap_base() + HEAP_RESERVE};
     resume_remember(self.text->p_vaddr, image.from, image.to, reserve.to);
     struct area gone[MAX_HEADERS];

@@ -1,7 +1,6 @@
 """CPython's source from the distribution, through apt, without touching the system's own apt state.
 
-The machine's package sources are read as they are (both formats), turned into sources of source packages in a private
-folder, and used from there; signatures are checked as always, with the keys those sources name.
+`pykrun.host.apt` tells how; what it says goes into the build's log.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from pykrun.blob import recipe
 from pykrun.blob.cache import Progress
 from pykrun.blob.run import run, tool_path
 from pykrun.errors import BlobError
+from pykrun.host.apt import SOURCE, private_apt
 
 PACKAGE = f"python{recipe.PYTHON}"
 
@@ -45,32 +45,13 @@ def fetch(work: Path, log: Path, progress: Progress) -> tuple[Path, str]:
 
 
 class _Apt:
-    """apt with lists, cache and sources of its own, below one folder."""
+    """A private apt for source packages."""
 
     def __init__(self, folder: Path, log: Path) -> None:
-        self._folder = folder
+        self._config = private_apt(folder, SOURCE)
+        self._files = folder / "files"
+        self._files.mkdir()
         self._log = log
-        for part in ("lists/partial", "cache/archives/partial", "sources", "files"):
-            (folder / part).mkdir(parents=True)
-        self._config = folder / "apt.conf"
-        self._config.write_text(
-            "\n".join(
-                [
-                    f'Dir::State::lists "{folder}/lists";',
-                    f'Dir::Cache "{folder}/cache";',
-                    'Dir::Etc::sourcelist "-";',
-                    f'Dir::Etc::sourceparts "{folder}/sources";',
-                    'APT::Sandbox::User "root";',  # apt's own user cannot reach the private folder
-                    'Acquire::Languages "none";',
-                    # what the system does after each update concerns its own state
-                    "#clear APT::Update::Pre-Invoke;",
-                    "#clear APT::Update::Post-Invoke;",
-                    "#clear APT::Update::Post-Invoke-Success;",
-                    "",
-                ]
-            )
-        )
-        write_sources(folder / "sources")
 
     def _run(self, *command: str) -> str:
         # proxies and the like come from the environment
@@ -78,7 +59,7 @@ class _Apt:
         program, *arguments = command
         return run(
             [program, "-c", str(self._config), *arguments],
-            cwd=self._folder / "files",
+            cwd=self._files,
             log=self._log,
             environment=environment,
         )
@@ -102,7 +83,7 @@ class _Apt:
         """Fetch all files of that version; the .dsc's path."""
         self._run("apt-get", "source", "--download-only", f"{PACKAGE}={version}")
         name = f"{PACKAGE}_{version.partition(':')[2] or version}.dsc"
-        return self._folder / "files" / name
+        return self._files / name
 
 
 def _compare_versions(one: str, other: str) -> int:
@@ -110,72 +91,3 @@ def _compare_versions(one: str, other: str) -> int:
         return subprocess.run(["dpkg", "--compare-versions", one, relation, other], check=False).returncode == 0
 
     return 1 if holds("gt") else -1 if holds("lt") else 0
-
-
-# ---- package sources
-
-
-def write_sources(folder: Path) -> None:
-    """Write the machine's package sources into the folder, as sources of source packages."""
-    main, parts = _system_sources()
-    for number, file in enumerate([main, *sorted(parts.glob("*.list")), *sorted(parts.glob("*.sources"))]):
-        try:
-            text = file.read_text(encoding="utf-8", errors="surrogateescape")
-        except OSError:
-            continue
-        convert = source_stanzas if file.suffix == ".sources" else source_lines
-        target = folder / f"{number:03}{'.sources' if file.suffix == '.sources' else '.list'}"
-        target.write_text(convert(text), encoding="utf-8", errors="surrogateescape")
-
-
-def _system_sources() -> tuple[Path, Path]:
-    ask = ["apt-config", "shell", "MAIN", "Dir::Etc::sourcelist/f", "PARTS", "Dir::Etc::sourceparts/d"]
-    done = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=False)
-    answer = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
-    main = answer.get("MAIN", "").strip("'") or "/etc/apt/sources.list"
-    parts = answer.get("PARTS", "").strip("'") or "/etc/apt/sources.list.d"
-    return Path(main), Path(parts)
-
-
-def source_lines(text: str) -> str:
-    """One-line format: every `deb` line as a `deb-src` line, each once. See sources.list(5)."""
-    lines = []
-    for line in text.splitlines():
-        kind, *rest = line.partition("#")[0].split(maxsplit=1)[:2] or [""]
-        if kind in ("deb", "deb-src") and rest:
-            lines.append(f"deb-src {rest[0].strip()}")
-    return "\n".join([*dict.fromkeys(lines), ""])
-
-
-def source_stanzas(text: str) -> str:
-    """deb822 format: every enabled stanza with the type `deb-src`, architectures left out. See sources.list(5)."""
-    stanzas = []
-    for stanza in _stanzas(text):
-        if stanza.get("enabled", "yes").strip().lower() in ("no", "false", "0", "off", "without", "disable"):
-            continue
-        fields = {**stanza, "types": " deb-src"}
-        fields.pop("architectures", None)
-        fields.pop("enabled", None)
-        stanzas.append("".join(f"{name}:{value}\n" for name, value in fields.items()))
-    return "\n".join(dict.fromkeys(stanzas))
-
-
-def _stanzas(text: str) -> list[dict[str, str]]:
-    """Fields by lower-case name, values as they stand, with their continuation lines."""
-    stanzas: list[dict[str, str]] = [{}]
-    name = ""
-    for line in text.splitlines():
-        if line.startswith("#"):
-            continue
-        if not line.strip():
-            stanzas.append({})
-            name = ""
-        elif line[0] in " \t":
-            if name:
-                stanzas[-1][name] += "\n" + line
-        else:
-            key, colon, value = line.partition(":")
-            if colon:
-                name = key.strip().lower()
-                stanzas[-1][name] = value
-    return [stanza for stanza in stanzas if "uris" in stanza]

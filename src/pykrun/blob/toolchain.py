@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pykrun.blob import recipe
+from pykrun.blob.targets import COMPILE_MACHINE, PAGE, TARGETS, Target
+from pykrun.blob.zig import Zig
+from pykrun.host.numbers import MACHINE
 
 SNAPSHOT_PROGRAMS = {
     "musl-gcc": "musl-tools",
@@ -28,7 +31,7 @@ NATIVE_PACKAGES = ("gcc", "libc6-dev", f"python{recipe.PYTHON}", f"libpython{rec
 
 @dataclass(frozen=True, slots=True)
 class Musl:
-    """What the snapshot recipe needs.
+    """What the snapshot recipe needs for this machine itself: gcc with musl. The properties are those of `Zig`.
 
     :param multiarch: the folder of /usr/include that holds the asm headers.
     :param version: compiler and C library, one line.
@@ -36,6 +39,59 @@ class Musl:
 
     multiarch: str
     version: str
+
+    @property
+    def target(self) -> Target:
+        """This machine."""
+        return TARGETS[MACHINE]
+
+    @property
+    def emulator(self) -> tuple[str, ...]:
+        """None is needed."""
+        return ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Compiler options, for CPython and for our own files."""
+        return (*recipe.COMPILE, *COMPILE_MACHINE[MACHINE])
+
+    @property
+    def link(self) -> tuple[str, ...]:
+        """Linker options."""
+        return (*recipe.LINK, f"-Wl,-z,max-page-size={PAGE[MACHINE]}")
+
+    @property
+    def page(self) -> int | None:
+        """For the linker's script: None where the linker's own is good enough, with additions."""
+        return None if PAGE[MACHINE] == PAGE["x86_64"] else PAGE[MACHINE]
+
+    @property
+    def configure(self) -> tuple[str, ...]:
+        """Words for CPython's configure beside the recipe's."""
+        return ()
+
+    def write(self, folder: Path) -> Path:
+        """Write the command `musl-cc` into the folder: musl-gcc with the kernel's headers, which musl does not bring,
+        behind its own."""
+        headers = folder / "kernel-headers"
+        headers.mkdir()
+        (headers / "linux").symlink_to("/usr/include/linux")
+        (headers / "asm-generic").symlink_to("/usr/include/asm-generic")
+        multiarch = Path("/usr/include", self.multiarch, "asm")
+        (headers / "asm").symlink_to(multiarch if multiarch.exists() else "/usr/include/asm")
+        compiler = folder / "musl-cc"
+        compiler.write_text(
+            "#!/bin/sh\n"
+            "# configure compares this with its own idea of the platform, which has no name for musl\n"
+            'case "$*" in *print-multiarch*) exit 0 ;; esac\n'
+            f'exec musl-gcc -idirafter "{headers}" "$@"\n'
+        )
+        compiler.chmod(0o755)
+        return compiler
+
+
+Toolchain = Musl | Zig
+"""What compiles and links for one target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +120,7 @@ def missing_packages() -> list[str]:
 
 def find_musl() -> Musl | None:
     """The static musl toolchain, None when something is missing."""
-    if missing_packages():
+    if missing_packages() or MACHINE not in TARGETS:
         return None
     compiler = _first_line(["musl-gcc", "--version"])
     multiarch = _first_line(["gcc", "-print-multiarch"])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # signal itself would import enum first
 import sys
 
-from pykrun.cli.streams import keep_standard_streams
-
 COMMANDS = {
     "run": "run a command in a microVM",
     "fs": "share files with a VM of any front end: the vhost-user daemon on its own",
@@ -21,10 +19,12 @@ def main(argv: list[str] | None = None) -> int:
 
     Errors are one line on standard error that says what is wrong and what to do; `--debug` shows the traceback.
     """
-    keep_standard_streams()
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["run"]:
-        _die_of_interrupts()
+        _die_of_interrupts()  # before any further import
+    from pykrun.cli.streams import keep_standard_streams
+
+    keep_standard_streams()
     from pykrun.cli.dispatch import dispatch
 
     return dispatch(words)

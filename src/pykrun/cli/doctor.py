@@ -10,8 +10,9 @@ from typing import Any
 from pykrun import blob, engine
 from pykrun.blob import toolchain
 from pykrun.engine import facts
-from pykrun.errors import PykrunError
+from pykrun.errors import MissingError, PykrunError
 from pykrun.host.checkout import command_for, setup_program
+from pykrun.net import passt, trial
 from pykrun.sandbox import Isolation
 from pykrun.version import VERSION
 
@@ -42,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
 def examine() -> dict[str, Any]:
     """Find out; the result is what `--json` prints.
 
-    `engines` and `init` are lists and objects with `works`, `detail` and, where something is missing, `install`.
+    `engines`, `network` and `init` are lists and objects with `works`, `detail` and, where something is missing,
+    `install`.
     """
     system = os.uname()
     engines = facts.engines()
@@ -60,6 +62,7 @@ def examine() -> dict[str, Any]:
         ],
         "isolation": _isolation(isolation),
         "servers": _isolation(facts.servers()),
+        "network": _network(),
         "init": init,
     }
 
@@ -68,11 +71,12 @@ def report(findings: dict[str, Any]) -> list[str]:
     """Put the findings into lines for people."""
     host = findings["host"]
     lines = [f"pykrun {findings['version']}, Python {host['python']}, {host['machine']}, Linux {host['kernel']}", ""]
-    rows = [(row["name"], row["works"], row["detail"]) for row in (*findings["engines"], findings["init"])]
+    parts = (*findings["engines"], findings["init"], findings["network"])
+    rows = [(row["name"], row["works"], row["detail"]) for row in parts]
     for name in ("isolation", "servers"):
         rows.append((name, findings[name]["level"] is not None, findings[name]["detail"]))
     lines += [f"  {name:<10}{'yes' if works else 'no':<5}{detail}" for name, works, detail in rows]
-    missing = [row for row in (*findings["engines"], findings["init"]) if row["install"]]
+    missing = [row for row in parts if row["install"]]
     if missing:
         lines += ["", "to get what is missing:"]
         lines += [f"  {row['install']:<44} # {row['name']}" for row in missing]
@@ -97,6 +101,18 @@ def _chosen() -> str | None:
     except PykrunError:
         return None
     return choice.name + (f" ({choice.accel})" if choice.accel else "")
+
+
+def _network() -> dict[str, Any]:
+    """Whether `--net user` would work; `pykrun run` does without."""
+    works, detail, install = False, "", ""
+    try:
+        works, detail = trial.works()
+    except MissingError:
+        detail, install = "passt is not installed", facts.install_command(passt.INSTALL)
+    except PykrunError as error:
+        detail = str(error)
+    return {"name": "network", "works": works, "detail": detail, "install": install}
 
 
 def _init() -> dict[str, Any]:

@@ -42,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     door.add_argument("--once", action="store_true", help="end when the front end disconnects, as virtiofsd does")
     door.add_argument("--print-capabilities", action="store_true", help="say in JSON what this program is, and end")
     shares.add_serving_arguments(parser)
+    same = parser.add_argument_group("taken from virtiofsd, without effect")
+    same.add_argument("--thread-pool-size", metavar="N", help="there is one thread")
+    same.add_argument(
+        "--inode-file-handles",
+        choices=("never", "prefer"),
+        help="inodes are found by name and number, and need neither handles nor open descriptors",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     tag = _tag(arguments.tag)
     serving = shares.serving(arguments)
     share = shares.share(arguments)
-    from pykrun.fileserver import Daemon, Log
+    from pykrun.fileserver.daemon import Daemon
+    from pykrun.fileserver.log import Log
 
     log = Log(arguments.log_level)
     return Daemon(share, log, tag=tag, door=door, once=arguments.once, **serving).run()

@@ -9,6 +9,7 @@ from pathlib import Path
 from pykrun import blob
 from pykrun.errors import UsageError
 from pykrun.host.cache import write_atomic
+from pykrun.host.numbers import MACHINE
 
 EPILOG = f"""examples:
   pykrun init
@@ -19,6 +20,7 @@ The environment variable {blob.OVERRIDE} names a file to use in the blob's place
 _HOW = {
     "snapshot": "CPython's core with musl, saved after its initialisation",
     "native": "CPython's core as the system has it (slower: the musl toolchain was missing)",
+    "frozen": "CPython's core with the system's C library, started anew each time (it never ran where it was built)",
     "given": f"the file that {blob.OVERRIDE} names",
 }
 
@@ -26,7 +28,9 @@ _HOW = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this subcommand's options."""
     parser.add_argument("--output", metavar="FILE", help="copy the blob to FILE, mode 0755")
-    parser.add_argument("--arch", default="x86_64", metavar="A", help="the guest's machine (default: %(default)s)")
+    parser.add_argument(
+        "--arch", default=MACHINE, metavar="A", help=f"{', '.join(blob.ARCHITECTURES)} (default: %(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Mount and serve; return the exit status."""
-    from pykrun.fileserver import Log, MountedShare, parse_options
+    from pykrun.fileserver.host_mount import MountedShare
+    from pykrun.fileserver.log import Log
+    from pykrun.fileserver.mounting import parse_options
 
     options = parse_options(arguments.options, read_only=arguments.readonly)
     serving = shares.serving(arguments)

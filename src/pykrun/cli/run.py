@@ -14,6 +14,7 @@ from pykrun.root import Root
 from pykrun.start_data import StartData
 
 if TYPE_CHECKING:
+    from pykrun.net import Publish
     from pykrun.share import Share
     from pykrun.supervisor import Outcome, Plan
 
@@ -26,6 +27,7 @@ examples:
   pykrun run --root ./debian --volume ./src:/src:ro -- make -C /src
   pykrun run --file /hello=./hello-static -- /hello world
   pykrun run --file /bin/sh=/bin/busybox --secret /key=./key.pem -- /bin/sh -c 'cat /key'
+  pykrun run --publish 8080:80 --file /server=./server -- /server
   pykrun run --disk data.img --disk tools.img:ro --file /prog=./prog -- /prog
   pykrun run --disk debian.img --root-disk /dev/vda1 -- /bin/bash
   pykrun run --engine qemu --cpus 2 --text /etc/motd=hi --file /prog=./prog -- /prog
@@ -80,19 +82,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--rlimit", action="append", default=[], metavar="NAME=CUR:MAX", help="a resource limit")
     work.add_argument("-t", "--tty", action="store_true", default=None, help="give it a terminal")
     work.add_argument("-T", "--no-tty", dest="tty", action="store_false", help="give it pipes")
-    vm = parser.add_argument_group("the machine")
+    _add_machine(parser.add_argument_group("the machine"))
+    parser.set_defaults(command=[])
+
+
+def _add_machine(vm: argparse._ArgumentGroup) -> None:
+    """Declare what the machine is made of and how it is run."""
     vm.add_argument("--engine", choices=("auto", "uml", "qemu"), default="auto", help="what runs the VM (auto)")
     vm.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="how QEMU runs it (auto)")
+    vm.add_argument(
+        "--arch", metavar="A", help="what the guest is: x86_64, aarch64 (the kernel's, else this machine's)"
+    )
     vm.add_argument("--kernel", metavar="FILE", help="guest kernel (the engine's own)")
     vm.add_argument("--modules", metavar="DIR", help="its modules: the folder that holds modules.dep")
     vm.add_argument("--kernel-arg", action="append", default=[], metavar="WORD", help="a word for its command line")
     vm.add_argument("--cpus", metavar="N", help="virtual CPUs (1)")
     vm.add_argument("--memory", metavar="MIB", default="256", help="memory in MiB (256)")
+    vm.add_argument("--net", choices=("none", "user"), help="user: a network through this host (none)")
+    vm.add_argument(
+        "--publish",
+        action="append",
+        default=[],
+        metavar="[ADDR:]HOST:GUEST[/udp]",
+        help="a port here that leads to one of the guest, on 127.0.0.1 unless ADDR says otherwise; implies --net user",
+    )
     vm.add_argument("--timeout", metavar="SECONDS", help="end the VM after that time, exit 124")
     vm.add_argument("--sandbox", choices=("auto", "require"), default="auto", help="require: or refuse to run (auto)")
     vm.add_argument("--boot-log", metavar="FILE", help="write the kernel's console there")
     vm.add_argument("-v", "--verbose", action="store_true", help="say on standard error what takes how long")
-    parser.set_defaults(command=[])
 
 
 class _InOrder(argparse.Action):
@@ -167,6 +184,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         root_fstype=values.file_system(arguments.root_fstype),
         root_options=arguments.root_options,
     )
+    publish = _publish(arguments)
     root, share, volumes = _shares(arguments)
     return Plan(
         root=root,
@@ -178,9 +196,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         accel=arguments.accel,
         kernel=arguments.kernel,
         modules=arguments.modules,
+        arch=arguments.arch,
         kernel_args=tuple(_kernel_word(word) for word in arguments.kernel_arg),
         cpus=None if arguments.cpus is None else values.positive("--cpus", arguments.cpus, largest=255),
         memory_mib=values.positive("--memory", arguments.memory, unit=" of MiB", largest=1 << 20),
+        network=arguments.net == "user" or bool(publish),
+        publish=publish,
         timeout=None if arguments.timeout is None else values.seconds("--timeout", arguments.timeout),
         sandbox=arguments.sandbox,
         boot_log=arguments.boot_log,
@@ -220,6 +241,16 @@ def _wants_terminal(asked: bool | None) -> bool:
 
     is_terminal = standard_stream(0) is not None and standard_stream(1) is not None and os.isatty(0) and os.isatty(1)
     return is_terminal if asked is None else asked
+
+
+def _publish(arguments: argparse.Namespace) -> tuple[Publish, ...]:
+    if not arguments.publish:
+        return ()
+    if arguments.net == "none":
+        raise UsageError("--publish needs a network", "leave out --net none: --publish implies --net user")
+    from pykrun.net import parse
+
+    return tuple(parse(text) for text in arguments.publish)
 
 
 def _kernel_word(word: str) -> str:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from pykrun import kernel as kernels
 from pykrun.engine import probe, qemu, uml
+from pykrun.engine.boards import BOARDS
 from pykrun.engine.running import Endpoint, Running
 from pykrun.engine.words import PANIC, panic_exit_code
 from pykrun.errors import MissingError, UsageError
 from pykrun.host.checkout import command_for
+from pykrun.host.numbers import MACHINE
 from pykrun.machine import Kernel, Machine
 from pykrun.record import record, replace
 from pykrun.sandbox import Ended, Isolation, Wish
@@ -29,6 +31,7 @@ class Engine:
     :ivar program: the engine's executable.
     :ivar max_cpus: what it can give a guest; asked for more it runs so many.
     :ivar min_memory_mib: with less its guests do not boot.
+    :ivar arch: the machine that its guests are, as `uname -m` says.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Engine:
     program: Path
     max_cpus: int
     min_memory_mib: int
+    arch: str = MACHINE
 
     def kernel(
         self, image: str | os.PathLike[str] | None = None, modules: str | os.PathLike[str] | None = None
@@ -50,11 +54,14 @@ class Engine:
             return kernels.for_image(Path(image), folder)
         if self.name == "uml":
             return kernels.for_image(self.program, folder)
-        kernel = kernels.for_qemu()
+        kernel = kernels.for_qemu(self.arch)
         if kernel is None:
-            raise MissingError(
-                "there is no kernel for QEMU", f"run `{command_for('pykrun.kernel')}`, or name one by --kernel"
+            fetch = (
+                command_for("pykrun.kernel")
+                if self.arch == MACHINE
+                else command_for(f"pykrun.kernel --arch {self.arch}", "cross")
             )
+            raise MissingError(f"there is no kernel of {self.arch} for QEMU", f"run `{fetch}`, or name one by --kernel")
         return kernel if folder is None else replace(kernel, modules=folder)
 
     def initramfs(
@@ -116,14 +123,21 @@ TABLE: dict[str, EngineType] = {
 
 
 def choose(
-    name: str = "auto", accel: str = "auto", cpus: int | None = None, kernel: str | os.PathLike[str] | None = None
+    name: str = "auto",
+    accel: str = "auto",
+    cpus: int | None = None,
+    kernel: str | os.PathLike[str] | None = None,
+    arch: str | None = None,
 ) -> Engine:
     """Pick an engine: QEMU where KVM truly works, else User Mode Linux, else QEMU's emulation.
+
+    A guest of another architecture than the host's is QEMU's emulation.
 
     :param name: `auto` or a key of `TABLE`.
     :param accel: `auto`, `kvm` or `tcg`; anything but `auto` means QEMU.
     :param cpus: as the caller asked for it, None if they did not: more than one means QEMU where it is installed.
     :param kernel: the caller's own; `auto` then takes the engine that it is for.
+    :param arch: the machine that the guest is to be, as `uname -m` says; None for the kernel's or the host's.
     :raise UsageError: the wishes contradict each other, or KVM was asked for and does not work.
     :raise MissingError: the engine (with `auto`: any engine) is not installed.
     """
@@ -131,6 +145,9 @@ def choose(
         raise UsageError(f"there is no engine {name!r} with acceleration {accel!r}")
     if name == "uml" and accel != "auto":
         raise UsageError(f"User Mode Linux knows no --accel {accel}", "leave it out, or use --engine qemu")
+    guest = _architecture(kernel, arch)
+    if guest != MACHINE:
+        return _emulated(name, accel, guest)
     if name == "auto" and accel != "auto":
         name = "qemu"
     if name == "auto" and kernel is not None:
@@ -139,7 +156,7 @@ def choose(
         return _uml(uml.find() if kernel is None else Path(kernel))
     program = qemu.find()
     if program is None and name == "qemu":
-        raise MissingError(f"{qemu.PROGRAM} is not installed", "`pykrun doctor` names the command that installs it")
+        raise MissingError("QEMU is not installed", "`pykrun doctor` names the command that installs it")
     own = kernels.for_image(Path(kernel)) if kernel is not None else kernels.for_qemu()
     if program is None or (name == "auto" and own is None):
         return _uml(uml.find())
@@ -155,6 +172,30 @@ def choose(
     return _qemu(program, "tcg")
 
 
+def _architecture(kernel: str | os.PathLike[str] | None, arch: str | None) -> str:
+    """What the guest is to be."""
+    if arch is not None and arch not in BOARDS:
+        raise UsageError(f"there are no guests of {arch}", f"there are: {', '.join(BOARDS)}")
+    if kernel is None:
+        return arch or MACHINE
+    own = kernels.for_image(Path(kernel)).arch
+    if arch not in (None, own):
+        raise UsageError(f"{os.fspath(kernel)} is a kernel of {own}, not of {arch}", "leave out --arch")
+    return own
+
+
+def _emulated(name: str, accel: str, arch: str) -> Engine:
+    """An engine for guests of another kind than the host."""
+    if name == "uml" or accel == "kvm":
+        what = "User Mode Linux" if name == "uml" else "KVM"
+        raise UsageError(f"{what} runs only guests of {MACHINE} here, not of {arch}", "use --engine qemu --accel tcg")
+    program = qemu.find(arch)
+    if program is None:
+        packages = " or ".join(dict.fromkeys(BOARDS[arch].install.values()))
+        raise MissingError(f"{BOARDS[arch].program} is not installed", f"install {packages}")
+    return _engine("qemu", "tcg", program, arch)
+
+
 def _uml(program: Path | None) -> Engine:
     if program is None:
         raise MissingError("no engine is installed", "`pykrun doctor` names the command that installs one")
@@ -165,9 +206,9 @@ def _qemu(program: Path, accel: str) -> Engine:
     return _engine("qemu", accel, program)
 
 
-def _engine(name: str, accel: str, program: Path) -> Engine:
+def _engine(name: str, accel: str, program: Path, arch: str = MACHINE) -> Engine:
     row = TABLE[name]
-    return Engine(name, accel, program, row.max_cpus, row.min_memory_mib)
+    return Engine(name, accel, program, row.max_cpus, row.min_memory_mib, arch)
 
 
 __all__ = [

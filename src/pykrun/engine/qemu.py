@@ -11,25 +11,25 @@ import socket
 import stat
 from pathlib import Path
 
+from pykrun.engine.boards import BOARDS
 from pykrun.engine.running import Endpoint, Running
 from pykrun.engine.words import check_line, check_word, common_words
 from pykrun.errors import MissingError
-from pykrun.host.numbers import MACHINE as ARCHITECTURE
+from pykrun.host.numbers import MACHINE
 from pykrun.host.programs import find_program
 from pykrun.kernel.image import uncompressed
-from pykrun.machine import Machine, disk_name
-from pykrun.sandbox import FILES, Jail, Wish, shared_libraries, start
+from pykrun.machine import Machine, Network, disk_name
+from pykrun.sandbox import FILES, WORK, Jail, Wish, shared_libraries, start
 
-PROGRAM = f"qemu-system-{ARCHITECTURE}"
-INSTALL = {"apt": "qemu-system-x86", "dnf": "qemu-system-x86-core", "pacman": "qemu-system-x86"}
+INSTALL = BOARDS[MACHINE].install if MACHINE in BOARDS else {}
+"""Package that brings the engine for guests of the host's kind, by package manager."""
 
 _QUEUE_SIZE = 1024  # the default of 128 limits a request to 124 pages
-_SLOW_STARTS = "load_system_certificate_list,init_kprobe_trace,crypto_kdf108_init,init_encrypted"
 
 
-def find() -> Path | None:
-    """Return the installed program, None when there is none."""
-    return find_program(PROGRAM)
+def find(arch: str = MACHINE) -> Path | None:
+    """Return the installed program for guests of that kind, None when there is none."""
+    return find_program(BOARDS[arch].program) if arch in BOARDS else None
 
 
 def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program: Path | None = None) -> Running:
@@ -39,31 +39,36 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
     :raise UsageError: a kernel parameter that cannot be.
     :raise MissingError: QEMU or the kernel is not there.
     """
-    program = program or find()
+    arch = machine.kernel.arch
+    program = program or find(arch)
     if program is None:
-        raise MissingError(f"{PROGRAM} is not installed", "`pykrun doctor` names the command that installs it")
+        raise MissingError(f"there is no QEMU for {arch} here", "`pykrun doctor` names the command that installs it")
     if not os.access(machine.kernel.image, os.R_OK):
         raise MissingError(f"{machine.kernel.image} cannot be read", "name a kernel with --kernel")
     wires = _Wires()
+    listeners = {} if machine.network is None else {"net": socket.socket(socket.AF_UNIX)}
     try:
         arguments = [
-            *(PROGRAM, *_options(machine, accel)),
-            *_devices(machine, wires),
+            *(program.name, *_options(machine, accel)),
+            *_devices(machine, accel, wires),
             *_disks(machine, wires),
             *_kernel(machine, accel),
         ]
         jail = Jail(
             program=program,
             arguments=tuple(arguments),
-            libraries=(*shared_libraries(program, *_modules(program)), *_folders(program)),
+            libraries=(*shared_libraries(program, *_modules(program, arch)), *_folders(program)),
             files=_files(machine),
             devices=("kvm",) if accel == "kvm" else (),
+            listeners=listeners,
             descriptors=wires.inside(),
             denied=("ptrace",),
         )
         inmate = start(jail, wish)
     except BaseException:
         wires.close_outside()
+        for listener in listeners.values():
+            listener.close()
         raise
     finally:
         wires.close_inside()
@@ -72,6 +77,7 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
         accel=accel,
         console=wires.outside["log"].detach(),
         shares=tuple(Endpoint(wires.outside[f"fs{i}"], connected=True) for i in range(len(machine.shares))),
+        network=Endpoint(listeners["net"], connected=False) if listeners else None,
         console_device=None,
         ports={name: wires.outside[f"port{i}"] for i, name in enumerate(machine.ports)},
         terminal=wires.outside.get("terminal"),
@@ -121,20 +127,21 @@ class _Wires:
 
 def _options(machine: Machine, accel: str) -> list[str]:
     """The machine itself."""
+    board = BOARDS[machine.kernel.arch]
     return [
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        *("-M", "q35,memory-backend=mem"),
+        *("-M", f"{board.machine},memory-backend=mem"),
         *("-accel", "kvm" if accel == "kvm" else "tcg,thread=multi"),
-        *("-cpu", "host" if accel == "kvm" else "max"),
+        *("-cpu", "host" if accel == "kvm" else board.cpu),
         *("-smp", str(machine.cpus)),
         *("-m", f"{machine.memory_mib}M"),
         *("-object", f"memory-backend-memfd,id=mem,size={machine.memory_mib}M,share=on"),
     ]
 
 
-def _devices(machine: Machine, wires: _Wires) -> list[str]:
+def _devices(machine: Machine, accel: str, wires: _Wires) -> list[str]:
     """Devices and the descriptors behind them."""
 
     def chardev(name: str) -> list[str]:
@@ -146,6 +153,10 @@ def _devices(machine: Machine, wires: _Wires) -> list[str]:
     for index, tag in enumerate(machine.shares):
         words += chardev(f"fs{index}")
         words += ["-device", f"vhost-user-fs-pci,chardev=fs{index},tag={tag},queue-size={_QUEUE_SIZE}"]
+    if machine.network is not None:
+        # By path: of an inherited socket QEMU does not believe that it passes descriptors, which a network asks for.
+        words += ["-chardev", f"socket,id=net,path={WORK}net", "-netdev", "vhost-user,id=net,chardev=net"]
+        words += ["-device", _network_card(machine.network, accel)]
     if machine.ports or machine.console:
         # Port 0 is for a console. Each port is two queues that the guest's driver sets up, used or not; 31 by default.
         words += ["-device", f"virtio-serial-pci,max_ports={len(machine.ports) + 1}"]
@@ -155,6 +166,16 @@ def _devices(machine: Machine, wires: _Wires) -> list[str]:
         words += chardev(f"port{index}")
         words += ["-device", f"virtserialport,chardev=port{index},name={name},nr={index + 1}"]
     return words
+
+
+def _network_card(network: Network, accel: str) -> str:
+    """The device's options; without `romfile=` QEMU wants a file of firmware to boot from it.
+
+    Where it emulates the processor, QEMU 7.2 masks this device's MSI-X vectors through KVM's structures, which are not
+    there, and crashes. So it has none: it interrupts by its one line.
+    """
+    card = f"virtio-net-pci,netdev=net,mac={network.mac.hex(':')},host_mtu={network.mtu},romfile="
+    return card if accel == "kvm" else f"{card},vectors=0"
 
 
 def _disks(machine: Machine, wires: _Wires) -> list[str]:
@@ -197,13 +218,10 @@ def _files(machine: Machine) -> dict[str, Path]:
 def _kernel(machine: Machine, accel: str) -> list[str]:
     """What is booted, and the kernel command line."""
     words = [
-        "console=ttyS0",
+        *BOARDS[machine.kernel.arch].words,
         "panic=-1",
-        "reboot=t",
         "lsm=capability",  # TOMOYO looks an executable up twice, which a one-shot file cannot bear
         "cryptomgr.notests",  # the self-tests of ciphers took most of the boot
-        "no_timer_check",
-        f"initcall_blacklist={_SLOW_STARTS}",
     ]
     if accel != "kvm":  # emulation isolates as it is; these only cost time there
         words += ["nokaslr", "mitigations=off"]
@@ -215,15 +233,15 @@ def _kernel(machine: Machine, accel: str) -> list[str]:
     return ["-kernel", FILES + "kernel", *initrd, "-append", check_line(words)]
 
 
-def _modules(program: Path) -> list[Path]:
+def _modules(program: Path, arch: str) -> list[Path]:
     """The parts of QEMU that distributions put into shared objects and that we need."""
     folder = _module_folder(program)
-    return [path for path in (folder / f"accel-tcg-{ARCHITECTURE}.so",) if path.exists()]
+    return [path for path in (folder / f"accel-tcg-{arch}.so",) if path.exists()]
 
 
 def _module_folder(program: Path) -> Path:
     library = program.parent.parent / "lib"
-    return next(iter(library.glob(f"{ARCHITECTURE}-linux-*/qemu")), library / "qemu")
+    return next(iter(library.glob(f"{MACHINE}-linux-*/qemu")), library / "qemu")
 
 
 def _folders(program: Path) -> list[str]:

@@ -65,6 +65,7 @@ class Running:
     :ivar console: non-blocking read end of what kernel and engine print (the boot log). Read it always: a full pipe
         stops the guest. It may stay open after the end of the engine; never wait for its end.
     :ivar shares: one vhost-user end per `Machine.shares`, in that order.
+    :ivar network: the vhost-user end of the network device, None without one.
     :ivar console_device: the vhost-user end of our console device (device id 3), which carries `Machine.console` as
         port 0 and `Machine.ports` as the named ports; None where the engine has a console device of its own.
     :ivar disks: one vhost-user end per `Machine.disks`, in that order; none where the engine has disks of its own.
@@ -79,6 +80,7 @@ class Running:
     accel: str
     console: int
     shares: tuple[Endpoint, ...]
+    network: Endpoint | None = None
     disks: tuple[Endpoint, ...] = ()
     console_device: Endpoint | None
     ports: dict[str, socket.socket]
@@ -142,8 +144,9 @@ class Running:
     def close(self) -> None:
         """End what still runs and release everything: processes, sockets, descriptors, folders."""
         self.inmate.close()
-        for endpoint in (*self.shares, *self.disks, *((self.console_device,) if self.console_device else ())):
-            endpoint.close()
+        for endpoint in (*self.shares, *self.disks, self.network, self.console_device):
+            if endpoint is not None:
+                endpoint.close()
         for sock in (*self.ports.values(), self.terminal, self.control):
             if sock is not None:
                 sock.close()

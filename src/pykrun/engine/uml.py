@@ -23,6 +23,7 @@ PROGRAMS = ("linux.uml", "linux-uml", "linux")
 INSTALL = {"apt": "user-mode-linux", "pacman": "user-mode-linux"}
 """Package that brings the engine, by package manager; other distributions have none."""
 
+_VIRTIO_NET = 1
 _VIRTIO_BLOCK = 2
 _VIRTIO_CONSOLE = 3
 _VIRTIO_FS = 26
@@ -81,6 +82,8 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
 
         storage.find()
     listeners = {f"fs{index}": socket.socket(socket.AF_UNIX) for index in range(len(machine.shares))}
+    if machine.network is not None:
+        listeners["net"] = socket.socket(socket.AF_UNIX)
     if machine.ports or machine.console:
         listeners["console"] = socket.socket(socket.AF_UNIX)
     listeners |= {name: socket.socket(socket.AF_UNIX) for name in _disk_names(machine)}
@@ -109,12 +112,13 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
         os.close(console_write)
         os.close(nothing)
     fcntl.fcntl(console, fcntl.F_SETFL, os.O_NONBLOCK)
-    device = listeners.get("console")
+    device, network = listeners.get("console"), listeners.get("net")
     return Running(
         engine="uml",
         accel="",
         console=console,
         shares=tuple(Endpoint(listeners[f"fs{i}"], connected=False) for i in range(len(machine.shares))),
+        network=None if network is None else Endpoint(network, connected=False),
         disks=tuple(Endpoint(listeners[name], connected=False) for name in _disk_names(machine)),
         console_device=None if device is None else Endpoint(device, connected=False),
         ports={},
@@ -148,6 +152,8 @@ def _words(machine: Machine, loops_per_jiffy: int | None) -> list[str]:
     if machine.initramfs is not None:
         words.append(f"initrd={FILES}initramfs")
     words += [f"virtio_uml.device={WORK}fs{index}:{_VIRTIO_FS}" for index in range(len(machine.shares))]
+    if machine.network is not None:
+        words.append(f"virtio_uml.device={WORK}net:{_VIRTIO_NET}")
     if machine.ports or machine.console:
         words.append(f"virtio_uml.device={WORK}console:{_VIRTIO_CONSOLE}")
     words += [f"virtio_uml.device={WORK}{name}:{_VIRTIO_BLOCK}" for name in _disk_names(machine)]

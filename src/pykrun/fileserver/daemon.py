@@ -6,10 +6,10 @@ import socket
 from contextlib import ExitStack
 from functools import partial
 
+from pykrun.fileserver.attached import Attached
 from pykrun.fileserver.keeper import Keeper, Sandbox
 from pykrun.fileserver.link import CONNECTION, Link
 from pykrun.fileserver.log import ERROR, INFO, WARN, Log, tell_manager
-from pykrun.fileserver.serving import Attached
 from pykrun.fileserver.socket_file import SocketFile, given_socket, is_listening
 from pykrun.share import Share
 from pykrun.vhost_user import AllConnections, hung_up, peer

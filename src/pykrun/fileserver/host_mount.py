@@ -68,7 +68,9 @@ class MountedShare(Keeper):
 
     def on_answered(self) -> None:
         """Say where it is mounted."""
-        self.log(INFO, f"mounted on {self._mount.path if self._mount else self._mountpoint}")
+        if self._mount is not None:
+            self._mount.read_ahead()
+            self.log(INFO, f"mounted on {self._mount.path}")
         tell_manager("READY=1")
 
     def on_stop(self) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Literal
 
 from pykrun.fileserver import link as messages
 from pykrun.fileserver.link import Link, clean
-from pykrun.fileserver.log import DEBUG, ERROR, Log, tell_manager, write
+from pykrun.fileserver.log import DEBUG, ERROR, WARN, Log, tell_manager, write
 from pykrun.fileserver.worker import NAME, Worker
 from pykrun.loop import IN, Loop
 from pykrun.sandbox.servant import Servant, Service
@@ -20,6 +22,9 @@ from pykrun.signals import Signals
 Sandbox = Literal["auto", "require", "none"]
 
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_LEVELS = tuple("12345")
+_LINES_A_MINUTE = 200
+_MOST_COUNTS = 100
 _PATIENCE = 5.0
 """Seconds that an orderly end may take."""
 
@@ -45,6 +50,9 @@ class Keeper:
         self._counts = ""
         self._ending = False
         self._worker: Servant | Worker | None = None
+        self._heard: set[bytes] = set()
+        self._lines = 0
+        self._minute_ends = 0.0
         self.link, self._far_end = messages.pair()
 
     # For those who know the transport
@@ -72,7 +80,7 @@ class Keeper:
     def _fork(self, serve: Callable[[], None], descriptors: tuple[int, ...]) -> Servant | Worker:
         if self._sandbox == "none":
             return Worker(serve, descriptors)
-        service = Service(name=NAME, serve=serve, descriptors=descriptors, folder=self.share.folder)
+        service = Service(name=NAME, serve=serve, descriptors=descriptors, folder=self.share.folder, session=False)
         servant = start_servant(service, self._sandbox)
         self.stack.callback(servant.close)
         self.isolation = servant.isolation.level
@@ -123,6 +131,8 @@ class Keeper:
     def kill(self) -> None:
         """End the server by force."""
         if self._worker is not None:
+            self.failed = True
+            self.log(WARN, "what serves does not end; it was killed")
             self._worker.close()
             self.loop.stop()
 
@@ -144,12 +154,13 @@ class Keeper:
             self.loop.remove(self.link.fileno())
 
     def _message(self, kind: bytes, text: str, _descriptor: int) -> None:
-        if kind == messages.LOG and text[:1].isdigit():
+        """Hear the process that serves, which a guest may have taken over: each word once, and lines in moderation."""
+        if kind == messages.LOG and text[:1] in _LEVELS and self._may_write():
             self.log(int(text[0]), clean(text[1:]))
-        elif kind == messages.READY:
-            self.on_ready()
-        elif kind == messages.ANSWERED:
-            self.on_answered()
+        elif kind in (messages.READY, messages.ANSWERED):
+            if kind not in self._heard:
+                self._heard.add(kind)
+                (self.on_ready if kind == messages.READY else self.on_answered)()
         elif kind == messages.ENDED:
             self.on_connection_ended(clean(text))
         elif kind == messages.COUNTS:
@@ -158,19 +169,29 @@ class Keeper:
                 self._asked = False
                 self._show_counts()
 
+    def _may_write(self) -> bool:
+        """Whether the log has room for one more line of the server's in this minute."""
+        now = time.monotonic()
+        if now > self._minute_ends:
+            self._minute_ends, self._lines = now + 60, 0
+        self._lines += 1
+        if self._lines == _LINES_A_MINUTE:
+            self.log(WARN, "the server says too much; for the rest of this minute it is not shown")
+        return self._lines < _LINES_A_MINUTE
+
     def _show_counts(self) -> None:
-        rows = [row.split() for row in self._counts.splitlines()]
-        counts = sorted(((int(number), name) for name, number in rows), reverse=True)
+        found = re.findall(r"^(\w{1,20}) (\d{1,20})$", self._counts, re.ASCII | re.MULTILINE)
+        counts = sorted(((int(number), name) for name, number in found[:_MOST_COUNTS]), reverse=True)
         write(f"requests: {sum(number for number, _ in counts)}")
         for number, name in counts:
-            write(f"  {clean(name):<20}{number:>12}")
+            write(f"  {name:<20}{number:>12}")
 
     def _ended(self, _events: int) -> None:
         worker = self._worker
         reason = "" if worker is None else worker.reap()
         if worker is None or reason is None:
             return
-        self.link.receive(self._message)  # its last words
+        self.link.receive(self._message, most=1000)  # its last words
         self.loop.remove(worker.pidfd)
         if reason:
             self.failed = True

@@ -68,12 +68,12 @@ class Link:
             self._socket.setblocking(False)
         return True
 
-    def receive(self, on_message: OnMessage) -> bool:
-        """Hand out the messages that are there; return False when the other end is closed.
+    def receive(self, on_message: OnMessage, most: int = 64) -> bool:
+        """Hand out messages that are there, up to a number; return False when the other end is closed.
 
-        The descriptor of a message is closed afterwards, unless `on_message` took it: it may duplicate it.
+        The descriptor of a message is closed afterwards: `on_message` may duplicate it.
         """
-        while True:
+        for _ in range(most):
             try:
                 message, ancillary, _, _ = self._socket.recvmsg(LONGEST, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
@@ -84,6 +84,8 @@ class Link:
             for _, _, content in ancillary:
                 descriptors.frombytes(content[: len(content) & ~3])
             if not message:
+                for descriptor in descriptors:
+                    os.close(descriptor)
                 return False
             try:
                 text = message[1:].decode("utf-8", "surrogateescape")
@@ -91,6 +93,7 @@ class Link:
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
+        return True
 
     def close(self) -> None:
         """Close this end."""

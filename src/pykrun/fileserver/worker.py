@@ -78,7 +78,7 @@ def _run(serve: Callable[[], None], kept: set[int], parent: int, report: int) ->
         die_with(parent)
         linux.set_name(NAME)
         os.chdir("/proc")  # as in a sandbox
-        os.setsid()  # what is typed at the parent's terminal is not for us
+        os.setpgid(0, 0)  # what is typed at the parent's terminal is not for us
         lead_nowhere(kept)
         close_all_but({0, 1, 2, *kept})
         serve()

@@ -13,7 +13,8 @@ reads instead of an event loop save nothing that can be measured.
 from __future__ import annotations
 
 import os
-from errno import EAGAIN, ECONNABORTED, EINTR, ENODEV, ENOENT
+from errno import ECONNABORTED, EINTR, ENODEV, ENOENT
+from io import FileIO
 from stat import S_IFDIR
 
 from pykrun.fuse import wire
@@ -57,6 +58,7 @@ class Channel:
         os.set_blocking(descriptor, False)
         self._server = server
         self._fd = descriptor
+        self._file = FileIO(descriptor, "rb", closefd=False)  # its readinto says None, where readv raises EAGAIN
         self._request = memoryview(bytearray(_ROOM))
         self._reply = memoryview(bytearray(_ROOM))
         self._rooms = [self._reply[: wire.OUT_HEADER.size], self._reply[wire.OUT_HEADER.size :]]
@@ -68,31 +70,42 @@ class Channel:
 
     def serve(self) -> bool:
         """Answer requests that are there, without waiting for more; return False when the mount is gone."""
-        request, handle = self._request, self._server.handle
-        into = [request]
+        request, rooms, handle, read = self._request, self._rooms, self._server.handle, self._file.readinto
         for _ in range(_AT_ONCE):
             try:
-                size = os.readv(self._fd, into)
+                size = read(request)
             except OSError as error:
                 if error.errno in _AGAIN:
                     continue
-                if error.errno == EAGAIN:
-                    return True
                 if error.errno in _OVER:
                     return False
                 raise
+            except ValueError:  # closed by another thread
+                return False
+            if size is None:
+                return True
             if request[4] in wire.SLOW and size < _SMALL:  # the opcode's first byte, and there are no larger ones
                 self._lane.put(bytes(request[:size]))
                 continue
-            length = handle([request[:size]], self._rooms)
+            length = handle([request[:size]], rooms)
             if length and not self._write(self._reply[:length]):
                 return False
         return True
+
+    def run(self) -> None:
+        """Answer until the mount is gone."""
+        import select
+
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        while self.serve():
+            poll.poll()
 
     def close(self) -> None:
         """Close the descriptor: whoever waits for an answer is let go with ECONNABORTED. Harmless when called again."""
         if self._fd >= 0:
             descriptor, self._fd = self._fd, -1
+            self._file.close()
             if self._lane.close():
                 os.close(descriptor)
 
@@ -146,12 +159,7 @@ class Mount:
 
     def run(self) -> None:
         """Answer until the mount is gone."""
-        import select
-
-        poll = select.poll()
-        poll.register(self.fileno(), select.POLLIN)
-        while self.serve():
-            poll.poll()
+        self._channel.run()
 
     def close(self) -> None:
         """Unmount, lazily where somebody still uses it, and end the session."""

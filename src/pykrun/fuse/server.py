@@ -41,6 +41,9 @@ Step = Callable[[bytes, int, int, Sequence[memoryview]], int]
 """Serve one opcode: the copied request, its unique, its nodeid, the room; return the reply's length."""
 
 
+OnFault = Callable[[str, Exception], None]
+
+
 class Server:
     """Serves one file system to one guest.
 
@@ -52,15 +55,25 @@ class Server:
     :param filesystem: what is served.
     :param max_inodes: how many inodes the guest may know at a time (ENFILE beyond).
     :param max_handles: how many files, and how many directories, it may have open (ENFILE beyond).
+    :param on_fault: called with an operation's name and its first fault; by default that is logged, which a process
+        that can import nothing any more cannot.
     """
 
-    def __init__(self, filesystem: FileSystem, *, max_inodes: int = MAX_INODES, max_handles: int = MAX_HANDLES) -> None:
+    def __init__(
+        self,
+        filesystem: FileSystem,
+        *,
+        max_inodes: int = MAX_INODES,
+        max_handles: int = MAX_HANDLES,
+        on_fault: OnFault | None = None,
+    ) -> None:
         self.filesystem = filesystem
         self.faults = 0
         """How often a handler raised anything but OSError: a bug; the guest saw EIO."""
         self._session = Session(filesystem, max_inodes=max_inodes, max_handles=max_handles)
         self._counts = [0] * wire.OPCODES
         self._reported: set[int] = set()
+        self._on_fault = on_fault
         self._serving = self._serving_steps()
         self._setxattr = self._serving[wire.SETXATTR]
         self._extended_setxattr: Step = partial(self._serve, wire.EXTENDED_SETXATTR, extended_setxattr)
@@ -374,9 +387,12 @@ class Server:
         if opcode in self._reported:
             return
         self._reported.add(opcode)
+        name = wire.NAMES.get(opcode, "UNKNOWN")
+        if self._on_fault is not None:
+            self._on_fault(name, bug)
+            return
         import logging  # only now: it takes longer to import than this whole package
 
-        name = wire.NAMES.get(opcode, "UNKNOWN")
         logging.getLogger("pykrun.fuse").error("fault in FUSE %s, answered EIO", name, exc_info=bug)
 
 

@@ -120,8 +120,8 @@ BATCH_FORGET = 42
 NO_REPLY = frozenset({FORGET, BATCH_FORGET, NOTIFY_REPLY})
 
 SLOW = frozenset({20, 43, 47, 53})
-"""FSYNC, FALLOCATE and both COPY_FILE_RANGE: they may take long, and need nothing but an open file, so another thread may
-serve them beside all others."""
+"""FSYNC, FALLOCATE and both COPY_FILE_RANGE: they may take long, and need nothing but an open file, so another thread
+may serve them beside all others."""
 
 
 class Operation:

@@ -15,16 +15,17 @@ def setup_program() -> Path | None:
     return program if is_checkout and program.is_file() and os.access(program, os.X_OK) else None
 
 
-def command_for(module: str) -> str:
+def command_for(module: str, what: str = "") -> str:
     """Return the command line that does what `python3 -m module` does: `./setup` in a checkout.
 
     There the module's sources are on no path of the user's interpreter; `./setup` also installs the packages needed.
 
-    :param module: `pykrun.kernel` or `pykrun.blob`.
+    :param module: `pykrun.kernel` or `pykrun.blob`, perhaps with options.
+    :param what: the word that makes `./setup` do it, empty when it does so anyway.
     """
     program = setup_program()
     if program is None:
         return f"python3 -m {module}"
     import shlex  # only on the way to an error
 
-    return shlex.quote(str(program))
+    return f"{shlex.quote(str(program))} {what}".rstrip()

@@ -39,6 +39,7 @@ MOUNT_ATTR_NOSUID = 0x2
 AT_FDCWD = -100
 AT_RECURSIVE = 0x8000
 
+CAP_NET_BIND_SERVICE = 10
 TFD_TIMER_ABSTIME = 1
 TFD_TIMER_CANCEL_ON_SET = 2
 _TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
@@ -47,10 +48,13 @@ ADDR_NO_RANDOMIZE = 0x0004_0000
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+_PR_SET_KEEPCAPS = 8
 _PR_SET_NAME = 15
 _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_RAISE = 2
 _SECCOMP_SET_MODE_FILTER = 1
 _CAPABILITY_VERSION_3 = 0x2008_0522
 _LAST_CAPABILITY = 63
@@ -231,6 +235,23 @@ def limit_capabilities(kept: int) -> None:
         raise OSError(code, os.strerror(code), "capget")
     low, high = words[1] & kept, words[4] & kept >> 32
     system_call("capset", header, b"".join(word.to_bytes(4, "little") for word in (low, low, 0, high, high, 0)))
+
+
+def become(user: int, group: int, capability: int | None = None) -> None:
+    """Change user and group id for good, with no further groups, and lose every capability but one.
+
+    :param capability: CAP_... to keep, also over an execve.
+    """
+    if capability is not None:
+        system_call("prctl", _PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    os.setgroups([])
+    os.setresgid(group, group, group)
+    os.setresuid(user, user, user)
+    if capability is not None:
+        header = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)
+        kept = (1 << capability).to_bytes(8, "little")
+        system_call("capset", header, kept[:4] * 3 + kept[4:] * 3)
+        system_call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0)
 
 
 def no_address_randomization() -> None:

@@ -5,6 +5,15 @@
 
 from pykrun.kernel.find import UML_MODULES, for_image, for_qemu, unpacked_kernels
 from pykrun.kernel.image import uncompressed
-from pykrun.kernel.initramfs import console, initramfs
+from pykrun.kernel.initramfs import NETWORK, console, initramfs
 
-__all__ = ["UML_MODULES", "console", "for_image", "for_qemu", "initramfs", "uncompressed", "unpacked_kernels"]
+__all__ = [
+    "NETWORK",
+    "UML_MODULES",
+    "console",
+    "for_image",
+    "for_qemu",
+    "initramfs",
+    "uncompressed",
+    "unpacked_kernels",
+]

@@ -1,7 +1,10 @@
-"""The uncompressed kernel inside a bzImage.
+"""The kernel inside a kernel image that unpacks itself, or has to be unpacked.
 
-QEMU can boot an ELF vmlinux that carries a PVH note directly. Under emulation that saves the kernel's own, emulated
-decompression: half a second of a boot. Layout: Documentation/arch/x86/boot.rst, "payload_offset".
+On x86 QEMU can boot an ELF vmlinux that carries a PVH note directly. Under emulation that saves the kernel's own,
+emulated decompression: half a second of a boot. On aarch64 QEMU before 9 boots an Image only as it is or as a gzip.
+
+Layouts: Documentation/arch/x86/boot.rst, "payload_offset"; Documentation/arch/arm64/booting.rst; the EFI image that
+unpacks itself: drivers/firmware/efi/libstub/zboot-header.S.
 """
 
 from __future__ import annotations
@@ -15,8 +18,18 @@ from pykrun.host.cache import cache_directory, stamp, write_atomic
 _LIMIT = 512 << 20  # of an unpacked kernel
 
 
+def is_bzimage(data: bytes) -> bool:
+    """Whether this is how a bzImage begins, x86's own format."""
+    return data[0x202:0x206] == b"HdrS"
+
+
+def is_arm64_image(data: bytes) -> bool:
+    """Whether this is how an Image of aarch64 begins, not packed."""
+    return data[0x38:0x3C] == b"ARM\x64"
+
+
 def uncompressed(image: Path) -> Path:
-    """Return a kernel that QEMU boots without decompressing it: `image` itself if it is an ELF, else a cached copy.
+    """Return a kernel that QEMU boots without decompressing it: `image` itself if it is not packed, else a cached copy.
 
     `image` is returned as it is, too, when its compression needs a library or program that is not installed.
 
@@ -27,7 +40,8 @@ def uncompressed(image: Path) -> Path:
         if kept.exists():
             return kept
         with open(image, "rb") as file:
-            if file.read(4) == b"\x7fELF":
+            head = file.read(64)
+            if head.startswith(b"\x7fELF") or is_arm64_image(head):
                 return image
             file.seek(0)
             packed = file.read()
@@ -44,20 +58,28 @@ def uncompressed(image: Path) -> Path:
 
 
 def unpack(image: bytes) -> bytes | None:
-    """Return the ELF vmlinux in the bytes of a bzImage; None when it is no bzImage or cannot be decompressed here."""
-    if image[0x202:0x206] != b"HdrS":
-        return None
-    setup_sectors = image[0x1F1] or 4
-    start = (setup_sectors + 1) * 512 + int.from_bytes(image[0x248:0x24C], "little")
-    payload = image[start : start + int.from_bytes(image[0x24C:0x250], "little")]
+    """Return the ELF vmlinux or the Image in an image; None when it is not packed, or not to be unpacked here."""
+    payload = _payload(image)
     for magic, decompress in _FORMATS.items():
         if payload.startswith(magic):
             try:
                 data = decompress(payload)
             except Exception:  # each library has errors of its own: the image boots as it is, only slower
                 return None
-            return data if data.startswith(b"\x7fELF") else None
+            return data if data.startswith(b"\x7fELF") or is_arm64_image(data) else None
     return None
+
+
+def _payload(image: bytes) -> bytes:
+    """What is compressed."""
+    if is_bzimage(image):
+        setup_sectors = image[0x1F1] or 4
+        start = (setup_sectors + 1) * 512 + int.from_bytes(image[0x248:0x24C], "little")
+        return image[start : start + int.from_bytes(image[0x24C:0x250], "little")]
+    if image[:2] == b"MZ" and image[4:8] == b"zimg":
+        start, size = (int.from_bytes(image[at : at + 4], "little") for at in (8, 12))
+        return image[start : start + size]
+    return image
 
 
 def _gzip(payload: bytes) -> bytes:

@@ -22,6 +22,12 @@ TRANSPORTS = ("virtio_pci", "virtio_mmio")
 NEEDED = ("virtiofs", "virtio_console")
 """What every machine of ours boots from and speaks through."""
 
+NETWORK = ("virtio_net", "ipv6")
+"""What a machine with a network needs beside; `ipv6` only where the kernel has it as a module."""
+
+OPTIONAL = ("ipv6",)
+"""Modules that a kernel may lack."""
+
 KMSG = (1, 11)
 """What init gets as its console: the kernel's log, which reaches whatever console the engine has.
 
@@ -71,7 +77,7 @@ def _content(modules: Path, blob: Path, extra: tuple[str, ...], file_systems: tu
     wanted = (
         *(name for name in TRANSPORTS[:1] if name in tree),
         *NEEDED,
-        *extra,
+        *(name for name in extra if name in tree or name not in OPTIONAL),
         *_of_file_systems(tree, file_systems),
     )
     order = tree.load_order(wanted)

@@ -72,7 +72,9 @@ class ModuleTree:
         """
         path = self._files.get(name)
         if path is None:
-            raise MissingError(f"{self.folder} has no module {name}", "this kernel cannot boot from virtio-fs")
+            raise MissingError(
+                f"{self.folder} has no module {name}", "the guest needs it; name another kernel by --kernel"
+            )
         for suffix in _SUFFIXES:  # modules.order may name the file without its compression
             candidate = path.with_name(path.name.split(".ko")[0] + suffix)
             if candidate.exists():

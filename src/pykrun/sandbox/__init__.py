@@ -4,6 +4,7 @@
 `pykrun.sandbox.servant` does the same with a server of ours (`serve`, `Service`, `Servant`).
 """
 
+from pykrun.sandbox.child import unprivileged_identity
 from pykrun.sandbox.fork import Wish
 from pykrun.sandbox.jail import (
     FILES,
@@ -38,4 +39,5 @@ __all__ = [
     "shared_libraries",
     "signal_name",
     "start",
+    "unprivileged_identity",
 ]

@@ -86,6 +86,14 @@ def choose_identity(level: str, caller: tuple[int, int], wanted: Identity = None
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
         return None
+    return unprivileged_identity(wanted)
+
+
+def unprivileged_identity(wanted: Identity = None) -> Identity:
+    """Choose what a process of root's becomes that is not to be trusted: an id that owns nothing, or the wanted one.
+
+    None: it is not root, or a root that cannot change ids.
+    """
     if os.geteuid() != 0 or not _may_change_ids():
         return None
     fresh = _UNALLOCATED_IDS + _host_pid()
@@ -105,10 +113,7 @@ def drop_privileges(identity: Identity) -> None:
     os.umask(0o077)
     linux.drop_bounding_set()
     if identity is not None:
-        user, group = identity
-        os.setgroups([])
-        os.setresgid(group, group, group)
-        os.setresuid(user, user, user)
+        linux.become(*identity)
     linux.drop_capabilities()
     linux.set_no_new_privileges()
     linux.set_dumpable(False)  # our memory is a copy of the supervisor's

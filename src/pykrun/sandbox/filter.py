@@ -48,7 +48,7 @@ FOLDER = (
     "symlinkat", "mknodat", "mkdirat", "unlinkat", "renameat", "renameat2", "linkat",
     "fchmod", "fchmodat", "fchown", "fchownat", "utimensat", "ftruncate", "copy_file_range", "syncfs", "flock", "dup",
     "getxattr", "setxattr", "listxattr", "removexattr", "fgetxattr", "fsetxattr", "flistxattr", "fremovexattr",
-    "umask", "setfsuid", "setfsgid", "setgroups", "capset", "capget",
+    "umask", "setfsuid", "setfsgid", "setgroups", "capset", "capget", "geteuid", "getegid", "getuid", "getgid",
 )
 """And one that serves a folder of the host."""
 # fmt: on

@@ -10,6 +10,7 @@ from pykrun.root import Root
 from pykrun.start_data import StartData
 
 if TYPE_CHECKING:
+    from pykrun.net import Publish
     from pykrun.share import Share
 
 
@@ -26,7 +27,10 @@ class Plan:
     :param accel: `auto`, `kvm` or `tcg`.
     :param kernel: path of a kernel, None for the engine's default.
     :param modules: folder with its modules, None for what belongs to the kernel.
+    :param arch: the machine that the guest is, as `uname -m` says; None for the kernel's or the host's.
     :param cpus: None when the caller does not care.
+    :param network: the guest has a network (docs/network.md).
+    :param publish: ports of this host that lead into the guest.
     :param timeout: seconds until the VM is ended, None for no limit.
     :param sandbox: `auto` or `require`.
     :param boot_log: file that receives the kernel's console.
@@ -42,9 +46,12 @@ class Plan:
     accel: str = "auto"
     kernel: str | None = None
     modules: str | None = None
+    arch: str | None = None
     kernel_args: tuple[str, ...] = ()
     cpus: int | None = None
     memory_mib: int = 256
+    network: bool = False
+    publish: tuple[Publish, ...] = ()
     timeout: float | None = None
     sandbox: str = "auto"
     boot_log: str | None = None

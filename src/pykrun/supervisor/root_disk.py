@@ -38,11 +38,18 @@ def file_systems(disks: tuple[Disk, ...], start: StartData) -> tuple[str, ...]:
     return LIKELY if found is None else (found,) if found else ()
 
 
-def carry_over(root: Root, start: StartData) -> StartData:
-    """Ask init to show the virtual root's files in the disk's too, and make a mount point for the disk."""
+def carry_over(root: Root, start: StartData, disks: tuple[Disk, ...]) -> StartData:
+    """Ask init to show the virtual root's files in the disk's too, and make a mount point for the disk.
+
+    A disk that cannot be written is mounted read-only without a word: it was asked for.
+    """
     if start.root_device is None:
         return start
+    place = disk_place(start.root_device)
+    options = start.root_options
+    if place is not None and disks[place[0]].read_only:
+        options = f"ro,{options}" if options else "ro"
     files = tuple(path for path in root.files if path != INIT_PATH)
     directories = tuple(root.directories)
     root.directory(MOUNT_POINT)
-    return replace(start, root_files=files, root_directories=directories)
+    return replace(start, root_files=files, root_directories=directories, root_options=options)

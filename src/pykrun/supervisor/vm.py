@@ -11,9 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pykrun import engine as engines
+from pykrun import kernel as kernels
 from pykrun.errors import PeerError, UsageError
 from pykrun.loop import IN, Loop, Timer
-from pykrun.machine import ROOT_TAG, Machine, volume_tags
+from pykrun.machine import ROOT_TAG, Machine, Network, volume_tags
 from pykrun.record import replace
 from pykrun.root import INIT_PATH
 from pykrun.signals import HeldUp, Signals
@@ -30,13 +31,22 @@ if TYPE_CHECKING:
     from pykrun.sandbox import Ended, Wish
     from pykrun.start_data import StartData
     from pykrun.supervisor.disks import DiskServers
+    from pykrun.supervisor.network import GuestNetwork
     from pykrun.supervisor.shares import ShareServers
     from pykrun.supervisor.wiring import Ends
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
 TIME = "krun-timesync"
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+FORWARDED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+)
 NOT_FOUND = 127
 LOG_LINE, LOG_TEXT = 1024, 65536
 """Characters of one line and of all lines of the guest's log that are kept: more than init ever has to say."""
@@ -103,6 +113,8 @@ class VirtualMachine:
         self._disks: DiskServers | None = None
         self._shares: ShareServers | None = None
         self._engine_ended = False
+        self._keep_resolver = False
+        self._network: GuestNetwork | None = None
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
         self._log = BootLog(plan.boot_log)
@@ -114,7 +126,7 @@ class VirtualMachine:
     def run(self) -> Outcome:
         """Start, serve until the end, and say how it was."""
         plan = self._plan
-        engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel)
+        engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel, plan.arch)
         if (plan.cpus or 1) > engine.max_cpus:
             self._warnings.append(
                 f"engine {engine.name} runs one CPU, {plan.cpus} were asked for (--engine qemu has more)"
@@ -128,13 +140,14 @@ class VirtualMachine:
         self._log.attach(self._loop, running.console)
         self._stack.callback(self._log.detach)
         self._loop.add(running.pidfd, IN, lambda events: self._on_engine_end())
+        if machine.network is not None:
+            self._start_network(machine.network)
         self._serve(running, machine)
         self._phase("served")
         if plan.timeout is not None:
             reason = f"the VM was ended after {plan.timeout:g} seconds (--timeout)"
             self._loop.call_later(plan.timeout, partial(self._end, TIMED_OUT, reason))
-        handled = (*FORWARDED, signal.SIGWINCH) if self._window else FORWARDED
-        self._stack.callback(Signals(self._loop, handled, self._on_signal, deadline=plan.timeout).close)
+        self._stack.callback(Signals(self._loop, FORWARDED, self._on_signal, deadline=plan.timeout).close)
         if self._window:
             self._stack.callback(self._window.restore)
         try:
@@ -186,7 +199,7 @@ class VirtualMachine:
 
         plan = self._plan
         kernel = engine.kernel(plan.kernel, plan.modules)
-        self._init = blob.find()
+        self._init = blob.find(kernel.arch)
         terminal = plan.start.terminal
         return Machine(
             kernel=kernel,
@@ -196,6 +209,7 @@ class VirtualMachine:
             memory_mib=plan.memory_mib,
             shares=(ROOT_TAG, *volume_tags(len(plan.volumes))),
             disks=plan.disks,
+            network=Network() if plan.network else None,
             ports=self._ports(),
             console=terminal,
             init=os.fsdecode(INIT_PATH),
@@ -204,15 +218,16 @@ class VirtualMachine:
         )
 
     def _modules(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What the disks need of the guest's kernel: modules, and file systems."""
+        """What network and disks need of the guest's kernel: modules, and file systems."""
         plan = self._plan
+        modules = kernels.NETWORK if plan.network else ()
         if not plan.disks and plan.start.root_device is None:
-            return (), ()
+            return modules, ()
         from pykrun.disk import doubts
         from pykrun.supervisor.root_disk import file_systems
 
         self._warnings += filter(None, map(doubts, plan.disks))
-        return ("virtio_blk",) if plan.disks else (), file_systems(plan.disks, plan.start)
+        return (*modules, *(("virtio_blk",) if plan.disks else ())), file_systems(plan.disks, plan.start)
 
     def _ports(self) -> tuple[str, ...]:
         """The names of the ports. One more costs a boot some 3 ms: only without an init does the clock need its own."""
@@ -228,6 +243,8 @@ class VirtualMachine:
             self._carried_over(),
             ports=machine.ports,
             window=self._window.size() if self._window else None,
+            dhcp=machine.network is not None,
+            keep_resolver=self._keep_resolver,
             streams="console" if machine.console else ("ports" if self._is_pid1 else "relay"),
             seed=os.urandom(32),
             volumes=[
@@ -251,6 +268,8 @@ class VirtualMachine:
             STDERR: (self._stderr, None),
             TIME: (port, port),
         }
+        if self._network is not None:
+            wiring.network(self._network.device)
         console = (self._stdout, self._stdin) if machine.console else None
         wiring.ports({name: ends[name] for name in machine.ports}, console, self._on_port_end)
         self._wiring = wiring
@@ -263,7 +282,7 @@ class VirtualMachine:
             return self._plan.start
         from pykrun.supervisor.root_disk import carry_over
 
-        return carry_over(self._plan.root, self._plan.start)
+        return carry_over(self._plan.root, self._plan.start, self._plan.disks)
 
     def _serve_shares(self, running: Running, machine: Machine, start: StartData) -> None:
         from pykrun.supervisor.shares import ShareServers
@@ -287,6 +306,23 @@ class VirtualMachine:
         self._stack.callback(servers.close)
         servers.start(running, machine.disks, "require" if self._plan.sandbox == "require" else "auto")
         self._disks = servers
+
+    def _start_network(self, network: Network) -> None:
+        """After the engine, which has its kernel to boot meanwhile."""
+        from pykrun.supervisor.network import RESOLVER, GuestNetwork
+
+        root = self._plan.root
+        self._keep_resolver = RESOLVER in root.files
+        taken = (*root.files, *root.directories)
+        if (
+            self._plan.start.root_device is None
+            and RESOLVER not in taken
+            and os.path.dirname(RESOLVER) not in root.files
+        ):
+            # Something to mount the guest's own on, where nothing can be written or it would be the host's.
+            root.file(RESOLVER, b"")
+        self._network = GuestNetwork(self._loop, network, self._plan.publish, self._on_network_failure)
+        self._stack.callback(self._network.close)
 
     @property
     def _is_pid1(self) -> bool:
@@ -368,6 +404,13 @@ class VirtualMachine:
             return
         self._end(SET_UP_FAILED, f"the guest broke a protocol: {error}")
 
+    def _on_network_failure(self, reason: str) -> None:
+        """Without what it asked for a workload is not started; once it runs, its work is worth more than its line."""
+        if "started" in self._phases:
+            self._warnings.append(f"the network ended before the VM: {reason}")
+        else:
+            self._end(SET_UP_FAILED, f"there is no network: {reason}")
+
     def _on_disk_end(self, reason: str) -> None:
         """A disk's server is gone, and with it what the guest wants written."""
         if self._exit is None and not self._engine_ended:
@@ -377,8 +420,8 @@ class VirtualMachine:
 
     def _on_signal(self, number: int) -> None:
         """Hand it on; SIGTERM asks for an orderly end, and a second one or a second SIGINT ends the VM."""
-        if number == signal.SIGWINCH:
-            if self._window and (size := self._window.size()):
+        if number == signal.SIGWINCH and self._window:  # the guest's terminal makes the signal
+            if size := self._window.size():
                 self._control.resize(*size)
             return
         deadly = number in (signal.SIGINT, signal.SIGTERM)
@@ -386,6 +429,8 @@ class VirtualMachine:
         self._heard.add(number)
         if again or (deadly and (not self._control.greeted or self._has_ended)):
             self._end(128 + number, "")
+        elif deadly and self._is_pid1:
+            self._end(128 + number, "the VM was ended: a command that is PID 1 itself cannot be sent a signal")
         elif number == signal.SIGTERM:
             grace = GRACE if self._plan.start.grace is None else self._plan.start.grace
             self._control.stop(grace)

@@ -24,6 +24,7 @@ from pykrun.virtio.console import ConsoleDevice, ConsolePort
 CONSOLE_KEPT = 64 << 20
 """Bytes of a terminal's output that wait for a slow reader, where the engine would drop them."""
 
+
 Ends = tuple[Sink | None, Source | None]
 
 
@@ -89,6 +90,11 @@ class Wiring:
             port = SocketPort(self._loop, connection, sink or NoSink(), source or NoSource(), on_end=on_end)
             self._stack.callback(port.close)
             self._sockets.append(port)
+
+    def network(self, device: Device) -> None:
+        """Serve the network device."""
+        assert self._running.network is not None, "the machine was launched with a network"
+        self._attach(self._running.network, device)
 
     def _attach(self, endpoint: Endpoint, device: Device) -> None:
         """Serve `device` on `endpoint` as soon as the engine is connected."""

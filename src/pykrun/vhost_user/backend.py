@@ -63,6 +63,7 @@ class Backend:
         self._protocol_offered = protocol_features
         self._before_owner = before_owner
         self._protocol = 0
+        self._protocol_agreed = False  # SET_PROTOCOL_FEATURES came
         self._status = 0
         self._memory: SharedMemory | None = None
         self._request_fd = -1
@@ -176,6 +177,7 @@ class Backend:
             raise VhostUserError(f"features {features:#x} accepted of {self._offered:#x} on offer")
         self._stop_rings()
         self._features = features
+        self.device.accepted(features)
         if not features & wire.F_PROTOCOL_FEATURES:  # then rings are enabled from the start
             for ring in self.rings:
                 ring.enabled = True
@@ -190,6 +192,7 @@ class Backend:
         if features & ~self._protocol_offered:
             raise VhostUserError(f"protocol features {features:#x} accepted of {self._protocol_offered:#x} on offer")
         self._protocol = features
+        self._protocol_agreed = True
 
     def _set_owner(self, _request: Request) -> None:
         self._before_owner = None  # there is only one; when it says so tells who it is
@@ -298,7 +301,8 @@ class Backend:
         ring, enable = self._ring_state(request)
         if enable > 1:
             raise VhostUserError(f"SET_VRING_ENABLE {enable}")
-        if not self._features & wire.F_PROTOCOL_FEATURES:
+        # QEMU's network card enables its rings as soon as protocol features are agreed upon, before any others.
+        if not self._features & wire.F_PROTOCOL_FEATURES and not self._protocol_agreed:
             raise VhostUserError("SET_VRING_ENABLE, but its feature was not negotiated")
         ring.enabled = bool(enable)
         if not enable:

@@ -31,6 +31,9 @@ class Device:
         """Return the device configuration space."""
         return b""
 
+    def accepted(self, features: int) -> None:
+        """Take note of the feature bits that the driver accepted, before it starts any queue."""
+
     def queue_started(self, queue: Virtqueue) -> None:
         """Take note that the driver has started a queue: it can be used from now on."""
 

@@ -182,22 +182,6 @@ static int orphan(int argc, char **argv)
     return 9;
 }
 
-/* orphans COUNT: that many processes lose their parent; say who reaps them and that none stays a zombie */
-static int orphans(int argc, char **argv)
-{
-    (void)argc;
-    for (long i = number(argv[1]); i > 0; i--) {
-        pid_t middle = fork();
-        if (middle == 0) {
-            if (fork() == 0)
-                _exit(0);
-            _exit(0);
-        }
-        waitpid(middle, NULL, 0);
-    }
-    return 0;
-}
-
 /* The processes of the machine that have memory, or ended and were not reaped; kernel threads are neither. */
 static void count_processes(int *all, int *zombies)
 {
@@ -270,6 +254,19 @@ static void haunt(int kind)
             write_all(1, "haunted\n", 8);
         usleep(kind < 2 ? 1000000 : 20000);
     }
+}
+
+/* haunt: say `ready` and be a workload like that */
+static int haunt_openly(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    dprintf(1, "ready\n");
+    haunt(0);
+    return 77;
 }
 
 /* daemons COUNT: leave so many processes behind, each in a session of its own, with the streams open, and end */
@@ -374,8 +371,8 @@ static int entropy(int argc, char **argv)
 
 const struct command process_commands[] = {
     {"exit", leave},     {"signal", die},     {"sleep", nap},   {"trap", trap},     {"tty", tty},
-    {"race", race},      {"orphan", orphan},  {"orphans", orphans}, {"massacre", massacre}, {"panic", panic},
-    {"swarm", swarm},    {"daemons", daemons}, {"clock", say_clock}, {"children", children},
+    {"race", race},      {"orphan", orphan},  {"massacre", massacre}, {"panic", panic},
+    {"swarm", swarm},    {"daemons", daemons}, {"haunt", haunt_openly}, {"clock", say_clock}, {"children", children},
     {"vanish", vanish},  {"entropy", entropy},
     {NULL, NULL},
 };

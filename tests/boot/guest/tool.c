@@ -52,7 +52,9 @@ static const struct command *find(const struct command *table, const char *name)
 
 int main(int argc, char **argv)
 {
-    const struct command *tables[] = {report_commands, stream_commands, process_commands, disk_commands};
+    const struct command *tables[] = {
+        report_commands, stream_commands, process_commands, disk_commands, network_commands,
+    };
     for (size_t i = 0; argc > 1 && i < sizeof tables / sizeof *tables; i++) {
         const struct command *command = find(tables[i], argv[1]);
         if (command != NULL) {
