@@ -217,21 +217,20 @@ def _shares(arguments: argparse.Namespace) -> tuple[Root, Share | None, tuple[tu
         raise UsageError("--read-only is for --root DIR", "virtual files are read-only as they are; volumes have :ro")
     if arguments.root is None and not arguments.volume:
         return collect_entries(arguments, Root()), None, ()
-    from pykrun.fs.passthrough import Options
     from pykrun.share import Share, find_directory
 
-    options = Options(cache=arguments.cache)
+    cache = arguments.cache
     root = Root(below=arguments.root)
     share = None
     if arguments.root is not None:
         folder, identity = find_directory("--root", arguments.root)
-        share = Share(root=root, folder=folder, identity=identity, options=options, read_only=arguments.read_only)
+        share = Share(root=root, folder=folder, identity=identity, cache=cache, read_only=arguments.read_only)
     volumes = []
     for text in arguments.volume:
         host, guest, read_only = values.volume(text)
         folder, identity = find_directory("--volume", host)
         root.directory(guest)
-        one = Share(root=Root(bare=True), folder=folder, identity=identity, options=options, read_only=read_only)
+        one = Share(root=Root(bare=True), folder=folder, identity=identity, cache=cache, read_only=read_only)
         volumes.append((os.fsencode(guest), one))
     return collect_entries(arguments, root), share, tuple(volumes)
 

@@ -216,7 +216,7 @@ def _enter(
     else:
         os.setpgid(0, 0)
     note = ""
-    identity = choose_identity(level, caller)
+    identity = choose_identity(level, caller) if service.folder is None else None
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for stream in (0, 1, 2):
         if stream not in (*service.descriptors, supervisor, report, nothing):

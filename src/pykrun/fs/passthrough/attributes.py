@@ -20,6 +20,7 @@ class AttributeOperations(Core):
 
     def setattr(self, ino: int, handle: Any, changes: Changes, caller: Caller) -> Attributes:
         """Change mode, owner, size and times, in this order, each by a descriptor of the file itself."""
+        self._changed = True
         inode = self._inodes.get(ino)
         fd = handle.fd if handle is not None else self._inodes.reach(inode)
         if changes.mode is not None:

@@ -67,6 +67,8 @@ class Core(FileSystem):
             descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS
         self._max_files = max(descriptors // 3, 16)
         self._open_files = 0  # files, directories with a handle, and carriers of locks
+        self._changed = False
+        """The guest has made, removed or opened for writing: there may be something to bring to stable storage."""
         self._reader = DirectoryReader()
         self._cursors: dict[int, Listing] = {}  # by inode, in the order in which they were begun
         self.features = _features(options, cache.listings)

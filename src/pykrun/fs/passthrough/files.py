@@ -71,6 +71,8 @@ class FileOperations(Core):
         flags &= kept
         if flags & O_ACCMODE == O_ACCMODE:
             raise errno_error(EINVAL)
+        if flags & (O_ACCMODE | O_TRUNC):
+            self._changed = True
         if options.writeback:
             # The guest's kernel reads what it writes a part of, and knows itself where the end is.
             flags &= ~O_APPEND
