@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -173,8 +174,7 @@ def make_tree(folder: Path) -> None:
 @contextmanager
 def contestants(engine: str, cache: str, folder: Path, *, counting: bool = False) -> Iterator[dict[str, Contestant]]:
     """A guest with the servers that can serve it, and both works' files."""
-    place = folder / f"{engine}-{cache}-{counting}"
-    place.mkdir()
+    place = Path(tempfile.mkdtemp(dir=folder))
     servers: dict[str, FileServer] = {}
     try:
         servers[OURS] = start_ours(place, Path("/"), cache)
