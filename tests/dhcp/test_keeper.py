@@ -49,6 +49,7 @@ def lease_for(guest: Guest, server: Scripted, lease: int, renew: int, rebind: in
 
 def test_late_answer_is_applied(guest: Guest, cable: Cable, server: Scripted) -> None:
     """libkrun waits for 100 ms, and then never hears of it."""
+    begun = time.monotonic()
     guest.up()
     assert (cable.addresses(), guest.warnings) == ([], [])
     time.sleep(0.4)
@@ -56,7 +57,8 @@ def test_late_answer_is_applied(guest: Guest, cable: Cable, server: Scripted) ->
     guest.until_address(f"{ADDRESS}/24")
     guest.until(lambda: guest.resolv_conf == f"nameserver {SERVER}\n", "resolv.conf")
     assert (cable.routes(), guest.hostname, guest.warnings) == ({"default": SERVER}, None, [])
-    assert server.asked[-1].secs == 0
+    # Whole seconds since the client began (RFC 2131, 2): on a busy machine that may be more than none.
+    assert 0 <= server.asked[-1].secs <= time.monotonic() - begun
     assert guest.ask("children") == 1
 
 

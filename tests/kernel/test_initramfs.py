@@ -10,8 +10,9 @@ import pytest
 
 import pykrun.engine as engines
 from pykrun.errors import MissingError
-from pykrun.kernel import for_image, initramfs
+from pykrun.kernel import NETWORK, for_image, initramfs
 from pykrun.machine import Kernel
+from pykrun.record import replace
 
 pytestmark = pytest.mark.uml
 
@@ -44,6 +45,28 @@ def test_holds_init_and_the_modules_in_order(kernel: Kernel, blob: Path) -> None
     assert [name.split("-", 1)[0] for name in found] == [f"stage1/{index:02}" for index in range(len(found))]
     assert found.index("stage1/00-fuse.ko") < found.index("stage1/01-virtiofs.ko")
     assert archive.stat().st_mode & 0o777 == 0o644, "an engine without rights has to read it"
+
+
+def test_a_machine_with_a_network_has_more(kernel: Kernel, blob: Path) -> None:
+    archive = initramfs(kernel, blob, NETWORK)
+    assert archive is not None
+    assert archive != initramfs(kernel, blob)
+    found = [name.split("-", 1)[1] for name in names(archive)]
+    order = [found.index(name + ".ko") for name in ("failover", "net_failover", "virtio_net", "ipv6")]
+    assert order == sorted(order)
+
+
+def test_a_kernel_without_ipv6_has_a_network_too(kernel: Kernel, blob: Path, tmp_path: Path) -> None:
+    assert kernel.modules is not None
+    folder = tmp_path / "modules"
+    shutil.copytree(kernel.modules, folder, symlinks=True)
+    for name in ("modules.dep", "modules.order"):
+        kept = [line for line in (folder / name).read_text().splitlines() if "/ipv6.ko" not in line.split(":")[0]]
+        (folder / name).write_text("\n".join(kept))
+    archive = initramfs(replace(kernel, modules=folder), blob, NETWORK)
+    assert archive is not None
+    assert [name for name in names(archive) if name.endswith("ipv6.ko")] == []
+    assert [name for name in names(archive) if name.endswith("virtio_net.ko")]
 
 
 def test_made_once_and_the_same_each_time(kernel: Kernel, blob: Path, tmp_path: Path) -> None:

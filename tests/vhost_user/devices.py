@@ -18,12 +18,16 @@ class Echo(Device):
         self.started: list[int] = []
         self.stopped: list[int] = []
         self.resets = 0
+        self.agreed: list[int] = []
         self.served = 0
         self.queues: dict[int, Virtqueue] = {}
         self.before_reply: Callable[[], None] | None = None
 
     def config(self) -> bytes:
         return b"configuration"
+
+    def accepted(self, features: int) -> None:
+        self.agreed.append(features)
 
     def queue_started(self, queue: Virtqueue) -> None:
         self.started.append(queue.index)

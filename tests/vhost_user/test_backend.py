@@ -96,6 +96,30 @@ def test_handshake_of_user_mode_linux(echo: Echo, driver: Driver) -> None:
     front.close()
 
 
+def test_the_device_hears_what_was_accepted(front: FrontEnd, echo: Echo, driver: Driver) -> None:
+    front.begin(driver, features=1 << 3)
+    assert [features & 1 << 3 for features in echo.agreed] == [1 << 3]
+    assert echo.started == [0], "and that before"
+    front.send(wire.SET_FEATURES, u64(F_VERSION_1 | wire.F_PROTOCOL_FEATURES))
+    front.turn()
+    assert echo.agreed[-1] & 1 << 3 == 0
+
+
+def test_rings_enabled_before_any_features(front: FrontEnd, echo: Echo, driver: Driver) -> None:
+    """As QEMU's network card does it: right after the protocol's features."""
+    front.ask(wire.GET_FEATURES)
+    front.send(wire.SET_PROTOCOL_FEATURES, u64(wire.ALL_FEATURES))
+    front.send(wire.SET_VRING_ENABLE, state(0, 1))
+    front.send(wire.SET_FEATURES, u64(F_VERSION_1 | wire.F_PROTOCOL_FEATURES))
+    front.share(driver)
+    front.place_ring(driver, 0)
+    kick = os.eventfd(0)
+    front.send(wire.SET_VRING_KICK, u64(0), [kick])
+    os.close(kick)
+    front.turn()
+    assert (front.ends, echo.started) == ([], [0])
+
+
 def test_handshake_of_qemu(echo: Echo, driver: Driver) -> None:
     front = FrontEnd(echo, protocol_features=QEMU_FEATURES)
     assert front.ask_u64(wire.GET_FEATURES) & F_VERSION_1
