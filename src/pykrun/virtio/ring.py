@@ -219,9 +219,10 @@ class Virtqueue:
     def answer(self, handle: Callable[[Views, Views], int]) -> None:
         """Take every chain, have it handled, and give it back: for devices that finish each at once.
 
-        What `pop` and `push` do for chains that stay out is left out, and with it a third of their time.
+        What `pop` and `push` do for chains that stay out is left out, and with it a third of their time: a queue is
+        served in one way or the other.
 
-        :param handle: gets what is readable and what is writable, and returns the bytes written.
+        :param handle: gets what is readable and what is writable, and returns the bytes written. It never raises.
         :raise VirtqueueError: as `pop`.
         """
         avail, table, used_ring, mask, size = self._avail, self._table, self._used_ring, self._mask, self.size
