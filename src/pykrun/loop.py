@@ -81,7 +81,7 @@ class Loop:
         self._stopped = False
         poll, handlers = self._epoll.poll, self._handlers
         while not self._stopped:
-            for fd, events in poll(self._timeout(), _AT_ONCE):
+            for fd, events in poll(self._timeout() if self._timers else None, _AT_ONCE):
                 handler = handlers.get(fd)  # an earlier handler of this batch may have removed it
                 if handler is not None and not self._stopped:
                     handler(events)
