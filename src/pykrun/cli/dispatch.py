@@ -44,6 +44,10 @@ def _columns() -> int:
         return 80
 
 
+# Its words are not translated: looking for that would import locale, before every run.
+argparse._ = str  # type: ignore[attr-defined]
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises `UsageError` instead of ending the process."""
 

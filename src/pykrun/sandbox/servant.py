@@ -2,8 +2,8 @@
 
 A device's server works for a hostile guest and may block in system calls for long. So it runs as a copy of the
 supervisor (whose modules it shares) that has left everything behind: an empty root, namespaces, ids, capabilities,
-descriptors, and by a filter all system calls but those of a Python loop. It executes nothing and imports nothing: what
-it needs must have been imported before the fork.
+descriptors, and by a filter all system calls but those of a Python loop. It executes nothing, and from then on it can
+import nothing: what it needs was imported before the fork, or by its own `prepare` before it left anything behind.
 
 Lines that go up the report pipe: `I<level> <note>` it is about to serve, `E<text>` why it ended.
 """
@@ -53,6 +53,8 @@ class Service:
     """What a servant is to do, and with what.
 
     :param name: for messages and the process list, up to 15 bytes.
+    :param prepare: runs in the new process while it can still reach everything: imports what `serve` needs, beside a
+        caller that goes on meanwhile.
     :param serve: runs in the sandbox until there is nothing more to serve; returns then. What it raises is told.
     :param descriptors: all that it has; they keep their numbers.
     :param allowed: system calls (names of `pykrun.host.numbers`) beside those of a loop with sockets and open files.
@@ -70,6 +72,7 @@ class Service:
     allowed: tuple[str, ...] = ()
     folder: str | None = None
     session: bool = True
+    prepare: Callable[[], None] | None = None
 
 
 class Servant:
@@ -215,6 +218,8 @@ def _enter(
         os.setsid()  # what is typed at the supervisor's terminal is not for us
     else:
         os.setpgid(0, 0)
+    if service.prepare is not None:
+        service.prepare()
     note = ""
     identity = choose_identity(level, caller) if service.folder is None else None
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

@@ -236,9 +236,6 @@ class VirtualMachine:
 
     def _serve(self, running: Running, machine: Machine) -> None:
         """Imported here, while the kernel boots on another CPU: the servers' modules cost as much as the kernel."""
-        from pykrun.supervisor.timesync import ClockWatch, TimePort
-        from pykrun.supervisor.wiring import Wiring
-
         start = replace(
             self._carried_over(),
             ports=machine.ports,
@@ -252,12 +249,15 @@ class VirtualMachine:
                 for tag, (where, share) in zip(machine.shares[1:], self._plan.volumes, strict=True)
             ],
         )
+        if self._plan.share is not None or self._plan.volumes:
+            self._serve_shares(running, machine, start)  # first: these processes import theirs meanwhile
+        from pykrun.supervisor.timesync import ClockWatch, TimePort
+        from pykrun.supervisor.wiring import Wiring
+
         wiring = Wiring(self._loop, running, self._on_peer_error)
         self._stack.callback(wiring.close)
         if self._plan.share is None:
             wiring.root(self._plan.root, start, self._init.path, self._on_exit_code)
-        if self._plan.share is not None or self._plan.volumes:
-            self._serve_shares(running, machine, start)
         port = TimePort()
         self._clock = ClockWatch(self._loop, port.tell if self._is_pid1 else self._control.tell_time)
         self._stack.callback(self._clock.close)

@@ -33,7 +33,8 @@ _unpack_outline = Struct("<16sHB").unpack_from  # ino and off, which struct fuse
 _NAME = _RECORD.size
 _LONGEST = 280
 """The record of a name of 255 bytes. Some file systems have longer ones, which no guest could ask for."""
-_PACKERS = [Struct(f"<16sII{-(-length // 8) * 8}s").pack for length in range(256)]
+_PADDED = [Struct(f"<16sII{8 * words}s").pack for words in range(33)]
+_PACKERS = [_PADDED[-(-length // 8)] for length in range(256)]
 """By the name's length: struct fuse_dirent with the name in it, padded."""
 
 
