@@ -6,12 +6,12 @@ import importlib
 import os
 import resource
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from pykrun.errors import UsageError
 from pykrun.record import record
 from pykrun.root import Root, VirtualFile
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.fs import AugmentFs, FileSource, FileSystem, MemorySource
     from pykrun.fs.passthrough import Options

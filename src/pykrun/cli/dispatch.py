@@ -7,11 +7,14 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
 
 from pykrun.cli import COMMANDS
 from pykrun.errors import PykrunError, UsageError
 from pykrun.version import VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 FAILED = 1
 USAGE = 2

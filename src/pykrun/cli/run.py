@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from pykrun.cli import values
 from pykrun.cli.entries import add_entry_arguments, collect_entries
@@ -13,6 +12,7 @@ from pykrun.errors import UsageError
 from pykrun.root import Root
 from pykrun.start_data import StartData
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.net import Publish
     from pykrun.share import Share

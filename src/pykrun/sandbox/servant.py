@@ -18,7 +18,6 @@ import signal
 import time
 from collections.abc import Callable
 from errno import EINVAL
-from typing import NoReturn
 
 from pykrun.errors import EngineError, PykrunError, SandboxError
 from pykrun.host import linux
@@ -40,6 +39,10 @@ from pykrun.sandbox.child import (
 from pykrun.sandbox.fork import Wish, check_single_thread, fork
 from pykrun.sandbox.jail import FOLDER, LANDLOCK, REDUCED, Isolation
 from pykrun.sandbox.start import signal_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _SETUP_SECONDS = 20.0
 _END_SECONDS = 5.0

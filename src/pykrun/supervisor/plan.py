@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pykrun.machine import Disk
 from pykrun.record import field, record
 from pykrun.root import Root
 from pykrun.start_data import StartData
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.net import Publish
     from pykrun.share import Share

@@ -11,13 +11,13 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
 
 from pykrun.errors import PykrunError
 from pykrun.loop import IN, Loop
 from pykrun.record import record
 from pykrun.sandbox.servant import Servant, Service, serve
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.engine import Endpoint
     from pykrun.sandbox import Wish

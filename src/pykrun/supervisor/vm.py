@@ -8,7 +8,6 @@ import signal
 import time
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
 
 from pykrun import engine as engines
 from pykrun import kernel as kernels
@@ -26,6 +25,7 @@ from pykrun.supervisor.streams import FdSink, FdSource
 from pykrun.supervisor.terminal import Escape, Terminal
 from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.engine import Running
     from pykrun.sandbox import Ended, Wish

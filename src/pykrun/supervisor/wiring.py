@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from pykrun import start_data
 from pykrun.engine import Endpoint, Running
@@ -19,6 +18,7 @@ from pykrun.vhost_user import FRONT_ENDS, Backend
 from pykrun.virtio import Device, FsDevice
 from pykrun.virtio.console import ConsoleDevice, ConsolePort
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.fs import AugmentFs
 
