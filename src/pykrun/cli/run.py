@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pykrun.cli import values
 from pykrun.cli.entries import add_entry_arguments, collect_entries
 from pykrun.errors import UsageError
+from pykrun.host import limits
 from pykrun.root import Root
 from pykrun.start_data import StartData
 
@@ -16,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.net import Publish
     from pykrun.share import Share
-    from pykrun.supervisor import Outcome, Plan
+    from pykrun.supervisor import Outcome, Plan, Volume
 
 EPILOG = """COMMAND must exist in the guest's root. Without one, /.krun_config.json in the root decides, then /bin/sh.
 Standard output and error of the command are this command's, byte for byte and apart. Exit status: the command's;
@@ -144,14 +145,10 @@ def split_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[
     return list(words[:index]), list(words[index:])
 
 
-MANY = 65536
-"""Descriptors that we may have open: each --file holds one, and a usual limit is 1,024."""
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Run the VM; return the exit status of the workload, or 124 to 127 of ours."""
-    values.allow_descriptors(MANY)
-    values.forbid_core_file()
+    limits.allow_descriptors()
+    limits.forbid_core_file()
     plan = _plan(arguments)
     from pykrun.supervisor import run_plan
 
@@ -211,13 +208,14 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     )
 
 
-def _shares(arguments: argparse.Namespace) -> tuple[Root, Share | None, tuple[tuple[bytes, Share], ...]]:
+def _shares(arguments: argparse.Namespace) -> tuple[Root, Share | None, tuple[Volume, ...]]:
     """The root's entries, the directory below them, and the volumes."""
     if arguments.read_only and arguments.root is None:
         raise UsageError("--read-only is for --root DIR", "virtual files are read-only as they are; volumes have :ro")
     if arguments.root is None and not arguments.volume:
         return collect_entries(arguments, Root()), None, ()
     from pykrun.share import Share, find_directory
+    from pykrun.supervisor import Volume
 
     cache = arguments.cache
     root = Root(below=arguments.root)
@@ -231,7 +229,7 @@ def _shares(arguments: argparse.Namespace) -> tuple[Root, Share | None, tuple[tu
         folder, identity = find_directory("--volume", host)
         root.directory(guest)
         one = Share(root=Root(bare=True), folder=folder, identity=identity, cache=cache, read_only=read_only)
-        volumes.append((os.fsencode(guest), one))
+        volumes.append(Volume(where=os.fsencode(guest), share=one))
     return collect_entries(arguments, root), share, tuple(volumes)
 
 
