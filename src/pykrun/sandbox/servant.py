@@ -223,6 +223,7 @@ def _enter(
         os.setpgid(0, 0)
     if service.prepare is not None:
         service.prepare()
+        gc.freeze()  # modules are for good: no collection needs to look at them
     note = ""
     identity = choose_identity(level, caller) if service.folder is None else None
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

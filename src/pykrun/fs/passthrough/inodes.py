@@ -158,9 +158,11 @@ class Inodes:
         if inode.lookups > 0 or inode is self.root:
             return
         del self.by_number[ino]
-        if self.by_key.get(inode.key) is inode:
-            del self.by_key[inode.key]
-        self._unhint(inode)
+        successor = self.by_key.pop(inode.key, None)
+        if successor is not inode and successor is not None:
+            self.by_key[inode.key] = successor
+        if inode.parent is not None:
+            self._unhint(inode)
         if inode.fd >= 0:
             self._unpin(inode)
 
