@@ -5,14 +5,31 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
-from typing import Protocol, cast
 
 from pykrun.request import Descriptor, Entry
 from pykrun.shim.memory import memory_file
 from pykrun.shim.wire import Plain
 
+TYPE_CHECKING = False  # typing takes as long to import as everything else here
+if TYPE_CHECKING:
+    from typing import Protocol, cast
+
+    class _Fields(Protocol):
+        _fields: tuple[str, ...]
+
+else:
+    _Fields = object
+
+    def cast(_kind, value):
+        """Return the value."""
+        return value
+
+
 _HOMES = {
-    **dict.fromkeys(("Request", "Tree", "Entry", "Volume", "DiskImage", "Outcome"), "pykrun.request"),
+    **dict.fromkeys(
+        ("Request", "Tree", "Entry", "Volume", "DiskImage", "Console", "Port", "Serial", "Vsock", "Link", "Outcome"),
+        "pykrun.request",
+    ),
     **dict.fromkeys(("StartData", "User"), "pykrun.start_data"),
     **dict.fromkeys(("Ended", "Failed", "Reached"), "pykrun.shim.events"),
     "Publish": "pykrun.net",
@@ -21,10 +38,6 @@ _HOMES = {
 _RECORD, _DESCRIPTOR, _TUPLE, _MAPPING, _BUFFER = range(5)
 _INLINE = 4096
 """Bytes of content up to which a message carries it; more goes in a file of the kernel's memory."""
-
-
-class _Fields(Protocol):
-    _fields: tuple[str, ...]
 
 
 class Encoder:

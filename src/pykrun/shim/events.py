@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pykrun.errors import (
     BlobError,
     EngineError,
@@ -15,11 +13,12 @@ from pykrun.errors import (
 )
 from pykrun.record import record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.request import Outcome
 
-SIGNAL, STOP, END = "signal", "stop", "end"
-"""Commands: `(SIGNAL, number)`, `(STOP, grace or None, exit code)`, `(END, exit code)`."""
+SIGNAL, STOP, END, HEARD = "signal", "stop", "end", "heard"
+"""Commands: `(SIGNAL, number)`, `(STOP, grace or None, exit code)`, `(END, exit code)`, `(HEARD, number)`."""
 
 KINDS: dict[str, type[PykrunError]] = {
     kind.__name__: kind
@@ -40,11 +39,13 @@ class Failed:
     """There was no VM; the last thing that is said.
 
     :param kind: the error's class, of `KINDS`; anything else is a fault of pykrun's own.
+    :param number: the errno, where it was a system call that failed.
     """
 
     kind: str
     message: str
     hint: str = ""
+    number: int = 0
 
     def error(self) -> PykrunError:
         """The error, to be raised on this side."""
