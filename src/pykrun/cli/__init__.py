@@ -15,6 +15,7 @@ COMMANDS = {
     "mount": "mount the same file system on this host",
     "image": "list, fetch and remove the container images of `pykrun run --image`",
     "doctor": "say what can run here, what is missing and how to get it",
+    "lib": "say where the C library, libkrun.so.1, is; build it if need be",
     "init": "say where the init blob is and how it was built",
 }
 
