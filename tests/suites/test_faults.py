@@ -145,15 +145,27 @@ def small(request: pytest.FixtureRequest, top: Path) -> Iterator[Share]:
         run(["umount", "-l", source], top)
 
 
+def filled(file: int) -> int:
+    """Write until there is no room; return how much was written."""
+    written = 0
+    while True:
+        try:
+            written += os.write(file, b"b" * 65536)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+            return written
+
+
+def make_files(folder: Path, number: int) -> None:
+    for name in range(number):
+        (folder / f"n{name}").touch()
+
+
 def test_a_full_disk(small: Share) -> None:
     """ENOSPC for every call that needs room; what was there stays whole; and room comes back."""
     (small.target / "kept").write_bytes(b"k" * 100_000)
     file = os.open(small.target / "big", os.O_RDWR | os.O_CREAT)
-    written = 0
-    with pytest.raises(OSError, match="No space left") as caught:
-        while True:
-            written += os.write(file, b"b" * 65536)
-    assert caught.value.errno == errno.ENOSPC
+    written = filled(file)
     assert os.fstat(file).st_size == written == (small.source / "big").stat().st_size
     with pytest.raises(OSError, match="No space left"):
         os.posix_fallocate(file, 0, 64 << 20)
@@ -164,8 +176,7 @@ def test_a_full_disk(small: Share) -> None:
     assert os.pwrite(file, b"again", 0) == 5
     os.close(file)
     with pytest.raises(OSError, match="No space left"):
-        for number in range(300):
-            (small.target / f"n{number}").touch()
+        make_files(small.target, 300)
     with pytest.raises(OSError, match="No space left"):
         os.mkdir(small.target / "directory")
     os.unlink(small.target / "n0")
