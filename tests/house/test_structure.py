@@ -12,10 +12,13 @@ from tests.house.sources import ROOT, SRC, imports, module_name, python_files
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
-    ("cli",),
+    ("cli", "aio"),
+    ("api",),
+    ("shim",),
     ("supervisor", "fileserver"),
-    ("share",),
+    ("share", "image", "layer"),
     ("root",),
+    ("request",),
     ("start_data",),
     ("engine",),
     ("net",),

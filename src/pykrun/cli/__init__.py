@@ -9,6 +9,7 @@ COMMANDS = {
     "run": "run a command in a microVM",
     "fs": "share files with a VM of any front end: the vhost-user daemon on its own",
     "mount": "mount the same file system on this host",
+    "image": "list, fetch and remove the container images of `pykrun run --image`",
     "doctor": "say what can run here, what is missing and how to get it",
     "init": "say where the init blob is and how it was built",
 }

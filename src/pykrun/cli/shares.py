@@ -8,6 +8,7 @@ from typing import Literal, TypedDict
 from pykrun.cli import values
 from pykrun.cli.entries import add_entry_arguments, collect_entries
 from pykrun.errors import UsageError
+from pykrun.host import limits
 from pykrun.root import Root
 from pykrun.share import Share, find_directory
 
@@ -80,8 +81,8 @@ class Serving(TypedDict):
 def serving(arguments: argparse.Namespace) -> Serving:
     """Read how it is served, and set this process' limits."""
     limit = arguments.rlimit_nofile
-    values.allow_descriptors(MANY if limit is None else values.positive("--rlimit-nofile", limit))
-    values.forbid_core_file()
+    limits.allow_descriptors(MANY if limit is None else values.positive("--rlimit-nofile", limit))
+    limits.forbid_core_file()
     # virtiofsd's word for what it cannot do without
     return Serving(sandbox="require" if arguments.sandbox == "namespace" else arguments.sandbox, stats=arguments.stats)
 

@@ -194,16 +194,3 @@ def hostname(text: str) -> str:
     if not 1 <= len(raw) <= 64 or b"\0" in raw or b"/" in raw or any(byte <= 32 for byte in raw):
         raise UsageError(f"--hostname wants 1 to 64 bytes without blanks or slashes, not {text!r}")
     return text
-
-
-def allow_descriptors(count: int) -> None:
-    """Raise our soft limit of open files to `count`, or as far as the hard one lets us."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count if hard == resource.RLIM_INFINITY else min(hard, count)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def forbid_core_file() -> None:
-    """Leave no image of our memory behind: it holds secrets, and an engine can make us die (a SIGBUS)."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

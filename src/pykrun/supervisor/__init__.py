@@ -1,6 +1,8 @@
 """One VM from start to end: streams, control port, timeouts, signals, and nothing left behind."""
 
-from pykrun.supervisor.plan import Outcome, Plan
-from pykrun.supervisor.vm import run_plan
+from pykrun.request import Outcome
+from pykrun.supervisor.plan import Plan, Volume
+from pykrun.supervisor.planning import make_plan
+from pykrun.supervisor.vm import Remote, VirtualMachine, run_plan
 
-__all__ = ["Outcome", "Plan", "run_plan"]
+__all__ = ["Outcome", "Plan", "Remote", "VirtualMachine", "Volume", "make_plan", "run_plan"]

@@ -1,11 +1,12 @@
-"""What is to be run, and what came of it."""
+"""What is to be run: everything opened and ready."""
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
-from pykrun.machine import Disk
-from pykrun.record import field, record
+from pykrun.machine import Console, Disk, Serial
+from pykrun.record import record
 from pykrun.root import Root
 from pykrun.start_data import StartData
 
@@ -15,12 +16,28 @@ if TYPE_CHECKING:
 
 
 @record(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """One more shared file system beside the root.
+
+    :param share: what is served.
+    :param where: the guest's directory on which init mounts it; None: nobody does unless the workload itself.
+    :param tag: its virtio-fs tag; empty for one of ours.
+    """
+
+    share: Share
+    where: bytes | None = None
+    tag: str = ""
+
+
+@record(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One VM and its one workload.
 
     :param root: the root file system; closed by the supervisor.
     :param share: the directory of the host that lies below the root's entries, as a share of `root`; None for nothing.
-    :param volumes: further directories: the path at which each is mounted in the guest, and the share.
+    :param volumes: further file systems.
+    :param holds: descriptors that keep others away from what the VM uses; closed by the supervisor.
+    :param stop_signal: what SIGTERM becomes for the workload.
     :param start: the workload; the supervisor fills in what depends on the machine (ports, window, seed).
     :param disks: block devices, /dev/vda first; their descriptors are closed by the supervisor.
     :param engine: `auto` or an engine's name.
@@ -33,14 +50,23 @@ class Plan:
     :param publish: ports of this host that lead into the guest.
     :param timeout: seconds until the VM is ended, None for no limit.
     :param sandbox: `auto` or `require`.
-    :param boot_log: file that receives the kernel's console.
+    :param boot_log: file that receives the kernel's console, with all of its messages.
+    :param console: the guest has a console hvc0 also if the workload has no terminal there; what is written to it goes
+        where the kernel's console goes, and nothing is to be read from it.
+    :param console_output: file that receives the kernel's console as it is, without further messages; not with
+        `boot_log`.
+    :param consoles: further virtio-console devices; their terminals become hvc1, hvc2, ... behind hvc0, or hvc0, ...
+    :param serials: serial lines, /dev/ttyS0 first. Where the engine has none (or not so many) a virtio console stands
+        in for each, behind the others, and a warning says so.
     :param stdin: descriptor, None when closed; likewise `stdout`, `stderr`.
     """
 
     root: Root
     start: StartData
     share: Share | None = None
-    volumes: tuple[tuple[bytes, Share], ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    holds: tuple[int, ...] = ()
+    stop_signal: int = signal.SIGTERM
     disks: tuple[Disk, ...] = ()
     engine: str = "auto"
     accel: str = "auto"
@@ -55,34 +81,10 @@ class Plan:
     timeout: float | None = None
     sandbox: str = "auto"
     boot_log: str | None = None
+    console: bool = False
+    console_output: str | None = None
+    consoles: tuple[Console, ...] = ()
+    serials: tuple[Serial, ...] = ()
     stdin: int | None = 0
     stdout: int | None = 1
     stderr: int | None = 2
-
-
-@record(slots=True, kw_only=True)
-class Outcome:
-    """How a run ended.
-
-    :param exit_code: as a shell would see it: the workload's, 128+n, or 124 to 127 of ours.
-    :param signal: what ended the workload, 0 for an exit.
-    :param reason: one line when something other than the workload failed.
-    :param console: the kernel's last words, when the guest did not end as it should.
-    :param warnings: what was not to be had as it was asked for.
-    :param log: what the guest's init had to say: level (0 error to 3 debug) and text.
-    :param disk_isolation: how isolated the servers of the disks are, where they are not the engine's.
-    :param share_isolation: how isolated the servers of the shared directories are.
-    :param phases: name and monotonic time in seconds of each step reached, in order.
-    """
-
-    exit_code: int
-    signal: int = 0
-    reason: str = ""
-    console: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    log: list[tuple[int, str]] = field(default_factory=list)
-    phases: dict[str, float] = field(default_factory=dict)
-    engine: str = ""
-    isolation: str = ""
-    disk_isolation: str = ""
-    share_isolation: str = ""

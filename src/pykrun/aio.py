@@ -1,0 +1,283 @@
+"""`pykrun` for asyncio: the same names, shaped after `asyncio.subprocess`.
+
+::
+
+    from pykrun import aio
+
+    result = await aio.run(["/bin/uname", "-r"], root="/", read_only=True, text=True)
+
+    async with aio.MicroVM(["/bin/cat"], root="/", read_only=True, stdin=aio.PIPE, stdout=aio.PIPE) as vm:
+        vm.stdin.write(b"hello\\n")
+        print(await vm.stdout.readline())
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Generator
+from concurrent.futures import Future
+from subprocess import DEVNULL, PIPE, STDOUT
+from typing import Any, Self, TypeVar, Unpack
+
+from pykrun.api import Options, Result, Root
+from pykrun.api.microvm import Command, Running, collect, finish
+from pykrun.api.options import Stream
+from pykrun.api.session import Session
+from pykrun.api.streams import NAMES, Encoding, OnLine
+from pykrun.errors import UsageError
+
+T = TypeVar("T")
+
+
+class MicroVM:
+    """A command running in a VM of its own, as `asyncio.subprocess.Process` is one running here.
+
+    The VM is started by `async with`, or by awaiting the object. At the end of the block it is asked to stop (TERM, a
+    grace, KILL), or ended at once when the block raises or is cancelled. Streams carry bytes.
+
+    :param command: the words; the first is a path in the guest.
+    :param stdin: as in subprocess: None for this process' own, PIPE, DEVNULL, a descriptor or an open file; likewise
+        `stdout` and `stderr`, which may be STDOUT too.
+    :param on_stdout: called in the event loop with every line of standard output instead; likewise `on_stderr`.
+    :param on_boot: called with every line of the guest kernel's console.
+    :param text: the lines of these functions are text; `encoding` and `errors` say which, as in subprocess.
+    :param options: see `Options`.
+    :ivar stdin: an `asyncio.StreamWriter`, None where it is no pipe.
+    :ivar stdout: an `asyncio.StreamReader`, None where it is no pipe; likewise `stderr`.
+    """
+
+    def __init__(
+        self,
+        command: Command,
+        *,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        text: bool = False,
+        encoding: str | None = None,
+        errors: str | None = None,
+        on_stdout: OnLine | None = None,
+        on_stderr: OnLine | None = None,
+        on_boot: OnLine | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        self.args = tuple(command)
+        self._given = (command, (stdin, stdout, stderr), Encoding.choose(text, encoding, errors))
+        self._lines = (on_stdout, on_stderr, on_boot)
+        self._options = options
+        self._running: Running | None = None
+        self.stdin: asyncio.StreamWriter | None = None
+        self.stdout: asyncio.StreamReader | None = None
+        self.stderr: asyncio.StreamReader | None = None
+        self._transports: list[asyncio.BaseTransport] = []
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._start()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.stdin is not None:
+            self.stdin.close()
+        if not self._session.ended.done():
+            if kind is None:
+                self.stop()
+            else:
+                self.kill()
+        try:
+            await self._until_ended()
+        finally:
+            self.kill()
+            for transport in self._transports:
+                transport.close()
+
+    @property
+    def pid(self) -> int:
+        """The process of this host that supervises the VM."""
+        return self._session.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The command's, as a shell would see it; None while it runs.
+
+        :raise EngineError: the VM failed.
+        """
+        return self._started.result().exit_code if self._session.ended.done() else None
+
+    async def wait(self) -> int:
+        """Wait for the end, and return the exit code.
+
+        :raise EngineError: the VM failed.
+        """
+        return (await self.result()).exit_code
+
+    async def result(self) -> Result[Any]:
+        """Wait for the end, and return what came of it, without streams.
+
+        :raise EngineError: the VM failed.
+        """
+        await self._until_ended()
+        return self._started.result()
+
+    async def communicate(self, input: bytes | None = None) -> tuple[bytes | None, bytes | None]:
+        """Write `input` to the command, read all that it writes to pipes, and wait for its end.
+
+        :raise EngineError: the VM failed.
+        """
+        if input and self.stdin is None:
+            raise UsageError("input needs stdin=PIPE")
+        out, err, _ = await asyncio.gather(_read(self.stdout), _read(self.stderr), _feed(self.stdin, input or b""))
+        await self.result()
+        return out, err
+
+    def send_signal(self, number: int) -> None:
+        """Send the command a signal; one that comes before it runs waits for it."""
+        self._session.send_signal(number)
+
+    def terminate(self) -> None:
+        """Send it SIGTERM, which it may ignore; `stop` is the way to an orderly end."""
+        self.send_signal(signal.SIGTERM)
+
+    def stop(self, grace: float | None = None) -> None:
+        """Ask for an orderly end, and return: TERM for the command, KILL after `grace` seconds, disks synced."""
+        self._session.stop(grace)
+
+    def kill(self) -> None:
+        """End the VM at once."""
+        self._session.kill()
+
+    @property
+    def _started(self) -> Running:
+        if self._running is None:
+            raise UsageError("the VM was not started", "use `async with`, or await it")
+        return self._running
+
+    @property
+    def _session(self) -> Session:
+        return self._started.session
+
+    async def _start(self) -> Self:
+        if self._running is not None:
+            raise UsageError("the VM was started already")
+        loop = asyncio.get_running_loop()
+        self._running = running = Running(*self._given, self._lines, self._options, _caller(loop))
+        try:
+            for name in NAMES:
+                if (descriptor := running.ours.pop(name, None)) is not None:
+                    await self._connect(name, descriptor)
+            await _wait(running.session.launched)
+        except BaseException:
+            self.kill()
+            for descriptor in running.ours.values():
+                os.close(descriptor)
+            for transport in self._transports:
+                transport.close()
+            raise
+        return self
+
+    async def _connect(self, name: str, descriptor: int) -> None:
+        loop = asyncio.get_running_loop()
+        if name == "stdin":
+            pipe = os.fdopen(descriptor, "wb", buffering=0)
+            transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, pipe)
+            self.stdin = asyncio.StreamWriter(transport, protocol, None, loop)
+            self._transports.append(transport)
+            return
+        reader = asyncio.StreamReader()
+        source = os.fdopen(descriptor, "rb", buffering=0)
+        reading, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), source)
+        self._transports.append(reading)
+        setattr(self, name, reader)
+
+    async def _until_ended(self) -> None:
+        try:
+            await _wait(self._session.ended)
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # `result` raises it
+            pass
+
+
+async def run(
+    command: Command,
+    *,
+    input: bytes | str | None = None,
+    stdin: Stream = DEVNULL,
+    stdout: Stream = PIPE,
+    stderr: Stream = PIPE,
+    capture_output: bool = True,
+    text: bool = False,
+    encoding: str | None = None,
+    errors: str | None = None,
+    check: bool = False,
+    timeout: float | None = None,
+    **options: Unpack[Options],
+) -> Result[Any]:
+    """Run a command in a VM of its own, wait for its end, and return what came of it; see `pykrun.run`.
+
+    When the task is cancelled, the VM is ended first.
+
+    :raise subprocess.TimeoutExpired: it was ended after `timeout` seconds.
+    :raise PykrunError: there can be no such VM, or it failed.
+    """
+    chosen = Encoding.choose(text, encoding, errors)
+    if not capture_output:
+        stdout, stderr = (None if stream == PIPE else stream for stream in (stdout, stderr))
+    if input is not None:
+        stdin = PIPE
+    running = Running(command, (stdin, stdout, stderr), chosen, (None, None, None), options)
+    taken = collect(running, input)
+    session = running.session
+    try:
+        async with asyncio.timeout(timeout):
+            await _settled(session.ended)
+    except BaseException as error:
+        session.kill()
+        await asyncio.shield(_settled(session.ended))
+        if not isinstance(error, TimeoutError):
+            raise
+        out, err = (bytes(taken[name]) if name in taken else None for name in NAMES[1:])
+        assert timeout is not None
+        raise subprocess.TimeoutExpired(list(command), timeout, out, err) from None
+    return finish(running, taken, check)
+
+
+async def _wait(future: Future[T]) -> T:
+    return await asyncio.wrap_future(future)
+
+
+async def _settled(future: Future[Any]) -> None:
+    """Wait until the future is done, whatever it has."""
+    await asyncio.wait([asyncio.wrap_future(future)])
+
+
+async def _read(stream: asyncio.StreamReader | None) -> bytes | None:
+    return None if stream is None else await stream.read()
+
+
+async def _feed(stream: asyncio.StreamWriter | None, data: bytes) -> None:
+    if stream is None:
+        return
+    try:
+        stream.write(data)
+        await stream.drain()
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    stream.close()
+
+
+def _caller(loop: asyncio.AbstractEventLoop) -> Any:
+    def call(function: OnLine, line: Any) -> None:
+        try:
+            loop.call_soon_threadsafe(function, line)
+        except RuntimeError:  # the loop has ended, and with it whoever wanted to hear
+            pass
+
+    return call
+
+
+__all__ = ["DEVNULL", "PIPE", "STDOUT", "MicroVM", "Options", "Result", "Root", "run"]

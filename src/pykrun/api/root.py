@@ -1,0 +1,126 @@
+"""A root file system, composed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Self
+
+from pykrun.errors import UsageError
+from pykrun.request import DiskImage, Entry, Tree, Volume
+from pykrun.root import guest_path
+
+StrPath = str | os.PathLike[str]
+Content = bytes | bytearray | memoryview | str | os.PathLike[str] | Callable[[], bytes | str]
+"""What a virtual file holds: bytes, text (as UTF-8), the file of this host that a `pathlib.Path` names, or a function
+that is asked for it when a VM starts."""
+
+
+class Root:
+    """What a VM finds below `/`: nothing, or a directory of this host, and over it whatever is added.
+
+    Every method returns the object, so that calls can be chained. One root may serve any number of VMs.
+
+    :param path: a directory of this host that becomes the root; None for nothing of this host.
+    :param read_only: the guest can change nothing in it.
+    :param cache: what the guest may remember of it: `auto` (for a second), `always`, `never`.
+    """
+
+    def __init__(self, path: StrPath | None = None, *, read_only: bool = False, cache: str = "auto") -> None:
+        if path is None and read_only:
+            raise UsageError("read_only is for a root that is a directory", "virtual files are read-only as they are")
+        self._path = None if path is None else os.path.abspath(path)
+        self._read_only = read_only
+        self._cache = cache
+        self._contents: dict[bytes, tuple[Content, int | None, bool]] = {}
+        self._directories: list[tuple[bytes, int]] = []
+        self._volumes: list[Volume] = []
+        self._disks: list[DiskImage] = []
+
+    def file(self, guest: str, content: Content, *, mode: int | None = None) -> Self:
+        """Add a virtual file, over whatever is at that path.
+
+        :param guest: its absolute path; directories on the way are made as needed.
+        :param content: see `Content`; a `str` is the text itself, a `Path` a file.
+        :param mode: permission bits; None for 0644, or those of the file.
+        :raise UsageError: the path cannot be, or is taken.
+        """
+        return self._add(guest, content, mode, one_shot=False)
+
+    def secret(self, guest: str, content: Content, *, mode: int = 0o400) -> Self:
+        """Add a file that can be opened once, is never listed, and leaves nothing behind when it was read.
+
+        :raise UsageError: the path cannot be, or is taken.
+        """
+        return self._add(guest, content, mode, one_shot=True)
+
+    def directory(self, guest: str, *, mode: int = 0o755) -> Self:
+        """Add a virtual directory.
+
+        :raise UsageError: the path cannot be.
+        """
+        self._directories.append((guest_path(guest), mode))
+        return self
+
+    def volume(self, host: StrPath, guest: str, *, read_only: bool = False, cache: str = "auto") -> Self:
+        """Share one more directory of this host, mounted at `guest`.
+
+        :raise UsageError: the path cannot be.
+        """
+        tree = Tree(directory=os.path.abspath(host), read_only=read_only, cache=cache)
+        self._volumes.append(Volume(tree=tree, where=guest_path(guest)))
+        return self
+
+    def disk(self, image: StrPath, *, read_only: bool = False, format: str = "raw") -> Self:
+        """Add a block device, in order /dev/vda, /dev/vdb, ...: a file or block device of this host.
+
+        :param format: `raw` or `qcow2`; never guessed, as the guest could have written any.
+        """
+        self._disks.append(DiskImage(image=os.path.abspath(image), read_only=read_only, format=format))
+        return self
+
+    def tree(self) -> Tree:
+        """The root's own tree, with what functions give by now.
+
+        :raise UsageError: a function gave neither bytes nor text.
+        """
+        entries = tuple(_entry(path, *given) for path, given in self._contents.items())
+        return Tree(
+            directory=self._path,
+            read_only=self._read_only,
+            cache=self._cache,
+            entries=entries,
+            directories=tuple(self._directories),
+        )
+
+    @property
+    def volumes(self) -> tuple[Volume, ...]:
+        """The further directories."""
+        return tuple(self._volumes)
+
+    @property
+    def disks(self) -> tuple[DiskImage, ...]:
+        """The block devices."""
+        return tuple(self._disks)
+
+    def _add(self, guest: str, content: Content, mode: int | None, *, one_shot: bool) -> Self:
+        path = guest_path(guest)
+        if path in self._contents:
+            raise UsageError(f"{guest!r} is given twice")
+        if not isinstance(content, bytes | bytearray | memoryview | str | os.PathLike) and not callable(content):
+            raise UsageError(
+                f"the content of {guest!r} is {type(content).__name__}", "bytes, text, a Path, or a function"
+            )
+        self._contents[path] = content, mode, one_shot
+        return self
+
+
+def _entry(path: bytes, content: Content, mode: int | None, one_shot: bool) -> Entry:
+    if callable(content):
+        content = content()
+        if not isinstance(content, bytes | bytearray | memoryview | str):
+            raise UsageError(f"the function for {os.fsdecode(path)!r} gave {type(content).__name__}", "bytes or text")
+    if isinstance(content, os.PathLike):
+        return Entry(path=path, source=os.path.abspath(content), mode=mode, one_shot=one_shot)
+    data = content.encode() if isinstance(content, str) else content
+    return Entry(path=path, content=data, mode=mode, one_shot=one_shot)

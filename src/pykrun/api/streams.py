@@ -1,0 +1,144 @@
+"""The three standard streams of a command: what the caller says, and the pipes that come of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, Any
+
+from pykrun.api.options import Stream
+from pykrun.errors import UsageError
+from pykrun.record import replace
+from pykrun.request import Descriptor, Request
+
+NAMES = ("stdin", "stdout", "stderr")
+OnLine = Callable[[Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How bytes become text, as in subprocess; `name` None leaves them bytes."""
+
+    name: str | None = None
+    errors: str = "strict"
+
+    @classmethod
+    def choose(cls, text: bool, encoding: str | None, errors: str | None) -> Encoding:
+        """Read subprocess's three words."""
+        if not (text or encoding or errors):
+            return cls()
+        return cls(encoding or "utf-8", errors or "strict")
+
+    def decode(self, data: bytes) -> Any:
+        """Bytes, or the text that they are."""
+        return data if self.name is None else data.decode(self.name, self.errors)
+
+    def encode(self, data: Any) -> bytes | memoryview:
+        """The bytes of what the caller gives."""
+        if isinstance(data, str):
+            return data.encode(self.name or "utf-8", self.errors)
+        return memoryview(data).cast("B")
+
+    def open(self, descriptor: int, mode: str) -> IO[Any]:
+        """A file object of our end of a pipe."""
+        if self.name is None:
+            return os.fdopen(descriptor, f"{mode}b")
+        raw = os.fdopen(descriptor, f"{mode}b")
+        return io.TextIOWrapper(raw, self.name, self.errors, write_through=True)
+
+
+class Streams:
+    """The descriptors that the VM gets, and our ends of the pipes. Use as a context: it closes what was not taken.
+
+    :raise UsageError: a stream is nothing that a stream can be.
+    """
+
+    def __init__(self, stdin: Stream, stdout: Stream, stderr: Stream) -> None:
+        self.ours: dict[str, int] = {}
+        self._stack = ExitStack()
+        try:
+            theirs = [self._choose(*item) for item in zip(NAMES, (stdin, stdout, stderr), strict=True)]
+        except BaseException:
+            self._stack.close()
+            self._close_ours()
+            raise
+        stdout = theirs[1]
+        self._theirs = [stdout if number is None else number for number in theirs]
+
+    def __enter__(self) -> Streams:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+        self._close_ours()
+
+    def put_into(self, request: Request) -> Request:
+        """Return the request with these streams."""
+        stdin, stdout, stderr = map(_place, self._theirs)
+        return replace(request, stdin=stdin, stdout=stdout, stderr=stderr)
+
+    def take(self, name: str) -> int | None:
+        """Take our end of that pipe; None when it is none."""
+        return self.ours.pop(name, None)
+
+    def _choose(self, name: str, wanted: Stream) -> int | None:
+        """Return the VM's descriptor; None for that of standard output."""
+        if wanted is None:
+            return NAMES.index(name)
+        if wanted == subprocess.PIPE:
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            theirs, self.ours[name] = (reading, writing) if name == "stdin" else (writing, reading)
+            self._stack.callback(os.close, theirs)
+            return theirs
+        if wanted == subprocess.DEVNULL:
+            descriptor = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            self._stack.callback(os.close, descriptor)
+            return descriptor
+        if wanted == subprocess.STDOUT:
+            if name != "stderr":
+                raise UsageError(f"{name} cannot be STDOUT", "only stderr can go where stdout goes")
+            return None
+        if isinstance(wanted, int):
+            if wanted < 0:
+                raise UsageError(f"{name} cannot be {wanted}", "PIPE, DEVNULL, STDOUT, a descriptor, or an open file")
+            return wanted
+        return wanted.fileno()
+
+    def _close_ours(self) -> None:
+        for descriptor in self.ours.values():
+            os.close(descriptor)
+        self.ours.clear()
+
+
+class Lines:
+    """Cuts what arrives into lines, with their ends, and hands each on; the rest at the end."""
+
+    def __init__(self, encoding: Encoding, on_line: OnLine) -> None:
+        self._encoding = encoding
+        self._on_line = on_line
+        self._rest = b""
+
+    def __call__(self, data: bytes) -> None:
+        """Take some bytes; b"" is the end."""
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        for line in lines:
+            self._on_line(self._encoding.decode(line + b"\n"))
+        if not data and self._rest:
+            rest, self._rest = self._rest, b""
+            self._on_line(self._encoding.decode(rest))
+
+
+def _place(descriptor: int | None) -> Descriptor | None:
+    """The descriptor, unless it is closed: a program may be started without its standard streams."""
+    try:
+        if descriptor is not None:
+            os.fstat(descriptor)
+            return Descriptor(descriptor)
+    except OSError:
+        pass
+    return None

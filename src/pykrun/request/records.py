@@ -1,0 +1,121 @@
+"""The records of a request. Nothing here is opened, forked or kept: a request can be made, compared and thrown away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pykrun.record import field, record
+from pykrun.start_data import StartData
+
+if TYPE_CHECKING:
+    from pykrun.net import Publish
+
+
+@record(frozen=True, slots=True)
+class Descriptor:
+    """An open descriptor of the process that has the request: the very file, whatever its name is by now.
+
+    O_PATH is enough for everything but streams.
+    """
+
+    number: int
+
+
+Place = str | bytes | Descriptor
+"""Where something of the host is: a path, or what is open already."""
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A virtual file. One of `content` and `source` is given.
+
+    :param path: absolute, in the tree that it belongs to.
+    :param content: its bytes. They are not copied before the request is sent.
+    :param source: a file of the host that has them.
+    :param mode: permission bits; None for those of `source`, 0644 of a content, 0400 of a one-shot file.
+    :param one_shot: it can be looked up once and is never listed.
+    """
+
+    path: bytes
+    content: bytes | bytearray | memoryview | None = None
+    source: Place | None = None
+    mode: int | None = None
+    one_shot: bool = False
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """A file system that is served to the guest.
+
+    :param directory: the host's directory that lies below the entries; None for nothing.
+    :param read_only: refuse every change in it.
+    :param cache: what the guest may remember of it: `auto`, `always` or `never`.
+    :param entries: virtual files over it.
+    :param directories: virtual directories and their modes, in the order in which they are made.
+    """
+
+    directory: Place | None = None
+    read_only: bool = False
+    cache: str = "auto"
+    entries: tuple[Entry, ...] = ()
+    directories: tuple[tuple[bytes, int], ...] = ()
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """One more file system beside the root.
+
+    :param tree: what it serves.
+    :param where: the guest's directory on which init mounts it; None leaves that to whoever knows the tag.
+    :param tag: its virtio-fs tag; empty for one of ours.
+    """
+
+    tree: Tree
+    where: bytes | None = None
+    tag: str = ""
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class DiskImage:
+    """A block device of the guest.
+
+    :param image: the file or block device of the host.
+    :param read_only: the guest may not write.
+    :param format: a member of `pykrun.machine.DISK_FORMATS`; never guessed.
+    :param serial: what the guest finds as its serial number; empty for one of ours.
+    """
+
+    image: Place
+    read_only: bool = False
+    format: str = "raw"
+    serial: str = ""
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One VM and its one workload; the members that `pykrun.supervisor.Plan` has too mean the same there.
+
+    :param stdin: descriptor, None for a closed stream; likewise `stdout` and `stderr`.
+    :param boot_log: where the kernel's console goes; a pipe's writing end will do.
+    """
+
+    start: StartData
+    root: Tree = field(default_factory=Tree)
+    volumes: tuple[Volume, ...] = ()
+    disks: tuple[DiskImage, ...] = ()
+    engine: str = "auto"
+    accel: str = "auto"
+    kernel: Place | None = None
+    modules: Place | None = None
+    arch: str | None = None
+    kernel_args: tuple[str, ...] = ()
+    cpus: int | None = None
+    memory_mib: int = 256
+    network: bool = False
+    publish: tuple[Publish, ...] = ()
+    timeout: float | None = None
+    sandbox: str = "auto"
+    boot_log: Place | None = None
+    stdin: Descriptor | None = None
+    stdout: Descriptor | None = None
+    stderr: Descriptor | None = None

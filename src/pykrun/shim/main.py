@@ -1,0 +1,154 @@
+"""The shim's own process: waits for a request, runs it, says how it went."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import socket
+from typing import Never, cast
+
+from pykrun.errors import PykrunError
+from pykrun.host import limits
+from pykrun.loop import IN, Loop
+from pykrun.request import Descriptor, Request
+from pykrun.shim.client import CONNECTION
+from pykrun.shim.codec import Encoder, decode
+from pykrun.shim.events import END, SIGNAL, STOP, Ended, Event, Failed, Reached
+from pykrun.shim.wire import Plain, Receiver, send
+from pykrun.supervisor import VirtualMachine, make_plan, run_plan
+
+FAILED = 125
+_QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""What is dropped until there is a VM: it was meant for the caller, whose end we hear of otherwise."""
+_AHEAD = (
+    "json",
+    "pykrun.blob",
+    "pykrun.fs.passthrough",
+    "pykrun.supervisor.shares",
+    "pykrun.supervisor.timesync",
+    "pykrun.supervisor.wiring",
+)
+"""Modules that a run imports when it comes to them; here there is time for it before."""
+_SAYING = 5.0
+"""Seconds that a caller who does not listen has for our last words."""
+
+
+def main() -> Never:
+    """Run one request that comes over the inherited socket; the exit status is the VM's, or 125."""
+    for number in _QUIET:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    limits.allow_descriptors()
+    limits.forbid_core_file()
+    connection = socket.socket(fileno=CONNECTION)
+    os.set_inheritable(CONNECTION, False)
+    for name in _AHEAD:
+        importlib.import_module(name)
+    line = Line(connection)
+    code = FAILED
+    if (request := line.request()) is not None:
+        code = _run(request, line)
+    os._exit(code)
+
+
+def _run(request: Request, line: Line) -> int:
+    last: Event
+    code = FAILED
+    try:
+        plan = make_plan(request)
+        line.release(request)
+        outcome = run_plan(plan, line)
+        last, code = Ended(outcome), outcome.exit_code
+    except PykrunError as error:
+        last = Failed(type(error).__name__, error.message, error.hint)
+    except OSError as error:
+        name = f": {error.filename!r}" if error.filename else ""
+        last = Failed("PykrunError", f"{error.strerror or error}{name}")
+    except Exception as error:
+        from traceback import format_exc
+
+        os.write(2, format_exc().encode(errors="surrogateescape"))
+        last = Failed("Exception", f"internal error: {error!r}", "please report it")
+    line.say(last, patience=_SAYING)
+    return code
+
+
+class Line:
+    """The connection to the caller, before the run and, as its `Remote`, during it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._receiver = Receiver(connection)
+        self._received: list[int] = []
+        self._loop: Loop | None = None
+        self._vm: VirtualMachine | None = None
+
+    def request(self) -> Request | None:
+        """Wait for the request; None when the caller went away without one."""
+        while (taken := self._receiver.take()) is None:
+            if self._receiver.ended:
+                return None
+            self._receiver.fetch()
+        message, self._received = taken
+        return cast(Request, decode(message, self._received))
+
+    def release(self, request: Request) -> None:
+        """Close what the plan has opened for itself by now."""
+        later = (request.stdin, request.stdout, request.stderr, request.boot_log, request.kernel, request.modules)
+        kept = {place.number for place in later if isinstance(place, Descriptor)}
+        for descriptor in self._received:
+            if descriptor not in kept:
+                os.close(descriptor)
+
+    def say(self, event: Event, patience: float = 0.0) -> None:
+        """Tell the caller; who does not listen misses it."""
+        self._connection.settimeout(patience)
+        encoder = Encoder()
+        try:
+            send(self._connection, encoder.encode(event))
+        except OSError:
+            pass
+        finally:
+            self._connection.settimeout(None)
+
+    # Remote
+
+    def attach(self, loop: Loop, vm: VirtualMachine) -> None:
+        """Listen for commands."""
+        self._loop, self._vm = loop, vm
+        loop.add(CONNECTION, IN, self._on_event)
+        self._obey()
+
+    def detach(self) -> None:
+        """Listen no more."""
+        if self._loop is not None:
+            self._loop.remove(CONNECTION)
+            self._loop = self._vm = None
+
+    def reached(self, phase: str, when: float) -> None:
+        """Tell the caller how far the run is."""
+        self.say(Reached(phase, when))
+
+    def _on_event(self, _events: int) -> None:
+        self._receiver.fetch()
+        self._obey()
+        if self._receiver.ended and self._vm is not None and self._loop is not None:
+            self._loop.remove(CONNECTION)
+            self._vm.end(128 + signal.SIGKILL, "the VM was ended: nobody waits for it any more")
+
+    def _obey(self) -> None:
+        while (taken := self._receiver.take()) is not None:
+            message, _ = taken
+            if self._vm is not None and isinstance(message, tuple):
+                _obey(self._vm, message)
+
+
+def _obey(vm: VirtualMachine, command: tuple[Plain, ...]) -> None:
+    match command:
+        case (kind, int(number)) if kind == SIGNAL:
+            vm.send_signal(number)
+        case (kind, grace, int(code)) if kind == STOP:
+            vm.stop(cast("float | None", grace), code)
+        case (kind, int(code)) if kind == END:
+            vm.end(code)
