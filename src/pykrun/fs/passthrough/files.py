@@ -70,7 +70,7 @@ class FileOperations(Core):
             kept |= O_NOATIME  # others may use it on files of their own only
         flags &= kept
         if flags & O_ACCMODE == O_ACCMODE:
-            raise errno_error(EINVAL)
+            flags ^= O_WRONLY  # Linux' fourth way: the caller may do both, and will do neither
         if flags & (O_ACCMODE | O_TRUNC):
             self._changed = True
         if options.writeback:
