@@ -46,6 +46,7 @@ class StartData:
     :param root_files: files of the virtio-fs root that are shown in the block device's too.
     :param root_directories: directories that are made there if they are missing.
     :param volumes: further virtio-fs devices: tag, where to mount it, whether it is read-only.
+    :param tmpfs: file systems in the guest's memory: where, and mount options as words (mount(8), tmpfs(5)).
     :param grace: seconds between TERM and KILL at the end.
     """
 
@@ -70,6 +71,7 @@ class StartData:
     root_files: Sequence[Text] = ()
     root_directories: Sequence[Text] = ()
     volumes: Sequence[tuple[str, Text, bool]] = ()
+    tmpfs: Sequence[tuple[Text, Sequence[str]]] = ()
     grace: float | None = None
 
     def encode(self) -> bytes:
@@ -111,6 +113,10 @@ class StartData:
             document["volumes"] = [
                 {"tag": tag, "destination": _text(where), "readonly": read_only}
                 for tag, where, read_only in self.volumes
+            ]
+        if self.tmpfs:
+            document["tmpfs"] = [
+                {"destination": _text(where), "options": list(options)} for where, options in self.tmpfs
             ]
         if self.seed:
             document["seed"] = self.seed.hex()

@@ -9,8 +9,6 @@ import socket
 import sys
 import time
 from collections import deque
-from pathlib import Path
-from typing import Self, cast
 
 from pykrun.errors import EngineError, MissingError
 from pykrun.request import Request
@@ -18,10 +16,14 @@ from pykrun.shim.codec import Encoder, decode
 from pykrun.shim.events import END, SIGNAL, STOP, Ended, Event, Failed
 from pykrun.shim.wire import Plain, Receiver, send
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
 CONNECTION = 3
 """The descriptor at which a shim finds its socket."""
 
-_FOLDER = str(Path(__file__).resolve().parent.parent.parent)
+_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from pykrun.shim.main import main; main()"
 _PATIENCE = 20.0
 """Seconds that a shim has for its end after its connection was closed; everything it ends has a shorter deadline."""
@@ -143,7 +145,8 @@ class Shim:
         except BlockingIOError:
             return
         while (taken := self._receiver.take()) is not None:
-            event = cast(Event, decode(*taken))
+            event = decode(*taken)
+            assert isinstance(event, Event)
             self._events.append(event)
             self._over |= isinstance(event, Ended | Failed)
         if self._receiver.ended and not self._over:

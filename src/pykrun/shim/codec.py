@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
-from typing import Protocol, cast
 
 from pykrun.request import Descriptor, Entry
 from pykrun.shim.memory import memory_file
 from pykrun.shim.wire import Plain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _HOMES = {
     **dict.fromkeys(("Request", "Tree", "Entry", "Volume", "DiskImage", "Outcome"), "pykrun.request"),
@@ -21,10 +24,6 @@ _HOMES = {
 _RECORD, _DESCRIPTOR, _TUPLE, _MAPPING, _BUFFER = range(5)
 _INLINE = 4096
 """Bytes of content up to which a message carries it; more goes in a file of the kernel's memory."""
-
-
-class _Fields(Protocol):
-    _fields: tuple[str, ...]
 
 
 class Encoder:
@@ -60,7 +59,7 @@ class Encoder:
         kind = type(value).__name__
         if kind not in _HOMES or _class(kind) is not type(value):
             raise TypeError(f"{kind} cannot be sent")
-        names = cast(_Fields, value)._fields
+        names: tuple[str, ...] = value._fields  # type: ignore[attr-defined]  # every record has it (pykrun.record)
         return (_RECORD, kind, *(self.encode(getattr(value, name)) for name in names))
 
     def _entry(self, entry: Entry, content: bytes | bytearray | memoryview) -> Plain:
@@ -88,8 +87,9 @@ def decode(value: Plain, descriptors: list[int]) -> object:
     if not isinstance(value, tuple):
         return value
     kind, *rest = value
+    first: Any = rest[0] if rest else None
     if kind == _DESCRIPTOR:
-        return Descriptor(descriptors[cast(int, rest[0])])
+        return Descriptor(descriptors[first])
     if kind == _BUFFER:
         return rest[0]
     if kind == _TUPLE:
@@ -97,8 +97,8 @@ def decode(value: Plain, descriptors: list[int]) -> object:
     if kind == _MAPPING:
         items = [decode(item, descriptors) for item in rest]
         return dict(zip(items[::2], items[1::2], strict=True))
-    made = _class(cast(str, rest[0]))
-    names = cast(type[_Fields], made)._fields
+    made = _class(first)
+    names: tuple[str, ...] = made._fields  # type: ignore[attr-defined]
     return made(**dict(zip(names, (decode(item, descriptors) for item in rest[1:]), strict=True)))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pykrun.errors import (
     BlobError,
     EngineError,
@@ -15,6 +13,7 @@ from pykrun.errors import (
 )
 from pykrun.record import record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.request import Outcome
 
