@@ -117,8 +117,10 @@ def _merge(item: pytest.Item, ours: pytest.TestReport, data: list[dict[str, Any]
     theirs = [item.config.hook.pytest_report_from_serializable(config=item.config, data=one) for one in data]
     bad = [one for one in theirs if not one.passed]
     chosen: pytest.TestReport = (bad or [one for one in theirs if one.when == "call"] or theirs)[0]
-    if isinstance(chosen.longrepr, list):  # JSON knows no tuples: where and why a test was skipped
-        chosen.longrepr = tuple(chosen.longrepr)
+    reason: Any = chosen.longrepr
+    if isinstance(reason, list):  # JSON knows no tuples: where and why a test was skipped
+        path, line, why = reason
+        chosen.longrepr = (path, line, why)
     chosen.nodeid, chosen.location, chosen.keywords = ours.nodeid, ours.location, ours.keywords
     chosen.when, chosen.duration, chosen.start, chosen.stop = "call", ours.duration, ours.start, ours.stop
     chosen.sections = theirs[-1].sections or chosen.sections

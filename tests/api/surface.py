@@ -84,7 +84,9 @@ def untyped() -> list[str]:
 
 def _is_ours(path: str, function: Any) -> bool:
     """Not what dataclasses make."""
-    return function.__code__.co_filename != "<string>" and not path.endswith(("__getstate__", "__setstate__"))
+    return function.__code__.co_filename != "<string>" and not path.endswith(
+        ("__getstate__", "__setstate__", "__repr__")
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from tests.house.sources import ROOT, SRC, imports, module_name, python_files
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli", "aio", "pytest_plugin"),
-    ("api",),
+    ("api", "config"),
     ("shim",),
     ("supervisor", "fileserver"),
     ("share",),

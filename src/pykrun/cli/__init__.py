@@ -9,6 +9,8 @@ COMMANDS = {
     "run": "run a command in a microVM",
     "fs": "share files with a VM of any front end: the vhost-user daemon on its own",
     "mount": "mount the same file system on this host",
+    "config": "print the options of a run, of files and command line together, as such a file",
+    "completion": "print what lets bash, zsh or fish complete this command",
     "doctor": "say what can run here, what is missing and how to get it",
     "init": "say where the init blob is and how it was built",
 }
