@@ -58,6 +58,59 @@ class Disk:
     serial: str = ""
 
 
+@record(frozen=True, slots=True, kw_only=True)
+class ConsolePort:
+    """One port of a virtio-console device. Its descriptors stay the caller's.
+
+    :param name: what the guest finds in /sys/class/virtio-ports/*/name: up to 64 bytes; a console may go without.
+    :param console: a terminal of the guest, /dev/hvcN, numbered over all devices in their order, behind the workload's;
+        else a port, /dev/vportNpM, where N and M differ between engines: find it by its name.
+    :param input: descriptor that the guest reads from, None for nothing. Its end is the guest's end of file if the port
+        has no output and is no console.
+    :param output: descriptor that takes what the guest writes, None to drop it. A writer in the guest waits for a slow
+        reader, except on a console: there the whole guest would, so that what does not fit into 1 MiB is dropped.
+    :param terminal: `input` is a terminal: it is raw while the machine runs, and its window's size is the console's
+        (not with QEMU's own device).
+    """
+
+    name: str = ""
+    console: bool = False
+    input: int | None = None
+    output: int | None = None
+    terminal: bool = False
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Console:
+    """A virtio-console device beside the one that every machine has.
+
+    :param ports: one to `MAX_CONSOLE_PORTS`.
+    """
+
+    ports: tuple[ConsolePort, ...]
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Serial:
+    """A serial line of the guest, /dev/ttyS0 the first. Its descriptors stay the caller's.
+
+    :param input: descriptor that the guest reads from, None for nothing.
+    :param output: descriptor that takes what the guest writes, None to drop it.
+    """
+
+    input: int | None = None
+    output: int | None = None
+
+
+MAX_CONSOLE_PORTS = 30
+"""Of one device, on every engine."""
+MAX_PORT_NAME = 64
+"""Bytes of a port's name."""
+MAX_CONSOLES = 8
+"""Further console devices of one machine."""
+MAX_TERMINALS = 15
+"""Consoles on them: with hvc0 as many as Linux has in its table (MAX_NR_HVC_CONSOLES)."""
+
 DISK_FORMATS = ("raw", "qcow2")
 MAX_DISKS = 16
 """Of one machine: what fits beside the other devices into QEMU's one bus."""
@@ -97,7 +150,9 @@ class Machine:
     :param network: a network device, None for a machine without.
     :param disks: block devices, /dev/vda first.
     :param ports: names of the virtio-console ports, in order.
-    :param console: also a virtio console, hvc0 in the guest, for a terminal.
+    :param console: also a virtio console, hvc0 in the guest.
+    :param consoles: further virtio-console devices.
+    :param serials: how many serial lines there are, at most the engine's `max_serials`.
     :param init: value for the kernel's `init=`, None to leave it out.
     :param execute_init: stage one executes /init.krun of the root instead of going on as init itself (the caller brings
         an init of their own).
@@ -114,6 +169,8 @@ class Machine:
     disks: tuple[Disk, ...] = ()
     ports: tuple[str, ...] = ()
     console: bool = False
+    consoles: tuple[Console, ...] = ()
+    serials: int = 0
     init: str | None = None
     execute_init: bool = False
     verbose: bool = False

@@ -100,7 +100,7 @@ def test_an_installation_has_other_commands(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "src/pykrun", library / "pykrun", ignore=shutil.ignore_patterns("__pycache__"))
     ask = "from pykrun.host.checkout import command_for; print(command_for('pykrun.kernel'))"
     command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(library)!r}); {ask}"]
-    assert subprocess.check_output(command, text=True, timeout=60) == "python3 -m pykrun.kernel\n"
+    assert subprocess.check_output(command, text=True, timeout=60) == f"{sys.executable} -m pykrun.kernel\n"
     for name in ("setup", "pyproject.toml"):
         (tmp_path / name).touch(0o755)
     assert subprocess.check_output(command, text=True, timeout=60) == f"{tmp_path}/setup\n"

@@ -124,7 +124,7 @@ class Scribe:
 
 
 def console() -> Device:
-    return ConsoleDevice([ConsolePort("one"), ConsolePort("two")], ConsolePort(""))
+    return ConsoleDevice([ConsolePort("", console=True), ConsolePort("one"), ConsolePort("two")])
 
 
 class Session:

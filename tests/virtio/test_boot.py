@@ -182,7 +182,7 @@ def test_uml_root_console_and_ports(ring_features: int) -> None:
         ConsolePort("first", None, Well(host.loop, content, 50_000)),
         ConsolePort("second", echoed, None),
     ]
-    console = ConsoleDevice(ports, ConsolePort("", shown))
+    console = ConsoleDevice([ConsolePort("", shown, console=True), *ports])
     init = b"""
 $B mount -t devtmpfs dev /dev; $B mount -t sysfs sys /sys
 for port in /sys/class/virtio-ports/*; do

@@ -125,8 +125,12 @@ def source() -> Giver:
 @pytest.fixture
 def guest(sink: Taker, source: Giver) -> Iterator[Guest]:
     """Port 0 is the console, port 1 ours, port 2 has nothing at its end."""
-    ports = [ConsolePort("krun-test", sink, source), ConsolePort("dead")]
-    guest = Guest(ConsoleDevice(ports, ConsolePort("", Taker(), Giver())))
+    ports = [
+        ConsolePort("", Taker(), Giver(), console=True),
+        ConsolePort("krun-test", sink, source),
+        ConsolePort("dead"),
+    ]
+    guest = Guest(ConsoleDevice(ports))
     yield guest
     guest.close()
 
@@ -331,3 +335,59 @@ def test_stop_while_a_chain_waits_for_the_sink(sink: Taker) -> None:
 def test_wrong_ports(ports: list[ConsolePort]) -> None:
     with pytest.raises(ValueError, match="port"):
         ConsoleDevice(ports)
+
+
+def introduce(guest: Guest, port: int) -> list[tuple[int, int, int, bytes]]:
+    """Have a port told of; return what the device said, but PORT_ADD."""
+    guest.control(port, wire.PORT_READY, 1)
+    return [message for message in guest.messages() if message[1] != wire.PORT_ADD]
+
+
+def test_a_console_may_have_a_name_and_a_size() -> None:
+    window = [(33, 99)]
+    guest = Guest(ConsoleDevice([ConsolePort("screen", console=True, window=lambda: window[0])]))
+    guest.give_rooms(CONTROL_RECEIVE)
+    assert guest.device.features == wire.F_MULTIPORT | wire.F_SIZE
+    assert introduce(guest, 0) == [
+        (0, wire.CONSOLE_PORT, 1, b""),
+        (0, wire.PORT_NAME, 1, b"screen\0"),
+        (0, wire.PORT_OPEN, 1, b""),
+        (0, wire.RESIZE, 1, wire.SIZE.pack(99, 33)),
+    ]
+    guest.control(0, wire.PORT_OPEN, 1)
+    window[0] = (24, 80)
+    guest.device.resized()
+    assert guest.messages() == [(0, wire.RESIZE, 1, wire.SIZE.pack(80, 24))]
+    guest.close()
+
+
+def test_the_end_of_a_port_that_is_only_read() -> None:
+    port = ConsolePort("input", source=Giver())
+    guest = Guest(ConsoleDevice([port]))
+    guest.give_rooms(CONTROL_RECEIVE)
+    introduce(guest, 0)
+    guest.control(0, wire.PORT_OPEN, 1)
+    guest.device.end_input(port)
+    assert guest.messages() == [(0, wire.PORT_OPEN, 0, b"")]
+    guest.device.reset()
+    assert (0, wire.PORT_OPEN, 0, b"") in introduce(guest, 0), "the next driver finds the same"
+    guest.close()
+
+
+def test_consoles_of_a_later_device_come_later() -> None:
+    """Linux numbers consoles as it hears of them, and works for several devices at a time."""
+    early = Guest(ConsoleDevice([ConsolePort("", console=True), ConsolePort("", console=True)]))
+    late = Guest(ConsoleDevice([ConsolePort("", console=True)], after=early.device))
+    for guest in (early, late):
+        guest.give_rooms(CONTROL_RECEIVE)
+    late.control(0, wire.DEVICE_READY, 1)
+    assert late.messages() == []
+    early.control(0, wire.DEVICE_READY, 1)
+    early.control(0, wire.PORT_OPEN, 1)
+    assert late.messages() == []
+    early.control(1, wire.PORT_OPEN, 1)
+    assert late.messages() == [(0, wire.PORT_ADD, 1, b"")]
+    late.control(0, wire.DEVICE_READY, 1)  # once more: nothing to wait for any longer
+    assert late.messages() == [(0, wire.PORT_ADD, 1, b"")]
+    for guest in (early, late):
+        guest.close()

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from pykrun.cli import COMMANDS
@@ -29,14 +29,35 @@ EPILOG = """examples:
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises `UsageError` instead of ending the process."""
 
+    def check_options(self, words: Iterable[str]) -> None:
+        """Refuse an option that is not there, before anything else is found missing.
+
+        :raise UsageError: there is one; the hint names the one that is like it.
+        """
+        for word in words:
+            option = word.split("=")[0]
+            if word == "--":
+                break
+            if option.startswith("--") and option not in self._option_string_actions:
+                hint = advice(option, self._option_string_actions) or f"see `{self.prog} --help`"
+                raise UsageError(f"there is no option {option}", hint)
+
     def error(self, message: str) -> None:  # type: ignore[override]  # argparse says NoReturn; raising is that too
         """Turn argparse's complaint into ours."""
-        raise UsageError(message, f"see `{self.prog} --help`")
+        raise UsageError(message.replace("unrecognized arguments:", "not understood:"), f"see `{self.prog} --help`")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """End after --help, with what was printed out of the buffer: at exit a closed pipe would be a complaint."""
         sys.stdout.flush()
         super().exit(status, message)
+
+
+def advice(word: str, known: Iterable[str]) -> str:
+    """Return the question whether one of the known words was meant; empty when none is like it."""
+    from difflib import get_close_matches  # only on the way to an error
+
+    found = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {found[0]}?" if found else ""
 
 
 def dispatch(words: Sequence[str]) -> int:
@@ -52,7 +73,8 @@ def dispatch(words: Sequence[str]) -> int:
             return 0
         name, rest = words[0], list(words[1:])
         if name not in COMMANDS:
-            raise UsageError(f"there is no command {name!r}", f"commands: {', '.join(COMMANDS)}; see `pykrun --help`")
+            usual = f"commands: {', '.join(COMMANDS)}; see `pykrun --help`"
+            raise UsageError(f"there is no command {name!r}", advice(name, COMMANDS) or usual)
         failed = SET_UP_FAILED if name == "run" else FAILED
         module = importlib.import_module(f"pykrun.cli.{name}")
         parser = Parser(
@@ -69,6 +91,7 @@ def dispatch(words: Sequence[str]) -> int:
         if split is not None:
             rest, command = split(parser, rest)
         debug = "--debug" in rest
+        parser.check_options(rest)
         arguments = parser.parse_args(rest)
         if command is not None:
             arguments.command = command

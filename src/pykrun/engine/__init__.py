@@ -41,6 +41,11 @@ class Engine:
     min_memory_mib: int
     arch: str = MACHINE
 
+    @property
+    def max_serials(self) -> int:
+        """How many serial lines a guest may have."""
+        return uml.MAX_SERIALS if self.name == "uml" else BOARDS[self.arch].max_serials
+
     def kernel(
         self, image: str | os.PathLike[str] | None = None, modules: str | os.PathLike[str] | None = None
     ) -> Kernel:

@@ -15,13 +15,17 @@ class Board:
     :ivar install: the package that brings it, by package manager.
     :ivar machine: value of `-M`.
     :ivar cpu: value of `-cpu` under emulation.
-    :ivar words: kernel parameters: the console on the serial line, and what else the board needs.
+    :ivar serial: what the kernel calls its serial lines, without the number; the last one is the kernel's console.
+    :ivar max_serials: how many of them the guest's user may have beside.
+    :ivar words: kernel parameters that the board needs.
     """
 
     program: str
     install: dict[str, str]
     machine: str
     cpu: str
+    serial: str
+    max_serials: int
     words: tuple[str, ...]
 
 
@@ -31,7 +35,9 @@ BOARDS = {
         install={"apt": "qemu-system-x86", "dnf": "qemu-system-x86-core", "pacman": "qemu-system-x86"},
         machine="q35",
         cpu="max",
-        words=("console=ttyS0", "reboot=t", "no_timer_check", f"initcall_blacklist={_SLOW_STARTS}"),
+        serial="ttyS",
+        max_serials=3,  # of four
+        words=("reboot=t", "no_timer_check", f"initcall_blacklist={_SLOW_STARTS}"),
     ),
     "aarch64": Board(
         program="qemu-system-aarch64",
@@ -40,7 +46,9 @@ BOARDS = {
         # Signing return addresses the architecture's way is more than half of an emulated boot, QEMU's own way a fifth.
         # Programs that do it run without, too.
         cpu="max,pauth=off",
-        words=("console=ttyAMA0", f"initcall_blacklist={_SLOW_STARTS}"),
+        serial="ttyAMA",
+        max_serials=0,
+        words=(f"initcall_blacklist={_SLOW_STARTS}",),
     ),
 }
 """By the architecture's name, as `uname -m` says it."""

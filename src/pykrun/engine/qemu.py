@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from pykrun.engine.boards import BOARDS
@@ -81,6 +82,11 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
         console_device=None,
         ports={name: wires.outside[f"port{i}"] for i, name in enumerate(machine.ports)},
         terminal=wires.outside.get("terminal"),
+        console_ports=tuple(
+            tuple(wires.outside[_port_id(index, number)] for number in range(len(console.ports)))
+            for index, console in enumerate(machine.consoles)
+        ),
+        serials=tuple(wires.outside[f"serial{index}"] for index in range(machine.serials)),
         control=wires.outside["qmp"],
         keeps_tables=any(disk.format == "qcow2" and not disk.read_only for disk in machine.disks),
         inmate=inmate,
@@ -148,7 +154,10 @@ def _devices(machine: Machine, accel: str, wires: _Wires) -> list[str]:
         number = 3 if name == "log" else wires.add(name)
         return ["-chardev", f"socket,id={name},fd={number}"]
 
-    words = [*chardev("log"), "-serial", "chardev:log"]
+    words = []
+    for index in range(machine.serials):
+        words += [*chardev(f"serial{index}"), "-serial", f"chardev:serial{index}"]
+    words += [*chardev("log"), "-serial", "chardev:log"]
     words += [*chardev("qmp"), "-mon", "chardev=qmp,mode=control"]
     for index, tag in enumerate(machine.shares):
         words += chardev(f"fs{index}")
@@ -157,15 +166,44 @@ def _devices(machine: Machine, accel: str, wires: _Wires) -> list[str]:
         # By path: of an inherited socket QEMU does not believe that it passes descriptors, which a network asks for.
         words += ["-chardev", f"socket,id=net,path={WORK}net", "-netdev", "vhost-user,id=net,chardev=net"]
         words += ["-device", _network_card(machine.network, accel)]
-    if machine.ports or machine.console:
-        # Port 0 is for a console. Each port is two queues that the guest's driver sets up, used or not; 31 by default.
-        words += ["-device", f"virtio-serial-pci,max_ports={len(machine.ports) + 1}"]
-    if machine.console:
-        words += [*chardev("terminal"), "-device", "virtconsole,chardev=terminal,nr=0"]
-    for index, name in enumerate(machine.ports):
-        words += chardev(f"port{index}")
-        words += ["-device", f"virtserialport,chardev=port{index},name={name},nr={index + 1}"]
+    return words + _ports(machine, chardev)
+
+
+def _ports(machine: Machine, chardev: Callable[[str], list[str]]) -> list[str]:
+    """Console devices: the first has all consoles, since Linux numbers those of several devices as chance has it.
+
+    Port 0 of a device is for a console. Each port is two queues that the guest's driver sets up, used or not; 31 by
+    default. With one port a device has no control messages, and its port no name.
+    """
+    ports = [("terminal", "virtconsole", "")] if machine.console else []
+    others: list[list[tuple[str, str, str]]] = []
+    for index, console in enumerate(machine.consoles):
+        kept: list[tuple[str, str, str]] = []
+        for number, port in enumerate(console.ports):
+            kind = "virtconsole" if port.console else "virtserialport"
+            (ports if port.console else kept).append((_port_id(index, number), kind, port.name))
+        others.append(kept)
+    first = 0 if ports else 1
+    ports += [(f"port{index}", "virtserialport", name) for index, name in enumerate(machine.ports)]
+    words = []
+    for index, group in enumerate((ports, *others)):
+        if not group:
+            continue
+        words += ["-device", f"virtio-serial-pci,id=serial{index},max_ports={len(group) + 1}"]
+        for number, (chardev_id, kind, name) in enumerate(group):
+            words += chardev(chardev_id)
+            place = f"bus=serial{index}.0,nr={number + (first if index == 0 else 1)}"
+            words += ["-device", f"{kind},chardev={chardev_id},{place}" + (f",name={_escaped(name)}" if name else "")]
     return words
+
+
+def _escaped(value: str) -> str:
+    """A value among QEMU's options."""
+    return value.replace(",", ",,")
+
+
+def _port_id(device: int, number: int) -> str:
+    return f"console{device}port{number}"
 
 
 def _network_card(network: Network, accel: str) -> str:
@@ -203,8 +241,7 @@ def _disks(machine: Machine, wires: _Wires) -> list[str]:
         for description in (file, node):
             words += ["-blockdev", json.dumps(description)]
         # The guest is told of errors; by default QEMU would stop the machine when the host's disk is full.
-        serial = disk.serial.replace(",", ",,")
-        words += ["-device", f"virtio-blk-pci,drive={name},serial={serial},werror=report,rerror=report"]
+        words += ["-device", f"virtio-blk-pci,drive={name},serial={_escaped(disk.serial)},werror=report,rerror=report"]
     return words
 
 
@@ -217,8 +254,10 @@ def _files(machine: Machine) -> dict[str, Path]:
 
 def _kernel(machine: Machine, accel: str) -> list[str]:
     """What is booted, and the kernel command line."""
+    board = BOARDS[machine.kernel.arch]
     words = [
-        *BOARDS[machine.kernel.arch].words,
+        f"console={board.serial}{machine.serials}",
+        *board.words,
         "panic=-1",
         "lsm=capability",  # TOMOYO looks an executable up twice, which a one-shot file cannot bear
         "cryptomgr.notests",  # the self-tests of ciphers took most of the boot

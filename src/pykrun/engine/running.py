@@ -68,9 +68,12 @@ class Running:
     :ivar network: the vhost-user end of the network device, None without one.
     :ivar console_device: the vhost-user end of our console device (device id 3), which carries `Machine.console` as
         port 0 and `Machine.ports` as the named ports; None where the engine has a console device of its own.
+    :ivar consoles: the same for each of `Machine.consoles`, none where the engine has a console device of its own.
     :ivar disks: one vhost-user end per `Machine.disks`, in that order; none where the engine has disks of its own.
     :ivar ports: connected stream sockets by port name, where the engine has a console device of its own.
     :ivar terminal: the same for hvc0.
+    :ivar console_ports: the same for the ports of each of `Machine.consoles`.
+    :ivar serials: connected stream sockets, one for each serial line.
     :ivar control: QMP, for a later control of devices; None where there is none. Nothing reads it, and nothing has to:
         QEMU greets, and says no more before its capabilities were negotiated.
     :ivar keeps_tables: the engine itself has parts of an image in memory, which it writes when it quits (qcow2).
@@ -85,6 +88,9 @@ class Running:
     console_device: Endpoint | None
     ports: dict[str, socket.socket]
     terminal: socket.socket | None
+    consoles: tuple[Endpoint, ...] = ()
+    console_ports: tuple[tuple[socket.socket, ...], ...] = ()
+    serials: tuple[socket.socket, ...] = ()
     control: socket.socket | None
     keeps_tables: bool = False
     inmate: Inmate
@@ -144,10 +150,11 @@ class Running:
     def close(self) -> None:
         """End what still runs and release everything: processes, sockets, descriptors, folders."""
         self.inmate.close()
-        for endpoint in (*self.shares, *self.disks, self.network, self.console_device):
+        for endpoint in (*self.shares, *self.disks, *self.consoles, self.network, self.console_device):
             if endpoint is not None:
                 endpoint.close()
-        for sock in (*self.ports.values(), self.terminal, self.control):
+        further = (sock for device in self.console_ports for sock in device)
+        for sock in (*self.ports.values(), *further, *self.serials, self.terminal, self.control):
             if sock is not None:
                 sock.close()
         if self.console >= 0:

@@ -30,13 +30,18 @@ _VIRTIO_FS = 26
 _MIB = 1 << 20
 _OVERHEAD = 16 * _MIB  # of the writable place: sockets, the memory file's extra pages
 
+MAX_SERIALS = 8
+"""Serial lines; the kernel has 64."""
+_FIRST_SERIAL = 3  # its descriptor in the engine
+_SERIAL = "ssl_init"  # makes the serial lines
+
 _LEFT_OUT = (
     "unregister_stderr",
     "raid6_select_algo",  # benchmarks for 850 ms
     "init_zswap",
     # Each device and driver that is announced makes the kernel fork and look for /sbin/hotplug (the configuration's
     # UEVENT_HELPER_PATH), 0.4 ms each, and these announce a hundred that nobody can use here.
-    "ssl_init",  # 64 serial lines
+    _SERIAL,  # 64 serial lines
     "stdio_init",  # 16 terminals
     *("hid_init", "hid_generic_init", "psmouse_init", "atkbd_init"),
     *(f"{name}_driver_init" for name in ("a4", "belkin", "ch", "cp", "ez", "ite", "ks", "mr", "ms", "redragon")),
@@ -86,7 +91,8 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
         listeners["net"] = socket.socket(socket.AF_UNIX)
     if machine.ports or machine.console:
         listeners["console"] = socket.socket(socket.AF_UNIX)
-    listeners |= {name: socket.socket(socket.AF_UNIX) for name in _disk_names(machine)}
+    listeners |= {name: socket.socket(socket.AF_UNIX) for name in (*_console_names(machine), *_disk_names(machine))}
+    serials = [socket.socketpair() for _ in range(machine.serials)]
     console, console_write = os.pipe2(os.O_CLOEXEC)
     nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -97,7 +103,7 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
             libraries=shared_libraries(machine.kernel.image),
             files={} if machine.initramfs is None else {"initramfs": machine.initramfs},
             listeners=listeners,
-            descriptors=(nothing, console_write, console_write),
+            descriptors=(nothing, console_write, console_write, *(inside.fileno() for _, inside in serials)),
             folders=("empty", "uml"),
             room=machine.memory_mib * _MIB + _OVERHEAD,
             randomize=False,  # 100 ms: with it the kernel finds its address space by trial
@@ -105,10 +111,12 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
         inmate = start(jail, wish)
     except BaseException:
         os.close(console)
-        for listener in listeners.values():
-            listener.close()
+        for sock in (*listeners.values(), *(outside for outside, _ in serials)):
+            sock.close()
         raise
     finally:
+        for _, inside in serials:
+            inside.close()
         os.close(console_write)
         os.close(nothing)
     fcntl.fcntl(console, fcntl.F_SETFL, os.O_NONBLOCK)
@@ -121,11 +129,17 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
         network=None if network is None else Endpoint(network, connected=False),
         disks=tuple(Endpoint(listeners[name], connected=False) for name in _disk_names(machine)),
         console_device=None if device is None else Endpoint(device, connected=False),
+        consoles=tuple(Endpoint(listeners[name], connected=False) for name in _console_names(machine)),
+        serials=tuple(outside for outside, _ in serials),
         ports={},
         terminal=None,
         control=None,
         inmate=inmate,
     )
+
+
+def _console_names(machine: Machine) -> list[str]:
+    return [f"console{index}" for index in range(len(machine.consoles))]
 
 
 def _disk_names(machine: Machine) -> list[str]:
@@ -142,7 +156,7 @@ def _words(machine: Machine, loops_per_jiffy: int | None) -> list[str]:
         f"uml_dir={WORK}uml/",
         f"hostfs={WORK}empty",
         "lsm=capability",  # TOMOYO looks an executable up twice, which a one-shot file cannot bear
-        f"initcall_blacklist={','.join(_LEFT_OUT)}",
+        f"initcall_blacklist={','.join(name for name in _LEFT_OUT if name != _SERIAL or not machine.serials)}",
         "pty.legacy_count=0",  # 256 legacy ptys: 170 ms
     ]
     if not machine.verbose:
@@ -156,6 +170,8 @@ def _words(machine: Machine, loops_per_jiffy: int | None) -> list[str]:
         words.append(f"virtio_uml.device={WORK}net:{_VIRTIO_NET}")
     if machine.ports or machine.console:
         words.append(f"virtio_uml.device={WORK}console:{_VIRTIO_CONSOLE}")
+    words += [f"virtio_uml.device={WORK}{name}:{_VIRTIO_CONSOLE}" for name in _console_names(machine)]
+    words += [f"ssl{index}=fd:{_FIRST_SERIAL + index}" for index in range(machine.serials)]
     words += [f"virtio_uml.device={WORK}{name}:{_VIRTIO_BLOCK}" for name in _disk_names(machine)]
     words += common_words(machine)
     words += [check_word(word) for word in machine.kernel_args]

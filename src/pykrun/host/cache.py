@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """Return pykrun's folder below XDG_CACHE_HOME or ~/.cache; it need not exist."""
+    """Return pykrun's folder below XDG_CACHE_HOME or ~/.cache; it need not exist.
+
+    A home that is not there is not made: then it is the folder that `keep` falls back to.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(base if base.startswith("/") else os.path.expanduser("~/.cache")) / "pykrun"
+    if base.startswith("/"):
+        return Path(base) / "pykrun"
+    home = Path(os.path.expanduser("~"))
+    return (None if home.is_dir() else _spare_folder()) or home / ".cache/pykrun"
 
 
 def write_atomic(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> None:
@@ -30,6 +37,59 @@ def write_atomic(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def keep(path: Path, chunks: Iterable[bytes]) -> Path:
+    """Write a file of the cache that a run cannot do without, and return where it is.
+
+    Where the cache cannot be written (a home that is read-only, or full), it goes to a folder of this user's own below
+    the temporary folder, under the same name.
+
+    :param path: below `cache_directory()`.
+    :raise OSError: it can be written nowhere; the error is the cache's own.
+    """
+    content = list(chunks)
+    try:
+        write_atomic(path, content)
+    except OSError:
+        spare = _spare(path)
+        if spare is None:
+            raise
+        try:
+            write_atomic(spare, content)
+        except OSError:
+            spare = None
+        if spare is None:
+            raise
+        return spare
+    return path
+
+
+def kept(path: Path) -> Path | None:
+    """Return where a file of the cache is, if it is anywhere: see `keep`."""
+    if path.exists():
+        return path
+    spare = _spare(path, make=False)
+    return spare if spare is not None and spare.exists() else None
+
+
+def _spare(path: Path, *, make: bool = True) -> Path | None:
+    """Return the file's place below the temporary folder; None when there is none that can be trusted."""
+    folder = _spare_folder(make=make)
+    return None if folder is None else folder / path.relative_to(cache_directory())
+
+
+def _spare_folder(*, make: bool = True) -> Path | None:
+    """Return a folder of this user's own below the temporary folder; None when what is there is not ours alone."""
+    user = os.geteuid()
+    folder = Path(os.environ.get("TMPDIR") or "/tmp") / f"pykrun-{user}"
+    try:
+        if make:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        about = os.lstat(folder)
+    except OSError:
+        return None
+    return folder if stat.S_ISDIR(about.st_mode) and about.st_uid == user and not about.st_mode & 0o077 else None
 
 
 def stamp(*paths: Path) -> str:

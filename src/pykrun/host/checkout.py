@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 _SOURCES = Path(__file__).resolve().parents[2]
@@ -16,16 +17,16 @@ def setup_program() -> Path | None:
 
 
 def command_for(module: str, what: str = "") -> str:
-    """Return the command line that does what `python3 -m module` does: `./setup` in a checkout.
+    """Return the command line that does what `python -m module` does: `./setup` in a checkout.
 
     There the module's sources are on no path of the user's interpreter; `./setup` also installs the packages needed.
 
     :param module: `pykrun.kernel` or `pykrun.blob`, perhaps with options.
     :param what: the word that makes `./setup` do it, empty when it does so anyway.
     """
-    program = setup_program()
-    if program is None:
-        return f"python3 -m {module}"
     import shlex  # only on the way to an error
 
+    program = setup_program()
+    if program is None:  # by the interpreter that has it: that of a virtual environment need not be on PATH
+        return f"{shlex.quote(sys.executable or 'python3')} -m {module}"
     return f"{shlex.quote(str(program))} {what}".rstrip()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pykrun.errors import MissingError
-from pykrun.host.cache import cache_directory, stamp, write_atomic
+from pykrun.host.cache import cache_directory, keep, kept, stamp
 from pykrun.machine import Kernel
 
 if TYPE_CHECKING:
@@ -53,18 +53,19 @@ def initramfs(
         key = stamp(kernel.image, blob, *(mark for mark in marks if mark.exists()))
     except OSError as error:
         raise MissingError(f"{error.filename}: {error.strerror}") from None
-    kept = folder / f"{_VERSION}-{'+'.join((*extra, *file_systems))}-{key}.cpio"
-    if kept.exists():
-        return None if kept.stat().st_size == 0 else kept
+    path = folder / f"{_VERSION}-{'+'.join((*extra, *file_systems))}-{key}.cpio"
+    found = kept(path)
+    if found is not None:
+        return None if found.stat().st_size == 0 else found
     content = _content(kernel.modules, blob, extra, file_systems)
     try:
-        write_atomic(kept, content)
+        found = keep(path, content)
     except OSError as error:
         raise MissingError(
-            f"cannot write {kept}: {error.strerror}", "set XDG_CACHE_HOME to a writable folder"
+            f"cannot write {path}: {error.strerror}", "set XDG_CACHE_HOME to a writable folder"
         ) from None
-    _prune(folder)
-    return kept if content else None
+    _prune(found.parent)
+    return found if content else None
 
 
 def _content(modules: Path, blob: Path, extra: tuple[str, ...], file_systems: tuple[str, ...]) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 
 from pykrun.engine import PANIC
 from pykrun.errors import UsageError
@@ -26,11 +27,15 @@ def printable(text: str) -> str:
 class BootLog:
     """Reads the engine's console descriptor, non-blocking and owned by the engine's `Running`, until it ends.
 
+    It is a sink too (`pykrun.ports.Sink`), for a console of the guest that nobody else hears.
+
     :param path: file that receives everything, or None.
+    :param option: what asked for it, for messages.
     :raise UsageError: the file cannot be written.
     """
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, option: str = "--boot-log") -> None:
+        self.on_ready: Callable[[], None] | None = None
         self._tail = bytearray()
         self._file = -1
         self._loop: Loop | None = None
@@ -39,7 +44,7 @@ class BootLog:
             try:
                 self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             except OSError as error:
-                raise UsageError(f"--boot-log: cannot write {path!r}: {error.strerror}") from None
+                raise UsageError(f"{option}: cannot write {path!r}: {error.strerror}") from None
 
     def attach(self, loop: Loop, fd: int) -> None:
         """Read `fd` whenever it has something."""
@@ -68,6 +73,12 @@ class BootLog:
             if not data:
                 return
             self._keep(data)
+
+    def write(self, buffers: Sequence[memoryview]) -> int:
+        """Take what the guest writes to its console (`Sink`)."""
+        data = b"".join(buffers)
+        self._keep(data)
+        return len(data)
 
     def _keep(self, data: bytes) -> None:
         self._tail += data

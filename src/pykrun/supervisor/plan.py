@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pykrun.machine import Disk
+from pykrun.machine import Console, Disk, Serial
 from pykrun.record import record
 from pykrun.root import Root
 from pykrun.start_data import StartData
@@ -47,7 +47,14 @@ class Plan:
     :param publish: ports of this host that lead into the guest.
     :param timeout: seconds until the VM is ended, None for no limit.
     :param sandbox: `auto` or `require`.
-    :param boot_log: file that receives the kernel's console.
+    :param boot_log: file that receives the kernel's console, with all of its messages.
+    :param console: the guest has a console hvc0 also if the workload has no terminal there; what is written to it goes
+        where the kernel's console goes, and nothing is to be read from it.
+    :param console_output: file that receives the kernel's console as it is, without further messages; not with
+        `boot_log`.
+    :param consoles: further virtio-console devices; their terminals become hvc1, hvc2, ... behind hvc0, or hvc0, ...
+    :param serials: serial lines, /dev/ttyS0 first. Where the engine has none (or not so many) a virtio console stands
+        in for each, behind the others, and a warning says so.
     :param stdin: descriptor, None when closed; likewise `stdout`, `stderr`.
     """
 
@@ -69,6 +76,10 @@ class Plan:
     timeout: float | None = None
     sandbox: str = "auto"
     boot_log: str | None = None
+    console: bool = False
+    console_output: str | None = None
+    consoles: tuple[Console, ...] = ()
+    serials: tuple[Serial, ...] = ()
     stdin: int | None = 0
     stdout: int | None = 1
     stderr: int | None = 2

@@ -1,4 +1,5 @@
-"""A console port that the engine itself provides (QEMU): one stream socket between it and a sink and a source."""
+"""A port that the engine itself provides (QEMU's console ports, serial lines): one stream socket between it and a sink
+and a source."""
 
 from __future__ import annotations
 
@@ -17,13 +18,15 @@ class BufferedSink:
 
     :param limit: bytes that are kept; what comes beyond is left to the device.
     :param on_empty: called when everything that was kept has been handed on.
+    :param lossy: what comes beyond the limit is taken and dropped.
     """
 
-    def __init__(self, sink: Sink, limit: int, on_empty: Callable[[], None]) -> None:
+    def __init__(self, sink: Sink, limit: int, on_empty: Callable[[], None], *, lossy: bool = False) -> None:
         self.on_ready: Callable[[], None] | None = None
         self._sink = sink
         self._limit = limit
         self._on_empty = on_empty
+        self._lossy = lossy
         self._kept = bytearray()
         sink.on_ready = self._flush
 
@@ -39,7 +42,7 @@ class BufferedSink:
             part = buffer[: self._limit - len(self._kept)]
             self._kept += part
             taken += len(part)
-        return taken
+        return sum(map(len, buffers)) if self._lossy else taken
 
     def _flush(self) -> None:
         while self._kept:
@@ -75,6 +78,7 @@ class SocketPort:
         self._sink = sink
         self._source = source
         self._on_end = on_end
+        self._input_ended = False
         self._inward = memoryview(bytearray(CHUNK))
         self._offered = self._inward[:0]
         self._outward = memoryview(bytearray(CHUNK))
@@ -134,6 +138,7 @@ class SocketPort:
             if not self._unsent:
                 self._unsent = self._outward[: self._source.read_into([self._outward])]
                 if not self._unsent:
+                    self._end_input()
                     break
             try:
                 self._unsent = self._unsent[self._socket.send(self._unsent) :]
@@ -143,6 +148,22 @@ class SocketPort:
                 self._unsent = self._outward[:0]
                 break
         self._watch()
+
+    def end_input(self) -> None:
+        """Nothing more will come from the source: when all that came is handed on, tell the engine.
+
+        QEMU then closes the connection, in both directions.
+        """
+        self._input_ended = True
+        self._pump_source()
+
+    def _end_input(self) -> None:
+        if self._input_ended and not self._unsent:
+            self._input_ended = False
+            try:
+                self._socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # the engine is gone
 
     def drain(self) -> None:
         """The engine has ended: hand on what it had sent, without waiting for the source any more."""

@@ -11,14 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from pykrun import engine as engines
-from pykrun import kernel as kernels
 from pykrun.errors import PeerError, UsageError
 from pykrun.loop import IN, Loop, Timer
-from pykrun.machine import ROOT_TAG, Machine, Network, volume_tag
 from pykrun.record import replace
 from pykrun.request import Outcome
 from pykrun.root import INIT_PATH
 from pykrun.signals import HeldUp, Signals
+from pykrun.supervisor.build import build
 from pykrun.supervisor.console import BootLog, printable
 from pykrun.supervisor.control import Control, Events, Exit
 from pykrun.supervisor.needs import missing_interpreter
@@ -29,12 +28,14 @@ from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
 
 if TYPE_CHECKING:
     from pykrun.engine import Running
+    from pykrun.machine import Machine, Network
     from pykrun.sandbox import Ended, Wish
     from pykrun.start_data import StartData
+    from pykrun.supervisor.consoles import Consoles
     from pykrun.supervisor.disks import DiskServers
     from pykrun.supervisor.network import GuestNetwork
     from pykrun.supervisor.shares import ShareServers
-    from pykrun.supervisor.wiring import Ends
+    from pykrun.supervisor.wiring import Ends, Wiring
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
@@ -57,6 +58,8 @@ SLACK = 5.0
 """Seconds beyond the grace in which the guest may drain its pipes, sync and end by itself."""
 QUIT = 5.0
 """Seconds that an engine has for writing an image's tables."""
+PATIENCE = 1.0
+"""Seconds that readers of further consoles have for what is left when the engine has ended."""
 ESCAPED = 130
 END_OF_FILE = b"\x04"
 """What a terminal in its usual mode takes for the end of its input (VEOF)."""
@@ -96,18 +99,6 @@ def run_plan(plan: Plan, remote: Remote | None = None) -> Outcome:
         return VirtualMachine(plan, stack, remote).run()
 
 
-def _check_memory(mib: int, engine: engines.Engine) -> None:
-    """Refuse what could only end in a guest that does not boot, or in a host that swaps.
-
-    :raise UsageError: too little for the guest, or more than the host has.
-    """
-    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
-    if mib < engine.min_memory_mib:
-        raise UsageError(f"--memory {mib}: a guest on engine {engine.name} needs at least {engine.min_memory_mib} MiB")
-    if mib > host:
-        raise UsageError(f"--memory {mib}: this host has {host} MiB")
-
-
 class VirtualMachine:
     """The supervisor's state: everything that was started hangs on one ExitStack."""
 
@@ -137,7 +128,13 @@ class VirtualMachine:
         self._network: GuestNetwork | None = None
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
-        self._log = BootLog(plan.boot_log)
+        self._consoles: Consoles | None = None
+        if plan.console_output is None:
+            self._log = BootLog(plan.boot_log)
+        elif plan.boot_log is not None:
+            raise UsageError("the kernel's console goes to one file: name a boot log or a console output")
+        else:
+            self._log = BootLog(plan.console_output, "the console's output")
         stack.callback(self._log.close)
         self._make_streams()
 
@@ -147,11 +144,6 @@ class VirtualMachine:
         """Start, serve until the end, and say how it was."""
         plan = self._plan
         engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel, plan.arch)
-        if (plan.cpus or 1) > engine.max_cpus:
-            self._warnings.append(
-                f"engine {engine.name} runs one CPU, {plan.cpus} were asked for (--engine qemu has more)"
-            )
-        _check_memory(plan.memory_mib, engine)
         machine = self._machine(engine)
         self._phase("prepared")
         self._running = running = engine.launch(machine, sandbox=plan.sandbox)
@@ -220,37 +212,11 @@ class VirtualMachine:
     def _machine(self, engine: engines.Engine) -> Machine:
         from pykrun import blob
 
-        plan = self._plan
-        kernel = engine.kernel(plan.kernel, plan.modules)
+        kernel = engine.kernel(self._plan.kernel, self._plan.modules)
         self._init = blob.find(kernel.arch)
-        terminal = plan.start.terminal
-        return Machine(
-            kernel=kernel,
-            initramfs=engine.initramfs(kernel, self._init.path, *self._modules()),
-            kernel_args=plan.kernel_args,
-            cpus=plan.cpus or 1,
-            memory_mib=plan.memory_mib,
-            shares=(ROOT_TAG, *(volume.tag or volume_tag(index) for index, volume in enumerate(plan.volumes))),
-            disks=plan.disks,
-            network=Network() if plan.network else None,
-            ports=self._ports(),
-            console=terminal,
-            init=os.fsdecode(INIT_PATH),
-            execute_init=INIT_PATH in plan.root.files,
-            verbose=plan.boot_log is not None,
-        )
-
-    def _modules(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What network and disks need of the guest's kernel: modules, and file systems."""
-        plan = self._plan
-        modules = kernels.NETWORK if plan.network else ()
-        if not plan.disks and plan.start.root_device is None:
-            return modules, ()
-        from pykrun.disk import doubts
-        from pykrun.supervisor.root_disk import file_systems
-
-        self._warnings += filter(None, map(doubts, plan.disks))
-        return (*modules, *(("virtio_blk",) if plan.disks else ())), file_systems(plan.disks, plan.start)
+        machine, warnings = build(self._plan, engine, kernel, self._init.path, self._ports())
+        self._warnings += warnings
+        return machine
 
     def _ports(self) -> tuple[str, ...]:
         """The names of the ports. One more costs a boot some 3 ms: only without an init does the clock need its own."""
@@ -268,7 +234,7 @@ class VirtualMachine:
             window=self._window.size() if self._window else None,
             dhcp=machine.network is not None,
             keep_resolver=self._keep_resolver,
-            streams="console" if machine.console else ("ports" if self._is_pid1 else "relay"),
+            streams="console" if self._plan.start.terminal else ("ports" if self._is_pid1 else "relay"),
             seed=os.urandom(32),
             volumes=[
                 (tag, volume.where, volume.share.read_only)
@@ -294,8 +260,12 @@ class VirtualMachine:
         }
         if self._network is not None:
             wiring.network(self._network.device)
-        console = (self._stdout, self._stdin) if machine.console else None
+        console: Ends | None = (self._stdout, self._stdin) if self._plan.start.terminal else None
+        if console is None and machine.console:
+            console = (self._log, None)
         wiring.ports({name: ends[name] for name in machine.ports}, console, self._on_port_end)
+        if machine.consoles or machine.serials:
+            self._serve_consoles(wiring, machine)
         self._wiring = wiring
         if running.disks:
             self._serve_disks(running, machine)
@@ -322,6 +292,14 @@ class VirtualMachine:
             servers.root(running.engine, ends[0][1], ends[0][0], plan.share, init, start.encode())
         for (tag, endpoint), volume in zip(ends[1:], plan.volumes, strict=True):
             servers.volume(running.engine, endpoint, tag, volume.share)
+
+    def _serve_consoles(self, wiring: Wiring, machine: Machine) -> None:
+        from pykrun.supervisor.consoles import Consoles
+
+        serials = self._plan.serials[: machine.serials]
+        self._consoles = Consoles(self._loop, machine.consoles, serials, self._on_port_end)
+        self._stack.callback(self._consoles.close)
+        wiring.consoles(self._consoles)
 
     def _serve_disks(self, running: Running, machine: Machine) -> None:
         from pykrun.supervisor.disks import DiskServers
@@ -481,6 +459,8 @@ class VirtualMachine:
 
     def _on_signal(self, number: int) -> None:
         """Hand it on; SIGTERM asks for an orderly end, and a second one or a second SIGINT ends the VM."""
+        if number == signal.SIGWINCH and self._consoles is not None:
+            self._consoles.resized()
         if number == signal.SIGWINCH and self._window:  # the guest's terminal makes the signal
             if size := self._window.size():
                 self._control.resize(*size)
@@ -521,11 +501,20 @@ class VirtualMachine:
         if self._shares is not None:
             self._shares.collect()
         self._wiring.drain()
+        if self._consoles is not None:
+            self._consoles.drain()
+            self._loop.call_later(PATIENCE, self._forget_consoles)
+        self._on_port_end()
+
+    def _forget_consoles(self) -> None:
+        """Their readers had their time."""
+        self._consoles = None
         self._on_port_end()
 
     def _on_port_end(self) -> None:
         """The run is over when the engine is, and what it had said was handed on."""
-        if self._engine_ended and (self._verdict is not None or self._wiring.drained):
+        drained = self._wiring.drained and (self._consoles is None or self._consoles.drained)
+        if self._engine_ended and (self._verdict is not None or drained):
             self._loop.stop()
 
     # -- the result --------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from pykrun import start_data
 from pykrun.engine import Endpoint, Running
@@ -20,6 +21,9 @@ from pykrun.supervisor.socket_port import BufferedSink, SocketPort
 from pykrun.vhost_user import FRONT_ENDS, Backend
 from pykrun.virtio import Device, FsDevice
 from pykrun.virtio.console import ConsoleDevice, ConsolePort
+
+if TYPE_CHECKING:
+    from pykrun.supervisor.consoles import Consoles
 
 CONSOLE_KEPT = 64 << 20
 """Bytes of a terminal's output that wait for a slow reader, where the engine would drop them."""
@@ -60,6 +64,7 @@ class Wiring:
         self._stack = ExitStack()
         self._sockets: list[SocketPort] = []
         self._kept: BufferedSink | None = None
+        self._device: ConsoleDevice | None = None
 
     def root(
         self,
@@ -78,9 +83,11 @@ class Wiring:
         """Serve the console ports; `on_end` is called when one of them came to its end."""
         running = self._running
         if running.console_device is not None:
-            named = [ConsolePort(name, *pair) for name, pair in ends.items()]
-            terminal = None if console is None else ConsolePort("", *console)
-            self._attach(running.console_device, ConsoleDevice(named, terminal))
+            ports = [] if console is None else [ConsolePort("", *console, console=True)]
+            ports += [ConsolePort(name, *pair) for name, pair in ends.items()]
+            device = ConsoleDevice(ports)
+            self._device = device if device.has_consoles else None
+            self._attach(running.console_device, device)
             return
         sockets = [(running.ports[name], pair) for name, pair in ends.items()]
         if console is not None and running.terminal is not None:
@@ -90,6 +97,21 @@ class Wiring:
             port = SocketPort(self._loop, connection, sink or NoSink(), source or NoSource(), on_end=on_end)
             self._stack.callback(port.close)
             self._sockets.append(port)
+
+    def consoles(self, consoles: Consoles) -> None:
+        """Serve the further consoles and serial lines; after `ports`, whose console is the first one."""
+        running = self._running
+        after = self._device
+        for index, endpoint in enumerate(running.consoles):
+            device = consoles.device(index, after)
+            if device.has_consoles:
+                after = device
+            self._attach(endpoint, device)
+        for index, connections in enumerate(running.console_ports):
+            for number, connection in enumerate(connections):
+                consoles.attach(index, number, connection)
+        for index, connection in enumerate(running.serials):
+            consoles.attach_serial(index, connection)
 
     def network(self, device: Device) -> None:
         """Serve the network device."""

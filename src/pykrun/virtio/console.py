@@ -1,14 +1,16 @@
 """The virtio-console device with multiple ports (virtio 1.2, section 5.3), for engines that have none of their own.
 
 Queues: 0 and 1 are port 0's receive and transmit queue, 2 and 3 the control queues, then two for each further port.
-What the driver does with them is Linux's drivers/char/virtio_console.c. The console's window has no size here: the
-guest's init sets it, and learns of changes by the control port (docs/control-port.md).
+What the driver does with them is Linux's drivers/char/virtio_console.c.
+
+A console's window has a size only if its port says so: that of the workload's terminal is set by the guest's init,
+which learns of changes by the control port (docs/control-port.md).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 
 from pykrun.buffers import scatter, skip
@@ -17,6 +19,7 @@ from pykrun.ports import Sink, Source
 from pykrun.virtio.device import Device
 from pykrun.virtio.ring import Chain, Virtqueue
 
+F_SIZE = 1 << 0
 F_MULTIPORT = 1 << 1
 
 # Control events (struct virtio_console_control)
@@ -24,11 +27,15 @@ DEVICE_READY = 0
 PORT_ADD = 1
 PORT_READY = 3
 CONSOLE_PORT = 4
+RESIZE = 5
 PORT_OPEN = 6
 PORT_NAME = 7
 
 CONTROL = Struct("<IHH")
 """struct virtio_console_control: port, event, value."""
+
+SIZE = Struct("<HH")
+"""What follows a RESIZE: columns and rows (5.3.6.2). Kernels until spring of 2025 take them the other way round."""
 
 MAX_PORTS = 31
 MAX_NAME = 64
@@ -46,14 +53,28 @@ class ConsolePort:
     :param name: what the guest finds in /sys/class/virtio-ports/*/name.
     :param sink: None drops everything.
     :param source: None never has anything.
+    :param console: a terminal of the guest, hvcN.
+    :param window: returns rows and columns of the console, None while it has no size; None if it never has.
     """
 
-    def __init__(self, name: str, sink: Sink | None = None, source: Source | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        sink: Sink | None = None,
+        source: Source | None = None,
+        *,
+        console: bool = False,
+        window: Callable[[], tuple[int, int] | None] | None = None,
+    ) -> None:
         self.name = name
         self.sink = sink
         self.source = source
+        self.console = console
+        self.window = window
         self.opened = False
         """Whether the guest has it open."""
+        self.ended = False
+        """Nothing more will come from its source, and the guest is to know."""
 
 
 class _PortState:
@@ -81,25 +102,27 @@ class _PortState:
 class ConsoleDevice(Device):
     """Ports and, if wanted, a console (hvc0 in the guest).
 
-    :param ports: the named ports, in order.
-    :param console: becomes port 0; its name is not told to the guest.
-    :raise ValueError: too many ports, or a name that is empty or too long.
+    :param ports: in order.
+    :param after: a device whose consoles are to have the lower numbers: Linux numbers them as they come. This one keeps
+        its ports back until the driver has taken those.
+    :raise ValueError: too many ports, or a name that is too long, or empty where it is no console's.
     """
 
     device_id = 3
 
-    features = F_MULTIPORT
-
-    def __init__(self, ports: Sequence[ConsolePort], console: ConsolePort | None = None) -> None:
-        everything = list(ports) if console is None else [console, *ports]
-        if not 0 < len(everything) <= MAX_PORTS:
-            raise ValueError(f"{len(everything)} console ports, of at most {MAX_PORTS}")
+    def __init__(self, ports: Sequence[ConsolePort], after: ConsoleDevice | None = None) -> None:
+        if not 0 < len(ports) <= MAX_PORTS:
+            raise ValueError(f"{len(ports)} console ports, of at most {MAX_PORTS}")
         for port in ports:
-            if not 0 < len(port.name.encode()) <= MAX_NAME or "\0" in port.name:
+            size = len(port.name.encode())
+            if size > MAX_NAME or "\0" in port.name or (size == 0 and not port.console):
                 raise ValueError(f"port name {port.name!r}")
-        self.queue_count = 2 * (len(everything) + 1)
-        self._console = console
-        self._ports = [_PortState(number, port) for number, port in enumerate(everything)]
+        self.features = F_MULTIPORT | (F_SIZE if any(port.window for port in ports) else 0)
+        self.queue_count = 2 * (len(ports) + 1)
+        self._after = after
+        self._on_numbered: Callable[[], None] | None = None
+        self._ports = [_PortState(number, port) for number, port in enumerate(ports)]
+        self._unnumbered = self._consoles()
         self._control_receive: Virtqueue | None = None
         self._control_transmit: Virtqueue | None = None
         self._owed: deque[bytes] = deque()  # control messages for the driver
@@ -144,8 +167,31 @@ class ConsoleDevice(Device):
     def reset(self) -> None:
         """The driver is gone: every port is closed."""
         self._owed.clear()
+        self._unnumbered = self._consoles()
         for state in self._ports:
             state.port.opened = False
+
+    @property
+    def has_consoles(self) -> bool:
+        """Whether one of the ports is a console."""
+        return any(state.port.console for state in self._ports)
+
+    # What the host's end of a port has to say
+
+    def resized(self) -> None:
+        """Windows have changed."""
+        for state in self._ports:
+            if state.port.opened:
+                self._tell_size(state)
+        self._wake_control()
+
+    def end_input(self, port: ConsolePort) -> None:
+        """Nothing more will come from a port's source: who reads it in the guest finds its end. Writers wait then."""
+        port.ended = True
+        for state in self._ports:
+            if state.port is port and port.opened:
+                self._tell(state.number, PORT_OPEN, 0)
+        self._wake_control()
 
     def _set_queue(self, index: int, queue: Virtqueue | None) -> None:
         if index == _CONTROL_RECEIVE:
@@ -175,8 +221,7 @@ class ConsoleDevice(Device):
     def _heard(self, number: int, event: int, value: int) -> None:
         if event == DEVICE_READY:
             if value:
-                for state in self._ports:
-                    self._tell(state.number, PORT_ADD, 1)
+                self._add_ports()
             return
         if number >= len(self._ports):
             return  # a port that is not: nothing to say about it
@@ -185,14 +230,40 @@ class ConsoleDevice(Device):
             self._introduce(state)
         elif event == PORT_OPEN:
             state.port.opened = bool(value)
+            self._note_number(number)
             state.wake_receive()
 
+    def _consoles(self) -> set[int]:
+        return {state.number for state in self._ports if state.port.console}
+
+    def _note_number(self, number: int) -> None:
+        """The driver opens a console as soon as it has given it a number."""
+        self._unnumbered.discard(number)
+        if not self._unnumbered and self._on_numbered is not None:
+            on_numbered, self._on_numbered = self._on_numbered, None
+            on_numbered()
+
+    def _add_ports(self) -> None:
+        if self._after is not None and self._after._unnumbered and self._unnumbered:
+            self._after._on_numbered = self._add_ports
+            return
+        for state in self._ports:
+            self._tell(state.number, PORT_ADD, 1)
+        self._wake_control()
+
     def _introduce(self, state: _PortState) -> None:
-        if state.port is self._console:
+        port = state.port
+        if port.console:
             self._tell(state.number, CONSOLE_PORT, 1)
-        else:
-            self._tell(state.number, PORT_NAME, 1, state.port.name.encode() + b"\0")
-        self._tell(state.number, PORT_OPEN, 1)  # our end is always open
+        if port.name:
+            self._tell(state.number, PORT_NAME, 1, port.name.encode() + b"\0")
+        self._tell(state.number, PORT_OPEN, 0 if port.ended else 1)  # our end is open until there is nothing to come
+        self._tell_size(state)
+
+    def _tell_size(self, state: _PortState) -> None:
+        size = state.port.window() if state.port.window is not None else None
+        if size is not None:
+            self._tell(state.number, RESIZE, 1, SIZE.pack(size[1], size[0]))
 
     def _tell(self, number: int, event: int, value: int, extra: bytes = b"") -> None:
         self._owed.append(CONTROL.pack(number, event, value) + extra)

@@ -145,17 +145,19 @@ class NetDevice(Device):
         cable, held, pop = self._cable, self._held, queue.pop
         most = min(queue.size, _MOST_BUFFERS) if self._mergeable else 1
         while (frame := cable.frame()) is not None:
-            needed = _HEADER_SIZE + len(frame)
-            while self._room < needed and len(held) < most:
+            needed, room = _HEADER_SIZE + len(frame), self._room
+            while room < needed and len(held) < most:
                 chain = pop()
                 if chain is None:
+                    self._room = room
                     return
-                room = sum(map(len, chain.writable))
-                if room < _HEADER_SIZE:
-                    raise VirtqueueError(f"receive buffer of {room} bytes")
+                views = chain.writable
+                size = len(views[0]) if len(views) == 1 else sum(map(len, views))
+                if size < _HEADER_SIZE:
+                    raise VirtqueueError(f"receive buffer of {size} bytes")
                 held.append(chain)
-                self._room += room
-            if self._room >= needed:
+                room += size
+            if room >= needed:
                 _deliver(queue, held, frame)
                 held.clear()
                 self._room = 0
@@ -199,11 +201,17 @@ def _deliver(queue: Virtqueue, chains: Sequence[Chain], frame: memoryview) -> No
     first[_HEADER_SIZE : _HEADER_SIZE + done] = frame[:done]
     if done < size and len(views) > 1:
         done += scatter(frame[done:], views[1:])
-    queue.push(chains[0], _HEADER_SIZE + done)
+    push = queue.push
+    push(chains[0], _HEADER_SIZE + done)
     for chain in chains[1:]:
-        written = scatter(frame[done:], chain.writable)
-        queue.push(chain, written)
-        done += written
+        views = chain.writable
+        if len(views) == 1 and len(views[0]) <= size - done:  # as Linux has it, all but the last
+            end = done + len(views[0])
+            views[0][:] = frame[done:end]
+        else:
+            end = done + scatter(frame[done:], views)
+        push(chain, end - done)
+        done = end
 
 
 def _deliver_slowly(queue: Virtqueue, chains: Sequence[Chain], content: bytes) -> None:
