@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import unittest
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -87,7 +88,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test that runs in the guest has its fixtures there."""
     for item in items:
         if isinstance(item, pytest.Function) and _is_for_a_guest(item):
-            item.fixturenames.clear()
+            item.fixturenames = []  # not cleared: its neighbours may have the same list
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What cannot be taken to a guest must not run here either."""
+    if _is_for_a_guest(item) and (
+        not isinstance(item, pytest.Function) or (item.cls is not None and issubclass(item.cls, unittest.TestCase))
+    ):
+        pytest.fail("the marker microvm is for test functions and their classes, not for unittest's", pytrace=False)
 
 
 @pytest.hookimpl(tryfirst=True)

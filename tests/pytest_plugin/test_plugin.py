@@ -132,6 +132,26 @@ def test_the_fixture_ends_its_vms(pytester: pytest.Pytester, run: Run) -> None:
     run().assert_outcomes(passed=2)
 
 
+def test_what_cannot_be_taken_to_a_guest_does_not_run_here(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        import pytest, unittest
+
+        @pytest.mark.microvm
+        class TestIt(unittest.TestCase):
+            def test_it(self):
+                pass
+
+        @pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.microvm(memory=1))])
+        def test_one_of_two(number, tmp_path):
+            assert number == 1 and tmp_path.exists()
+        """
+    )
+    result = run()
+    result.assert_outcomes(passed=1, failed=2)
+    assert "not for unittest's" in result.stdout.str()
+
+
 def test_the_example(pytester: pytest.Pytester, run: Run) -> None:
     shutil.copy(ROOT / "examples" / "test_kernel.py", pytester.path)
     run("test_kernel.py").assert_outcomes(passed=4)

@@ -18,13 +18,13 @@ from pykrun.shim.events import END, SIGNAL, STOP, Ended, Event, Failed, Reached
 from pykrun.shim.wire import Plain, Receiver, send
 from pykrun.supervisor import VirtualMachine, make_plan, run_plan
 
-FAILED = 125
-_QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-"""What is dropped until there is a VM: it was meant for the caller, whose end we hear of otherwise."""
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Never
 
+FAILED = 125
+_QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""What is dropped until there is a VM: it was meant for the caller, whose end we hear of otherwise."""
 _AHEAD = (
     "json",
     "pykrun.blob",
