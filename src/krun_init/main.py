@@ -12,6 +12,7 @@ from krun_init import (
     ending,
     entropy,
     environment,
+    layer,
     mounts,
     network,
     ports,
@@ -88,6 +89,7 @@ class Guest:
         run(self.open_control, found)  # as early as can be: from here on the host hears of what fails
         if not switches.TEE_ROOT:  # there the host has no say in it
             run(blockroot.enter, self.words, data.root, self.first_root, places, log)
+            run(layer.enter, data.layer, self.first_root, places, log)
         run(mounts.share_root)
         run(entropy.credit, data.seed, places.random, log)
         run(session.begin, not data.terminal and data.streams != "relay")

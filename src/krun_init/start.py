@@ -54,6 +54,15 @@ class BlockRoot:
         self.directories: list[str] = []
 
 
+class Layer:
+    """A writable layer over the root: in the virtio-fs device of that tag, in memory if it is empty."""
+
+    __slots__ = ("tag",)
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+
+
 class Start:
     """The start data; without any (a plain libkrun host) everything has its default and `present` is false."""
 
@@ -71,6 +80,7 @@ class Start:
     streams = "ports"
     pid1 = False
     root: BlockRoot | None = None
+    layer: Layer | None = None
     tmpfs: list[Tmpfs] = []
     volumes: list[Volume] = []
     seed = b""
@@ -138,6 +148,8 @@ def _take_surroundings(start: Start, fields: Fields) -> None:
         start.streams = streams
     root = fields.child("root")
     start.root = _block_root(root) if root is not None else None
+    layer = fields.child("layer")
+    start.layer = Layer(layer.text("tag") or "") if layer is not None else None
     start.tmpfs = [tmpfs(entry) for entry in fields.children("tmpfs")]
     start.volumes = [_volume(entry) for entry in fields.children("volumes")]
     seed = fields.text("seed")

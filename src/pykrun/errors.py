@@ -5,6 +5,7 @@
     PykrunError                 anything below; `hint` says what to do next
     ├── UsageError              the caller asked for something that cannot be
     ├── MissingError            a program, kernel or file that is needed is not there
+    ├── ImageError              a container image is damaged, hostile, or of an unknown kind
     ├── BlobError               the init blob could not be built or read
     ├── SandboxError            the host's kernel does not allow the isolation that was required
     ├── EngineError             the engine did not start, or ended when it should not have
@@ -70,3 +71,7 @@ class VirtqueueError(PeerError):
 
 class ControlError(PeerError):
     """A frame on the control port that must not be."""
+
+
+class ImageError(PykrunError):
+    """A container image is damaged, incomplete, hostile, or of a kind that is not supported."""

@@ -132,6 +132,10 @@ def disk_place(device: str) -> tuple[int, int] | None:
     return ord(letter) - ord("a"), int(number or "0")
 
 
+LAYER_TAG = "layer"
+"""Our tag of the directory that keeps a writable layer over the root."""
+
+
 def volume_tag(index: int) -> str:
     """Return our virtio-fs tag of the shared file system with that place beside the root."""
     return f"volume{index}"

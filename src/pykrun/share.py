@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pykrun.fs.passthrough import Options
 
 _SECRETS = ("pykrun.secret",)
-_FOLDERS = ("pykrun.fs.passthrough", "pykrun.fs.readonly")
+_FOLDERS = ("pykrun.fs.passthrough", "pykrun.fs.readonly", "pykrun.fs.reachable")
 """Modules that most runs do without: they bring mmap and ctypes."""
 _SPARE_DESCRIPTORS = 64
 """Left for the rest of the process: sockets, eventfds, memory regions, virtual files."""
@@ -32,6 +32,7 @@ class Share:
     :param identity: device and inode number of that directory.
     :param options: how that is served.
     :param read_only: refuse every change.
+    :param reachable: what is made in it can be reached again by a server that is not root (`pykrun.fs.reachable`).
     :param owner: user and group of the virtual entries.
     :param files: how many descriptors the directory may take; `prepare` asks for this process' limit.
     """
@@ -41,6 +42,7 @@ class Share:
     identity: tuple[int, int] = (0, 0)
     options: Options | None = None
     read_only: bool = False
+    reachable: bool = False
     owner: tuple[int, int] = (0, 0)
     files: int = 0
 
@@ -89,6 +91,10 @@ class Share:
             inner = PassthroughFs(
                 folder or self.folder, allocator, self.options, descriptors=self.files or None, proc=proc
             )
+            if self.reachable:
+                from pykrun.fs.reachable import Reachable
+
+                inner = Reachable(inner)
             if self.read_only:
                 inner = ReadOnly(inner)
         filesystem = AugmentFs(inner, allocator, on_exit_code=on_exit_code)

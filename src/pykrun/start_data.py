@@ -45,6 +45,7 @@ class StartData:
     :param root_options: mount options, separated by commas.
     :param root_files: files of the virtio-fs root that are shown in the block device's too.
     :param root_directories: directories that are made there if they are missing.
+    :param layer: a writable layer over the root, in that virtio-fs device, "" for guest memory; None for none.
     :param volumes: further virtio-fs devices: tag, where to mount it, whether it is read-only.
     :param tmpfs: file systems in the guest's memory: where, and mount options as words (mount(8), tmpfs(5)).
     :param grace: seconds between TERM and KILL at the end.
@@ -70,6 +71,7 @@ class StartData:
     root_options: str | None = None
     root_files: Sequence[Text] = ()
     root_directories: Sequence[Text] = ()
+    layer: str | None = None
     volumes: Sequence[tuple[str, Text, bool]] = ()
     tmpfs: Sequence[tuple[Text, Sequence[str]]] = ()
     grace: float | None = None
@@ -105,6 +107,8 @@ class StartData:
                 if paths:
                     disk[name] = [_text(path) for path in paths]
             document["root"] = disk
+        if self.layer is not None:
+            document["layer"] = {"tag": self.layer} if self.layer else {}
         if self.dhcp:
             document["dhcp"] = True
         if self.keep_resolver:

@@ -122,7 +122,7 @@ WRONG = [
     ("command = [\n'a',\n3]", 3, "command[1]: wants a text, not 3"),
     ("env = { A = '1', B = 2 }", 1, "env.B: wants a text, not 2"),
     ("[env]\nA = '''\n\n'''\n'B C' = 2", 5, 'env."B C": wants a text, not 2'),
-    ("user = 'root'", 1, "user: wants a number or [uid, gid]"),
+    ("user = true", 1, "user: wants a number or [uid, gid]"),
     ("rlimits.nofile = []", 1, "rlimits.nofile: wants [soft, hard]"),
     ("# x\n[files]\n# [files]\n'/x' = { path = '/y', mode = 644 }", 4, 'files."/x".mode: wants an octal mode'),
     ("[files]\n'x' = ''", 2, "files.x: wants an absolute path"),

@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("api", "config"),
     ("shim",),
     ("supervisor", "fileserver"),
-    ("share",),
+    ("share", "image", "layer"),
     ("root",),
     ("request",),
     ("start_data",),

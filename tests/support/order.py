@@ -47,6 +47,7 @@ BOOT = (
     Step(0, "ports.find", (r'openat\(AT_FDCWD, "/proc/self/fd/\d+"',)),
     Step(0, "main.open_control"),
     Step(3, "blockroot.enter"),
+    Step(0, "layer.enter"),
     Step(3, "mounts.share_root", (r'mount\(NULL, "/", NULL, MS_REC\|MS_SHARED, NULL\)',)),
     Step(0, "entropy.credit"),
     Step(4, "session.begin", (r"setsid\(\)",)),

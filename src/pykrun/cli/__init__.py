@@ -11,6 +11,7 @@ COMMANDS = {
     "mount": "mount the same file system on this host",
     "config": "print the options of a run, of files and command line together, as such a file",
     "completion": "print what lets bash, zsh or fish complete this command",
+    "image": "list, fetch and remove the container images of `pykrun run --image`",
     "doctor": "say what can run here, what is missing and how to get it",
     "init": "say where the init blob is and how it was built",
 }

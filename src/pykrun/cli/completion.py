@@ -16,8 +16,8 @@ EPILOG = """examples:
 """
 
 SHELLS = ("bash", "zsh", "fish")
-FOLDERS = ("DIR", "MOUNTPOINT", "HOST:GUEST[:ro]")
-FILES = ("FILE", "IMAGE[:ro]", "SOCK", "GUEST=HOST[:MODE]")
+FOLDERS = ("DIR", "MOUNTPOINT", "HOST:GUEST[:ro]", "memory|DIR")
+FILES = ("FILE", "IMAGE[:ro]", "SOCK", "GUEST=HOST[:MODE]", "REF")
 EVERYWHERE = {"--help": "show this help", "--debug": "show a traceback when something fails"}
 
 

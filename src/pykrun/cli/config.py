@@ -43,18 +43,20 @@ def effective(arguments: argparse.Namespace) -> dict[str, Any]:
 
     :raise UsageError: one of them cannot be.
     """
-    user = None if arguments.user is None else values.user(arguments.user)
     kernel, modules, log = map(_absolute, (arguments.kernel, arguments.modules, arguments.boot_log))
     return {
         "command": list(arguments.command),
         "root": _absolute(arguments.root),
+        "image": arguments.image,
+        "entrypoint": arguments.entrypoint,
+        "writable": arguments.writable if arguments.writable == "memory" else _absolute(arguments.writable),
         "read_only": arguments.read_only or None,
         "cache": arguments.cache,
         "root_disk": values.root_disk(arguments.root_disk, arguments.root_fstype, arguments.root_options),
         "root_fstype": values.file_system(arguments.root_fstype),
         "root_options": arguments.root_options,
         "workdir": arguments.workdir,
-        "user": None if user is None else [user.uid, user.gid],
+        "user": _user(arguments),
         "hostname": None if arguments.hostname is None else values.hostname(arguments.hostname),
         "tty": arguments.tty,
         "engine": arguments.engine,
@@ -79,6 +81,13 @@ def effective(arguments: argparse.Namespace) -> dict[str, Any]:
         "tmpfs": [_tmpfs(text) for text in arguments.tmpfs],
         "disks": _disks(arguments.disks),
     }
+
+
+def _user(arguments: argparse.Namespace) -> list[int] | str | None:
+    if arguments.user is None or arguments.image is not None:
+        return str(arguments.user) if arguments.user else None
+    user = values.user(arguments.user)
+    return [user.uid, user.gid]
 
 
 def _absolute(path: str | None) -> str | None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pykrun.cli import values
-from pykrun.cli.entries import add_entry_arguments, collect_entries
+from pykrun.cli.roots import add_root_arguments, compose
+from pykrun.cli.workload import workload
 from pykrun.errors import UsageError
 from pykrun.host import limits
-from pykrun.root import Root
 from pykrun.start_data import StartData
 
 if TYPE_CHECKING:
     from pykrun.net import Publish
-    from pykrun.share import Share
-    from pykrun.supervisor import Outcome, Plan, Volume
+    from pykrun.supervisor import Outcome, Plan
 
 EPILOG = """COMMAND must exist in the guest's root. Without one, /.krun_config.json in the root decides, then /bin/sh.
 Standard output and error of the command are this command's, byte for byte and apart. Exit status: the command's;
@@ -25,6 +25,8 @@ Standard output and error of the command are this command's, byte for byte and a
 
 examples:
   pykrun run --root / --read-only -- uname -a
+  pykrun run --image docker-archive:app.tar --publish 8080:80
+  pykrun run --root ./debian --writable memory -- make install
   pykrun run --root ./debian --volume ./src:/src:ro -- make -C /src
   pykrun run --file /hello=./hello-static -- /hello world
   pykrun run --file /bin/sh=/bin/busybox --secret /key=./key.pem -- /bin/sh -c 'cat /key'
@@ -40,22 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options (the contract of the command line)."""
     parser.usage = "pykrun run [OPTION...] [--] COMMAND [ARG...]"
     root = parser.add_argument_group("root file system")
-    root.add_argument("--root", metavar="DIR", help="share a directory of this host as / (nothing of the host)")
-    root.add_argument("--read-only", action="store_true", help="refuse every change in it")
-    add_entry_arguments(root)
-    root.add_argument(
-        "--volume",
-        action="append",
-        default=[],
-        metavar="HOST:GUEST[:ro]",
-        help="share one more directory of this host",
-    )
-    root.add_argument(
-        "--cache",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="what the guest may remember of shared directories: for a second, for ever, nothing (auto)",
-    )
+    add_root_arguments(root)
     root.add_argument(
         "--tmpfs",
         action="append",
@@ -211,28 +198,32 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     if terminal and "TERM" in os.environ:
         environment.setdefault("TERM", os.environ["TERM"])
     tmpfs = [values.tmpfs(text) for text in arguments.tmpfs]
+    composed = compose(arguments)
+    work = workload(arguments, composed, command, environment)
     start = StartData(
-        program=command[0] if command else None,
-        arguments=command[1:],
-        environment=environment,
-        workdir=arguments.workdir,
+        program=work.program,
+        arguments=work.arguments,
+        environment=work.environment,
+        workdir=work.workdir,
         hostname=None if arguments.hostname is None else values.hostname(arguments.hostname),
-        user=None if arguments.user is None else values.user(arguments.user),
+        user=work.user,
         rlimits=[values.rlimit(text) for text in arguments.rlimit],
         terminal=terminal,
         root_device=values.root_disk(arguments.root_disk, arguments.root_fstype, arguments.root_options),
         root_fstype=values.file_system(arguments.root_fstype),
         root_options=arguments.root_options,
         tmpfs=tmpfs,
+        layer=composed.layer,
     )
-    publish = _publish(arguments)
-    root, share, volumes = _shares(arguments)
     for where, _ in tmpfs:
-        root.directory(where)
+        composed.root.directory(where)
+    publish = _publish(arguments)
     return Plan(
-        root=root,
-        share=share,
-        volumes=volumes,
+        root=composed.root,
+        share=composed.share,
+        volumes=composed.volumes,
+        holds=tuple(composed.holds),
+        stop_signal=signal.SIGTERM if composed.image is None else composed.image.config.stop_signal,
         start=start,
         disks=values.disks(arguments.disks),
         engine=arguments.engine,
@@ -252,32 +243,6 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         stdout=standard_stream(1),
         stderr=standard_stream(2),
     )
-
-
-def _shares(arguments: argparse.Namespace) -> tuple[Root, Share | None, tuple[Volume, ...]]:
-    """The root's entries, the directory below them, and the volumes."""
-    if arguments.read_only and arguments.root is None:
-        raise UsageError("--read-only is for --root DIR", "virtual files are read-only as they are; volumes have :ro")
-    if arguments.root is None and not arguments.volume:
-        return collect_entries(arguments, Root()), None, ()
-    from pykrun.fs.passthrough import Options
-    from pykrun.share import Share, find_directory
-    from pykrun.supervisor import Volume
-
-    options = Options(cache=arguments.cache)
-    root = Root(below=arguments.root)
-    share = None
-    if arguments.root is not None:
-        folder, identity = find_directory("--root", arguments.root)
-        share = Share(root=root, folder=folder, identity=identity, options=options, read_only=arguments.read_only)
-    volumes = []
-    for text in arguments.volume:
-        host, guest, read_only = values.volume(text)
-        folder, identity = find_directory("--volume", host)
-        root.directory(guest)
-        one = Share(root=Root(bare=True), folder=folder, identity=identity, options=options, read_only=read_only)
-        volumes.append(Volume(where=os.fsencode(guest), share=one))
-    return collect_entries(arguments, root), share, tuple(volumes)
 
 
 def _wants_terminal(asked: bool | None) -> bool:

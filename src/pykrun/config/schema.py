@@ -119,6 +119,16 @@ def _text(option: str) -> Reader:
     return lambda value, _: [option, text(value)]
 
 
+def _image(value: Any, place: Place) -> Words:
+    """A name stays one: what begins with a dot, a slash or `~` is a path, behind a transport too."""
+    transport, colon, rest = text(value).rpartition(":")
+    if value.startswith((".", "/", "~")):
+        return ["--image", place.path(value)]
+    if rest.startswith((".", "/", "~")):
+        return ["--image", transport + colon + place.path(rest)]
+    return ["--image", value]
+
+
 def _path(option: str) -> Reader:
     return lambda value, place: [option, place.path(value)]
 
@@ -143,6 +153,8 @@ def _env(value: Any, _: Place) -> Words:
 
 
 def _user(value: Any, _: Place) -> Words:
+    if isinstance(value, str):  # a name, which only an image can know
+        return ["--user", text(value)]
     numbers = value if isinstance(value, list) else [value]
     valid = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
     if not valid or len(numbers) not in (1, 2):
@@ -256,6 +268,9 @@ def _root_disk(value: Any, _: Place) -> Words:
 
 KEYS: dict[str, Reader] = {
     "root": _path("--root"),
+    "image": _image,
+    "entrypoint": _text("--entrypoint"),
+    "writable": lambda value, place: ["--writable", value if value == "memory" else place.path(value)],
     "read_only": lambda value, _: ["--read-only"] if flag(value) else [],
     "cache": one_of("--cache", "auto", "always", "never"),
     "files": _files,

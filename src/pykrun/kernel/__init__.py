@@ -5,9 +5,10 @@
 
 from pykrun.kernel.find import UML_MODULES, for_image, for_qemu, unpacked_kernels
 from pykrun.kernel.image import uncompressed
-from pykrun.kernel.initramfs import NETWORK, console, initramfs
+from pykrun.kernel.initramfs import LAYER, NETWORK, console, initramfs
 
 __all__ = [
+    "LAYER",
     "NETWORK",
     "UML_MODULES",
     "console",

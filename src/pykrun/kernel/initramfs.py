@@ -25,6 +25,9 @@ NEEDED = ("virtiofs", "virtio_console")
 NETWORK = ("virtio_net", "ipv6")
 """What a machine with a network needs beside; `ipv6` only where the kernel has it as a module."""
 
+LAYER = ("overlay",)
+"""What a writable layer over the root needs."""
+
 OPTIONAL = ("ipv6",)
 """Modules that a kernel may lack."""
 

@@ -59,8 +59,10 @@ def _check_memory(mib: int, engine: Engine) -> None:
 
 
 def _modules(plan: Plan, warnings: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What network and disks need of the guest's kernel: modules, and file systems."""
+    """What network, layer and disks need of the guest's kernel: modules, and file systems."""
     modules = kernels.NETWORK if plan.network else ()
+    if plan.start.layer is not None:
+        modules = (*modules, *kernels.LAYER)
     if not plan.disks and plan.start.root_device is None:
         return modules, ()
     from pykrun.disk import doubts

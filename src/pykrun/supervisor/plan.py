@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 from pykrun.machine import Console, Disk, Serial
@@ -35,6 +36,8 @@ class Plan:
     :param root: the root file system; closed by the supervisor.
     :param share: the directory of the host that lies below the root's entries, as a share of `root`; None for nothing.
     :param volumes: further file systems.
+    :param holds: descriptors that keep others away from what the VM uses; closed by the supervisor.
+    :param stop_signal: what SIGTERM becomes for the workload.
     :param start: the workload; the supervisor fills in what depends on the machine (ports, window, seed).
     :param disks: block devices, /dev/vda first; their descriptors are closed by the supervisor.
     :param engine: `auto` or an engine's name.
@@ -62,6 +65,8 @@ class Plan:
     start: StartData
     share: Share | None = None
     volumes: tuple[Volume, ...] = ()
+    holds: tuple[int, ...] = ()
+    stop_signal: int = signal.SIGTERM
     disks: tuple[Disk, ...] = ()
     engine: str = "auto"
     accel: str = "auto"

@@ -96,6 +96,8 @@ def run_plan(plan: Plan, remote: Remote | None = None) -> Outcome:
         stack.callback(plan.root.close)
         for disk in plan.disks:
             stack.callback(os.close, disk.descriptor)
+        for descriptor in plan.holds:
+            stack.callback(os.close, descriptor)
         return VirtualMachine(plan, stack, remote).run()
 
 
@@ -450,8 +452,16 @@ class VirtualMachine:
         elif self._is_pid1:
             self.end(code, "the VM was ended: a command that is PID 1 itself cannot be sent a signal")
         else:
-            self._control.stop(grace)
+            self._ask_to_stop(grace)
             self._loop.call_later(grace + SLACK, partial(self._end, code, ""))
+
+    def _ask_to_stop(self, grace: float) -> None:
+        """An orderly end; a workload that wants another signal than TERM for it gets that, and KILL when it is late."""
+        if self._plan.stop_signal == signal.SIGTERM:
+            self._control.stop(grace)
+        else:
+            self.send_signal(self._plan.stop_signal)
+            self._loop.call_later(grace, partial(self._control.stop, 0))
 
     def end(self, code: int, reason: str = "") -> None:
         """End the VM at once; the run's exit code is `code`, unless it had one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import EBADF, EINVAL, ENOSPC, EOPNOTSUPP
+from errno import EBADF, EINVAL, ENOSPC, ENOTTY, EOPNOTSUPP
 from itertools import count
 from os import O_DIRECTORY, O_RDONLY
 from stat import S_IFDIR
@@ -53,9 +53,11 @@ class WholeOperations(Core):
     def ioctl(self, ino: int, handle: Any, command: int, argument: int, data: bytes, out_size: int) -> bytes:
         """Export an open file.
 
-        :raise OSError: EOPNOTSUPP for anything else and without a table, EINVAL for a wrong size, EBADF for a wrong
-            handle, ENOSPC when the table is full.
+        :raise OSError: ENOTTY for what asks for a file's flags, EOPNOTSUPP for anything else and without a table,
+            EINVAL for a wrong size, EBADF for a wrong handle, ENOSPC when the table is full.
         """
+        if command in ASKING_FLAGS:
+            raise errno_error(ENOTTY)
         exports = self.options.exports
         if command != EXPORT_FD or exports is None:
             raise errno_error(EOPNOTSUPP)
@@ -69,5 +71,9 @@ class WholeOperations(Core):
         handle.exported = number
         return _EXPORTED.pack(self.options.file_system, number)
 
+
+ASKING_FLAGS = (0x8008_6601, 0x801C_581F)
+"""FS_IOC_GETFLAGS and FS_IOC_FSGETXATTR of uapi/linux/fs.h. Of a lower layer whose answer is anything but that there is
+no such thing (ENOTTY, EINVAL), the guest's overlayfs can copy nothing up."""
 
 _numbers = count(1)  # of all exports of this process: tables may be shared
