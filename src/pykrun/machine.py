@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pykrun.host.numbers import MACHINE
 from pykrun.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ROOT_TAG = "/dev/root"
 """The virtio-fs tag of the root file system, literally (as libkrun has it)."""
@@ -28,10 +30,11 @@ class Kernel:
 
 @record(frozen=True, slots=True, kw_only=True)
 class Network:
-    """The guest's one network device, eth0.
+    """A network device of the guest.
 
     :param mac: its address: six bytes, not a multicast one.
-    :param mtu: the largest packet in bytes, without the Ethernet header; 68 to 65520.
+    :param mtu: the largest packet in bytes, without the Ethernet header; 68 to 65520. 0 says nothing: the guest's
+        choice, which is 1500 unless DHCP says otherwise.
     """
 
     mac: bytes = b"\x52\x54\x00\x6b\x72\x75"
@@ -102,6 +105,25 @@ class Serial:
     output: int | None = None
 
 
+@record(frozen=True, slots=True, kw_only=True)
+class VsockPort:
+    """A port of the guest's vsock and a Unix stream socket of the host that belong together.
+
+    :param port: from 0 on, at most 2^32 - 2.
+    :param path: the socket. Without `listen` somebody listens there whenever the guest connects to the port of the host
+        (CID 2); with it the socket is ours, made before the guest boots and removed at any end of the machine, and who
+        connects to it is connected to the port of the guest.
+    :param listen: connections come from the host.
+    """
+
+    port: int
+    path: str
+    listen: bool = False
+
+
+GUEST_CID = 3
+"""The address of every guest's vsock: nobody else sees it (VMADDR_CID_LOCAL and _HOST are 1 and 2)."""
+
 MAX_CONSOLE_PORTS = 30
 """Of one device, on every engine."""
 MAX_PORT_NAME = 64
@@ -112,6 +134,8 @@ MAX_TERMINALS = 15
 """Consoles on them: with hvc0 as many as Linux has in its table (MAX_NR_HVC_CONSOLES)."""
 
 DISK_FORMATS = ("raw", "qcow2")
+MAX_NETWORKS = 8
+"""Of one machine."""
 MAX_DISKS = 16
 """Of one machine: what fits beside the other devices into QEMU's one bus."""
 
@@ -151,15 +175,19 @@ class Machine:
     :param cpus: virtual CPUs, at least 1.
     :param memory_mib: guest memory in MiB.
     :param shares: tags of the virtio-fs devices, the root's first.
-    :param network: a network device, None for a machine without.
+    :param networks: network devices, eth0 first.
     :param disks: block devices, /dev/vda first.
     :param ports: names of the virtio-console ports, in order.
     :param console: also a virtio console, hvc0 in the guest.
     :param consoles: further virtio-console devices.
+    :param vsock: a vsock device; the guest's address is `GUEST_CID`.
     :param serials: how many serial lines there are, at most the engine's `max_serials`.
     :param init: value for the kernel's `init=`, None to leave it out.
     :param execute_init: stage one executes /init.krun of the root instead of going on as init itself (the caller brings
         an init of their own).
+    :param command_line: replaces the fixed part of the kernel's command line: everything but `kernel_args` and what the
+        engine cannot do without.
+    :param oem_strings: strings of the firmware's table 11 (SMBIOS); an engine without a firmware leaves them out.
     :param verbose: let the kernel print its boot messages (slower: each line goes through an emulated console).
     """
 
@@ -169,12 +197,15 @@ class Machine:
     cpus: int = 1
     memory_mib: int = 256
     shares: tuple[str, ...] = (ROOT_TAG,)
-    network: Network | None = None
+    networks: tuple[Network, ...] = ()
     disks: tuple[Disk, ...] = ()
     ports: tuple[str, ...] = ()
     console: bool = False
     consoles: tuple[Console, ...] = ()
+    vsock: bool = False
     serials: int = 0
     init: str | None = None
     execute_init: bool = False
+    command_line: tuple[str, ...] | None = None
+    oem_strings: tuple[str, ...] = ()
     verbose: bool = False

@@ -14,7 +14,7 @@ from pykrun.record import replace
 run_plan = supervisor.run_plan
 def changed(plan):
     names = {{}}
-    exec("from pykrun.machine import *; from pykrun.supervisor import *; from pykrun.net import *", names)
+    exec("from pykrun.machine import *; from pykrun.net.link import Link", names)
     return run_plan(replace(plan, **eval({fields!r}, names)))
 supervisor.run_plan = changed
 """

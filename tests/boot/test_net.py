@@ -68,6 +68,8 @@ class Serving:
         self._closed = False
 
     def add(self, sock: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+        sock.settimeout(None)  # a guest may be long in coming; `close` wakes whoever waits
+
         def run() -> None:
             try:
                 while not self._closed:

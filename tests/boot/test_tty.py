@@ -190,6 +190,7 @@ def test_a_slow_terminal_loses_nothing(vm: Vm, terminal: Terminal, busybox: Path
     """QEMU drops what a console's socket does not take at once: somebody has to keep it."""
     lines = 40_000
     process = terminal.start(vm, f"--file=/b/busybox={busybox}:0755", "--", "/b/busybox", "seq", "1", str(lines))
+    select.select([terminal.master], [], [], LIMIT)  # a busy machine boots slowly
     time.sleep(4)
     seen = bytearray()
     while select.select([terminal.master], [], [], 0 if process.poll() is not None else 1)[0]:

@@ -62,8 +62,12 @@ class Pykrun:
         command = [sys.executable, "-I", "-S", "-c", f"{FIND}\n{self.prelude}\n{LAUNCH}", *arguments]
         options.setdefault("start_new_session", True)
         process = subprocess.Popen(command, env=self.environment(env), **options)
-        self._started.append(process)
+        self.adopt(process)
         return process
+
+    def adopt(self, process: subprocess.Popen[bytes]) -> None:
+        """End a process of the test's own too, and tell if it had to be done."""
+        self._started.append(process)
 
     def __call__(
         self,

@@ -17,6 +17,7 @@ from pykrun.vhost_user import messages as wire
 from pykrun.virtio import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Device
 from pykrun.virtio.block import BlockDevice
 from pykrun.virtio.console import ConsoleDevice, ConsolePort
+from pykrun.virtio.vsock import VsockDevice
 from tests.vhost_user.devices import Echo
 from tests.vhost_user.frontend import USER, FrontEnd, mapped_guests, open_descriptors, regions, state, u64
 from tests.virtio.driver import Driver
@@ -127,6 +128,10 @@ def console() -> Device:
     return ConsoleDevice([ConsolePort("", console=True), ConsolePort("one"), ConsolePort("two")])
 
 
+def vsock() -> Device:
+    return VsockDevice(3, lambda port: None)
+
+
 class Session:
     """One connection of the fuzzer."""
 
@@ -136,7 +141,7 @@ class Session:
         self._others = others
         self._scribe = Scribe(driver, others)
         make: Callable[[], Device] = chance.choice(
-            (Echo, Echo, console, partial(BlockDevice, others[MEMORY_FILE], 1 << 16))
+            (Echo, Echo, console, vsock, partial(BlockDevice, others[MEMORY_FILE], 1 << 16))
         )
         offered = chance.choice((wire.ALL_FEATURES, wire.UML_FEATURES, wire.QEMU_FEATURES))
         self.front = FrontEnd(make(), protocol_features=offered, loop=loop)

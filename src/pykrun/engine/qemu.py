@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pykrun.engine.boards import BOARDS
 from pykrun.engine.running import Endpoint, Running
-from pykrun.engine.words import check_line, check_word, common_words
+from pykrun.engine.words import check_line, check_word, common_words, own_words
 from pykrun.errors import MissingError
 from pykrun.host.numbers import MACHINE
 from pykrun.host.programs import find_program
@@ -47,7 +47,7 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
     if not os.access(machine.kernel.image, os.R_OK):
         raise MissingError(f"{machine.kernel.image} cannot be read", "name a kernel with --kernel")
     wires = _Wires()
-    listeners = {} if machine.network is None else {"net": socket.socket(socket.AF_UNIX)}
+    listeners = {f"net{index}": socket.socket(socket.AF_UNIX) for index in range(len(machine.networks))}
     try:
         arguments = [
             *(program.name, *_options(machine, accel)),
@@ -78,7 +78,8 @@ def launch(machine: Machine, wish: Wish = "auto", *, accel: str = "tcg", program
         accel=accel,
         console=wires.outside["log"].detach(),
         shares=tuple(Endpoint(wires.outside[f"fs{i}"], connected=True) for i in range(len(machine.shares))),
-        network=Endpoint(listeners["net"], connected=False) if listeners else None,
+        networks=tuple(Endpoint(listener, connected=False) for listener in listeners.values()),
+        vsock=Endpoint(wires.outside["vsock"], connected=True) if machine.vsock else None,
         console_device=None,
         ports={name: wires.outside[f"port{i}"] for i, name in enumerate(machine.ports)},
         terminal=wires.outside.get("terminal"),
@@ -144,6 +145,7 @@ def _options(machine: Machine, accel: str) -> list[str]:
         *("-smp", str(machine.cpus)),
         *("-m", f"{machine.memory_mib}M"),
         *("-object", f"memory-backend-memfd,id=mem,size={machine.memory_mib}M,share=on"),
+        *(word for text in machine.oem_strings for word in ("-smbios", f"type=11,value={text.replace(',', ',,')}")),
     ]
 
 
@@ -161,12 +163,19 @@ def _devices(machine: Machine, accel: str, wires: _Wires) -> list[str]:
     words += [*chardev("qmp"), "-mon", "chardev=qmp,mode=control"]
     for index, tag in enumerate(machine.shares):
         words += chardev(f"fs{index}")
-        words += ["-device", f"vhost-user-fs-pci,chardev=fs{index},tag={tag},queue-size={_QUEUE_SIZE}"]
-    if machine.network is not None:
+        words += [
+            "-device",
+            f"vhost-user-fs-pci,chardev=fs{index},tag={tag.replace(',', ',,')},queue-size={_QUEUE_SIZE}",
+        ]
+    for index, network in enumerate(machine.networks):
         # By path: of an inherited socket QEMU does not believe that it passes descriptors, which a network asks for.
-        words += ["-chardev", f"socket,id=net,path={WORK}net", "-netdev", "vhost-user,id=net,chardev=net"]
-        words += ["-device", _network_card(machine.network, accel)]
-    return words + _ports(machine, chardev)
+        name = f"net{index}"
+        words += ["-chardev", f"socket,id={name},path={WORK}{name}", "-netdev", f"vhost-user,id={name},chardev={name}"]
+        words += ["-device", _network_card(name, network, accel)]
+    words += _ports(machine, chardev)
+    if machine.vsock:
+        words += [*chardev("vsock"), "-device", "vhost-user-vsock-pci,chardev=vsock"]
+    return words
 
 
 def _ports(machine: Machine, chardev: Callable[[str], list[str]]) -> list[str]:
@@ -206,13 +215,13 @@ def _port_id(device: int, number: int) -> str:
     return f"console{device}port{number}"
 
 
-def _network_card(network: Network, accel: str) -> str:
+def _network_card(name: str, network: Network, accel: str) -> str:
     """The device's options; without `romfile=` QEMU wants a file of firmware to boot from it.
 
     Where it emulates the processor, QEMU 7.2 masks this device's MSI-X vectors through KVM's structures, which are not
     there, and crashes. So it has none: it interrupts by its one line.
     """
-    card = f"virtio-net-pci,netdev=net,mac={network.mac.hex(':')},host_mtu={network.mtu},romfile="
+    card = f"virtio-net-pci,netdev={name},mac={network.mac.hex(':')},host_mtu={network.mtu},romfile="
     return card if accel == "kvm" else f"{card},vectors=0"
 
 
@@ -254,6 +263,14 @@ def _files(machine: Machine) -> dict[str, Path]:
 
 def _kernel(machine: Machine, accel: str) -> list[str]:
     """What is booted, and the kernel command line."""
+    words = _fixed(machine, accel) if machine.command_line is None else own_words(machine)
+    words += [check_word(word) for word in machine.kernel_args]
+    initrd = [] if machine.initramfs is None else ["-initrd", FILES + "initramfs"]
+    return ["-kernel", FILES + "kernel", *initrd, "-append", check_line(words)]
+
+
+def _fixed(machine: Machine, accel: str) -> list[str]:
+    """The command line, unless the caller has one."""
     board = BOARDS[machine.kernel.arch]
     words = [
         f"console={board.serial}{machine.serials}",
@@ -266,10 +283,7 @@ def _kernel(machine: Machine, accel: str) -> list[str]:
         words += ["nokaslr", "mitigations=off"]
     if not machine.verbose:
         words.append("quiet")
-    words += common_words(machine)
-    words += [check_word(word) for word in machine.kernel_args]
-    initrd = [] if machine.initramfs is None else ["-initrd", FILES + "initramfs"]
-    return ["-kernel", FILES + "kernel", *initrd, "-append", check_line(words)]
+    return words + common_words(machine)
 
 
 def _modules(program: Path, arch: str) -> list[Path]:

@@ -65,9 +65,10 @@ class Running:
     :ivar console: non-blocking read end of what kernel and engine print (the boot log). Read it always: a full pipe
         stops the guest. It may stay open after the end of the engine; never wait for its end.
     :ivar shares: one vhost-user end per `Machine.shares`, in that order.
-    :ivar network: the vhost-user end of the network device, None without one.
+    :ivar networks: one vhost-user end per `Machine.networks`, in that order.
     :ivar console_device: the vhost-user end of our console device (device id 3), which carries `Machine.console` as
         port 0 and `Machine.ports` as the named ports; None where the engine has a console device of its own.
+    :ivar vsock: the vhost-user end of the vsock device, None without one.
     :ivar consoles: the same for each of `Machine.consoles`, none where the engine has a console device of its own.
     :ivar disks: one vhost-user end per `Machine.disks`, in that order; none where the engine has disks of its own.
     :ivar ports: connected stream sockets by port name, where the engine has a console device of its own.
@@ -83,7 +84,8 @@ class Running:
     accel: str
     console: int
     shares: tuple[Endpoint, ...]
-    network: Endpoint | None = None
+    networks: tuple[Endpoint, ...] = ()
+    vsock: Endpoint | None = None
     disks: tuple[Endpoint, ...] = ()
     console_device: Endpoint | None
     ports: dict[str, socket.socket]
@@ -150,7 +152,7 @@ class Running:
     def close(self) -> None:
         """End what still runs and release everything: processes, sockets, descriptors, folders."""
         self.inmate.close()
-        for endpoint in (*self.shares, *self.disks, *self.consoles, self.network, self.console_device):
+        for endpoint in (*self.shares, *self.disks, *self.consoles, *self.networks, self.vsock, self.console_device):
             if endpoint is not None:
                 endpoint.close()
         further = (sock for device in self.console_ports for sock in device)

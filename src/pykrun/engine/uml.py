@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pykrun.engine import lpj
 from pykrun.engine.running import Endpoint, Running
-from pykrun.engine.words import check_line, check_word, common_words
+from pykrun.engine.words import check_line, check_word, common_words, own_words
 from pykrun.errors import MissingError
 from pykrun.host.programs import find_program
 from pykrun.machine import Machine, disk_name
@@ -26,6 +26,7 @@ INSTALL = {"apt": "user-mode-linux", "pacman": "user-mode-linux"}
 _VIRTIO_NET = 1
 _VIRTIO_BLOCK = 2
 _VIRTIO_CONSOLE = 3
+_VIRTIO_VSOCK = 19
 _VIRTIO_FS = 26
 _MIB = 1 << 20
 _OVERHEAD = 16 * _MIB  # of the writable place: sockets, the memory file's extra pages
@@ -87,8 +88,9 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
 
         storage.find()
     listeners = {f"fs{index}": socket.socket(socket.AF_UNIX) for index in range(len(machine.shares))}
-    if machine.network is not None:
-        listeners["net"] = socket.socket(socket.AF_UNIX)
+    listeners |= {name: socket.socket(socket.AF_UNIX) for name in _network_names(machine)}
+    if machine.vsock:
+        listeners["vsock"] = socket.socket(socket.AF_UNIX)
     if machine.ports or machine.console:
         listeners["console"] = socket.socket(socket.AF_UNIX)
     listeners |= {name: socket.socket(socket.AF_UNIX) for name in (*_console_names(machine), *_disk_names(machine))}
@@ -120,13 +122,14 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
         os.close(console_write)
         os.close(nothing)
     fcntl.fcntl(console, fcntl.F_SETFL, os.O_NONBLOCK)
-    device, network = listeners.get("console"), listeners.get("net")
+    device, vsock = (listeners.get(name) for name in ("console", "vsock"))
     return Running(
         engine="uml",
         accel="",
         console=console,
         shares=tuple(Endpoint(listeners[f"fs{i}"], connected=False) for i in range(len(machine.shares))),
-        network=None if network is None else Endpoint(network, connected=False),
+        networks=tuple(Endpoint(listeners[name], connected=False) for name in _network_names(machine)),
+        vsock=None if vsock is None else Endpoint(vsock, connected=False),
         disks=tuple(Endpoint(listeners[name], connected=False) for name in _disk_names(machine)),
         console_device=None if device is None else Endpoint(device, connected=False),
         consoles=tuple(Endpoint(listeners[name], connected=False) for name in _console_names(machine)),
@@ -136,6 +139,10 @@ def launch(machine: Machine, wish: Wish = "auto", *, measure_lpj: bool = True) -
         control=None,
         inmate=inmate,
     )
+
+
+def _network_names(machine: Machine) -> list[str]:
+    return [f"net{index}" for index in range(len(machine.networks))]
 
 
 def _console_names(machine: Machine) -> list[str]:
@@ -166,14 +173,15 @@ def _words(machine: Machine, loops_per_jiffy: int | None) -> list[str]:
     if machine.initramfs is not None:
         words.append(f"initrd={FILES}initramfs")
     words += [f"virtio_uml.device={WORK}fs{index}:{_VIRTIO_FS}" for index in range(len(machine.shares))]
-    if machine.network is not None:
-        words.append(f"virtio_uml.device={WORK}net:{_VIRTIO_NET}")
+    words += [f"virtio_uml.device={WORK}{name}:{_VIRTIO_NET}" for name in _network_names(machine)]
     if machine.ports or machine.console:
         words.append(f"virtio_uml.device={WORK}console:{_VIRTIO_CONSOLE}")
     words += [f"virtio_uml.device={WORK}{name}:{_VIRTIO_CONSOLE}" for name in _console_names(machine)]
     words += [f"ssl{index}=fd:{_FIRST_SERIAL + index}" for index in range(machine.serials)]
+    if machine.vsock:
+        words.append(f"virtio_uml.device={WORK}vsock:{_VIRTIO_VSOCK}")
     words += [f"virtio_uml.device={WORK}{name}:{_VIRTIO_BLOCK}" for name in _disk_names(machine)]
-    words += common_words(machine)
+    words += common_words(machine) if machine.command_line is None else own_words(machine)
     words += [check_word(word) for word in machine.kernel_args]
     check_line(words)
     return words

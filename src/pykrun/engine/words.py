@@ -49,6 +49,19 @@ def common_words(machine: Machine) -> list[str]:
     return words
 
 
+def own_words(machine: Machine) -> list[str]:
+    """The caller's own command line in place of the fixed one: its words, and where to boot from if it does not say.
+
+    A word in quotes may have white space in it, so that the words are not checked one by one.
+    """
+    words = list(machine.command_line or ())
+    if machine.initramfs is not None:
+        words += ["KRUN_STAGE1=exec"] if machine.execute_init else []
+    elif "rootfstype=virtiofs" in words and not any(word.startswith("root=") for word in words):
+        words.append(f"root={ROOT_TAG}")
+    return words
+
+
 def check_line(words: Iterable[str]) -> str:
     """Join parameters to a command line.
 

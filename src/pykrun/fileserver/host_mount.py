@@ -7,7 +7,6 @@ from contextlib import closing
 from functools import partial
 
 from pykrun.errors import UsageError
-from pykrun.fileserver.guardian import Guardian
 from pykrun.fileserver.keeper import Keeper, Sandbox
 from pykrun.fileserver.link import CONNECTION, Link
 from pykrun.fileserver.log import INFO, WARN, Log, tell_manager
@@ -15,6 +14,7 @@ from pykrun.fileserver.mounting import HostMount, MountOptions, check_mountpoint
 from pykrun.fileserver.serving import Mounted
 from pykrun.loop import IN
 from pykrun.sandbox import FOLDER
+from pykrun.sandbox.guardian import Guardian
 from pykrun.share import Share
 
 _PATIENCE = 10.0
@@ -79,7 +79,7 @@ class MountedShare(Keeper):
         if self._mount is None:
             self.quit()
             return
-        self._guardian.unmount()
+        self._guardian.tidy()
         self.loop.call_later(_PATIENCE, self.kill)
 
     def _guard(self, mount: HostMount) -> None:

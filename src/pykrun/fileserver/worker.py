@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from pykrun.errors import PykrunError
 from pykrun.host import linux
-from pykrun.sandbox.child import close_all_but, die_with
+from pykrun.sandbox.child import close_all_but, die_with, lead_nowhere
 
 NAME = "pykrun share"
 """What `ps` calls the process that serves."""
@@ -87,12 +87,3 @@ def _run(serve: Callable[[], None], kept: set[int], parent: int, report: int) ->
         os.write(report, told.encode("utf-8", "surrogateescape")[:4096])
         os._exit(_FAILED)
     os._exit(0)
-
-
-def lead_nowhere(kept: set[int]) -> None:
-    """Connect those standard streams that are not to be kept to /dev/null."""
-    nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    for stream in {0, 1, 2} - kept:
-        os.dup2(nowhere, stream)
-    if nowhere > 2:
-        os.close(nowhere)

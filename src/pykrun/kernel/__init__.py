@@ -5,12 +5,13 @@
 
 from pykrun.kernel.find import UML_MODULES, for_image, for_qemu, unpacked_kernels
 from pykrun.kernel.image import uncompressed
-from pykrun.kernel.initramfs import LAYER, NETWORK, console, initramfs
+from pykrun.kernel.initramfs import LAYER, NETWORK, VSOCK, console, initramfs
 
 __all__ = [
     "LAYER",
     "NETWORK",
     "UML_MODULES",
+    "VSOCK",
     "console",
     "for_image",
     "for_qemu",

@@ -25,6 +25,9 @@ NEEDED = ("virtiofs", "virtio_console")
 NETWORK = ("virtio_net", "ipv6")
 """What a machine with a network needs beside; `ipv6` only where the kernel has it as a module."""
 
+VSOCK = ("vmw_vsock_virtio_transport",)
+"""What a machine with vsock needs beside."""
+
 LAYER = ("overlay",)
 """What a writable layer over the root needs."""
 

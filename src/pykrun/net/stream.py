@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 
 from pykrun.loop import HANGUP, IN, OUT, Loop
-from pykrun.net.border import Border
+from pykrun.net.border import Border, OpenBorder
 from pykrun.net.repair import SIZES, acknowledge_refusal
 
 LENGTH = Struct(">I")
@@ -40,14 +40,19 @@ def make_pair() -> tuple[socket.socket, socket.socket]:
     12 to 93 MB/s in place of 700. An ordinary user gets what `net.core.wmem_max` allows.
     """
     ours, theirs = socket.socketpair()
-    for sock in (ours, theirs):
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SOCKET_BUFFER)
-        except PermissionError:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
+    widen(ours)
+    widen(theirs)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _LARGEST)
     ours.setblocking(False)
     return ours, theirs
+
+
+def widen(sock: socket.socket) -> None:
+    """Give a socket room for a burst of frames on their way out."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SOCKET_BUFFER)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
 
 
 class FrameStream:
@@ -55,11 +60,17 @@ class FrameStream:
 
     :param connection: our end of `make_pair`; becomes this object's.
     :param on_end: called once when the other side is gone, or spoke no frames; with what it did wrong, or nothing.
-    :param border: what may leave; the usual if None.
+    :param border: what may leave; the usual if None. `OPEN` for everything.
+    :param who: the other side, for messages.
     """
 
     def __init__(
-        self, loop: Loop, connection: socket.socket, on_end: Callable[[str], None], border: Border | None = None
+        self,
+        loop: Loop,
+        connection: socket.socket,
+        on_end: Callable[[str], None],
+        border: Border | OpenBorder | None = None,
+        who: str = "passt",
     ) -> None:
         self.on_frame: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
@@ -70,6 +81,7 @@ class FrameStream:
         self._socket = connection
         self._on_end = on_end
         self._border = border or Border()
+        self._who = who
         self._batch: list[bytes] = []
         self._batched = 0  # bytes
         self._unsent: list[memoryview] = []  # each goes out by calls of its own
@@ -154,7 +166,7 @@ class FrameStream:
             return None
         (size,) = LENGTH.unpack_from(self._buffer, low)
         if not MIN_FRAME <= size <= MAX_FRAME:
-            self._end(f"passt sent a frame of {size} bytes")
+            self._end(f"{self._who} sent a frame of {size} bytes")
             return None
         self._size = LENGTH.size + size
         if there < self._size:
@@ -178,7 +190,7 @@ class FrameStream:
             self._buffer[:rest] = self._buffer[self._low : self._high]
             self._low, self._high = 0, rest
         try:
-            count = self._socket.recv_into(self._buffer[self._high :])
+            count = self._socket.recv_into(self._buffer[self._high :], 0, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:  # ECONNRESET: it was killed

@@ -4,6 +4,33 @@ They can be checked, shown, compared, and sent to the process that runs it.
 """
 
 from pykrun.request.outcome import Outcome
-from pykrun.request.records import Descriptor, DiskImage, Entry, Place, Request, Tree, Volume
+from pykrun.request.records import (
+    Console,
+    Descriptor,
+    DiskImage,
+    Entry,
+    Link,
+    Place,
+    Port,
+    Request,
+    Serial,
+    Tree,
+    Volume,
+    Vsock,
+)
 
-__all__ = ["Descriptor", "DiskImage", "Entry", "Outcome", "Place", "Request", "Tree", "Volume"]
+__all__ = [
+    "Console",
+    "Descriptor",
+    "DiskImage",
+    "Entry",
+    "Link",
+    "Outcome",
+    "Place",
+    "Port",
+    "Request",
+    "Serial",
+    "Tree",
+    "Volume",
+    "Vsock",
+]

@@ -91,11 +91,76 @@ class DiskImage:
 
 
 @record(frozen=True, slots=True, kw_only=True)
+class Port:
+    """A port of a console device (`pykrun.machine.ConsolePort`).
+
+    :param console: a terminal of the guest, /dev/hvcN.
+    :param input: what the guest reads, None for nothing.
+    :param output: what takes what the guest writes, None to drop it.
+    :param terminal: `input` is a terminal.
+    """
+
+    name: str = ""
+    console: bool = False
+    input: Descriptor | None = None
+    output: Descriptor | None = None
+    terminal: bool = False
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Console:
+    """A virtio-console device beside the workload's."""
+
+    ports: tuple[Port, ...]
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Serial:
+    """A serial line, /dev/ttyS0 the first."""
+
+    input: Descriptor | None = None
+    output: Descriptor | None = None
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Vsock:
+    """A port of the guest's vsock and a Unix socket of the host (`pykrun.machine.VsockPort`).
+
+    :param folder: where the socket is, or is to be.
+    :param name: its name there.
+    """
+
+    port: int
+    folder: Place
+    name: str
+    listen: bool = False
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A network card and what it is plugged into (`pykrun.net.link.Link`).
+
+    :param kind: `stream`, `datagram` or `tap`.
+    :param end: a connected socket; None for a tap device.
+    :param tap: the tap device's name.
+    :param mac: the card's address: six bytes.
+    """
+
+    kind: str
+    end: Descriptor | None = None
+    tap: str = ""
+    mac: bytes = b""
+
+
+@record(frozen=True, slots=True, kw_only=True)
 class Request:
     """One VM and its one workload; the members that `pykrun.supervisor.Plan` has too mean the same there.
 
     :param stdin: descriptor, None for a closed stream; likewise `stdout` and `stderr`.
     :param boot_log: where the kernel's console goes; a pipe's writing end will do.
+    :param uid: the supervisor's user id from before the VM is started; None to stay who it is; likewise `gid`.
+    :param shutdown: an eventfd; a number in it asks the guest for an orderly end.
+    :param owner: a process (pidfd_open(2)) with whose end the VM ends.
     """
 
     start: StartData
@@ -115,6 +180,22 @@ class Request:
     timeout: float | None = None
     sandbox: str = "auto"
     boot_log: Place | None = None
+    console: bool = False
+    console_output: Place | None = None
+    consoles: tuple[Console, ...] = ()
+    serials: tuple[Serial, ...] = ()
+    vsock: tuple[Vsock, ...] = ()
+    links: tuple[Link, ...] = ()
+    dhcp: bool | None = None
+    init: bool = True
+    initramfs: Place | None = None
+    command_line: str | None = None
+    oem_strings: tuple[str, ...] = ()
+    network_optional: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    shutdown: Descriptor | None = None
+    owner: Descriptor | None = None
     stdin: Descriptor | None = None
     stdout: Descriptor | None = None
     stderr: Descriptor | None = None

@@ -55,6 +55,15 @@ def close_all_but(descriptors: set[int]) -> None:
     os.closerange(low, 1 << 30)
 
 
+def lead_nowhere(kept: set[int]) -> None:
+    """Connect those standard streams that are not to be kept to /dev/null."""
+    nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for stream in {0, 1, 2} - kept:
+        os.dup2(nowhere, stream)
+    if nowhere > 2:
+        os.close(nowhere)
+
+
 def die_with(supervisor: int) -> None:
     """Be killed when the supervisor dies. The kernel forgets it whenever ids or capabilities change.
 

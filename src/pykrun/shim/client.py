@@ -13,7 +13,7 @@ from collections import deque
 from pykrun.errors import EngineError, MissingError
 from pykrun.request import Request
 from pykrun.shim.codec import Encoder, decode
-from pykrun.shim.events import END, SIGNAL, STOP, Ended, Event, Failed
+from pykrun.shim.events import END, HEARD, SIGNAL, STOP, Ended, Event, Failed
 from pykrun.shim.wire import Plain, Receiver, send
 
 TYPE_CHECKING = False
@@ -90,6 +90,10 @@ class Shim:
         """End the VM now."""
         self._command((END, int(code)))
 
+    def hear(self, number: int) -> None:
+        """Pass on a signal that came to this process and is meant for the supervisor, as `pykrun run` takes it."""
+        self._command((HEARD, number))
+
     def receive(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None when there is none in time, or after the last one.
 
@@ -127,6 +131,15 @@ class Shim:
             return None
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
+    def leave(self) -> int:
+        """Close the connection and do not wait; the shim ends by itself when nobody else has it.
+
+        :return: its pidfd, the caller's to wait for and to close.
+        """
+        self._connection.close()
+        self._receiver.close()
+        return self.pidfd
+
     def forget(self) -> None:
         """Close this process' copies after a fork: the VM is the parent's."""
         if self._connection.fileno() >= 0:
@@ -145,8 +158,7 @@ class Shim:
         except BlockingIOError:
             return
         while (taken := self._receiver.take()) is not None:
-            event = decode(*taken)
-            assert isinstance(event, Event)
+            event: Event = decode(*taken)  # type: ignore[assignment]  # both ends are ours
             self._events.append(event)
             self._over |= isinstance(event, Ended | Failed)
         if self._receiver.ended and not self._over:

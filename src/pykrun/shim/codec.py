@@ -10,12 +10,26 @@ from pykrun.request import Descriptor, Entry
 from pykrun.shim.memory import memory_file
 from pykrun.shim.wire import Plain
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # typing takes as long to import as everything else here
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Protocol, cast
+
+    class _Fields(Protocol):
+        _fields: tuple[str, ...]
+
+else:
+    _Fields = object
+
+    def cast(_kind, value):
+        """Return the value."""
+        return value
+
 
 _HOMES = {
-    **dict.fromkeys(("Request", "Tree", "Entry", "Volume", "DiskImage", "Outcome"), "pykrun.request"),
+    **dict.fromkeys(
+        ("Request", "Tree", "Entry", "Volume", "DiskImage", "Console", "Port", "Serial", "Vsock", "Link", "Outcome"),
+        "pykrun.request",
+    ),
     **dict.fromkeys(("StartData", "User"), "pykrun.start_data"),
     **dict.fromkeys(("Ended", "Failed", "Reached"), "pykrun.shim.events"),
     "Publish": "pykrun.net",
@@ -59,7 +73,7 @@ class Encoder:
         kind = type(value).__name__
         if kind not in _HOMES or _class(kind) is not type(value):
             raise TypeError(f"{kind} cannot be sent")
-        names: tuple[str, ...] = value._fields  # type: ignore[attr-defined]  # every record has it (pykrun.record)
+        names = cast(_Fields, value)._fields
         return (_RECORD, kind, *(self.encode(getattr(value, name)) for name in names))
 
     def _entry(self, entry: Entry, content: bytes | bytearray | memoryview) -> Plain:
@@ -87,9 +101,8 @@ def decode(value: Plain, descriptors: list[int]) -> object:
     if not isinstance(value, tuple):
         return value
     kind, *rest = value
-    first: Any = rest[0] if rest else None
     if kind == _DESCRIPTOR:
-        return Descriptor(descriptors[first])
+        return Descriptor(descriptors[cast(int, rest[0])])
     if kind == _BUFFER:
         return rest[0]
     if kind == _TUPLE:
@@ -97,8 +110,8 @@ def decode(value: Plain, descriptors: list[int]) -> object:
     if kind == _MAPPING:
         items = [decode(item, descriptors) for item in rest]
         return dict(zip(items[::2], items[1::2], strict=True))
-    made = _class(first)
-    names: tuple[str, ...] = made._fields  # type: ignore[attr-defined]
+    made = _class(cast(str, rest[0]))
+    names = cast(type[_Fields], made)._fields
     return made(**dict(zip(names, (decode(item, descriptors) for item in rest[1:]), strict=True)))
 
 

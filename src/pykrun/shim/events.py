@@ -17,8 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.request import Outcome
 
-SIGNAL, STOP, END = "signal", "stop", "end"
-"""Commands: `(SIGNAL, number)`, `(STOP, grace or None, exit code)`, `(END, exit code)`."""
+SIGNAL, STOP, END, HEARD = "signal", "stop", "end", "heard"
+"""Commands: `(SIGNAL, number)`, `(STOP, grace or None, exit code)`, `(END, exit code)`, `(HEARD, number)`."""
 
 KINDS: dict[str, type[PykrunError]] = {
     kind.__name__: kind
@@ -39,11 +39,13 @@ class Failed:
     """There was no VM; the last thing that is said.
 
     :param kind: the error's class, of `KINDS`; anything else is a fault of pykrun's own.
+    :param number: the errno, where it was a system call that failed.
     """
 
     kind: str
     message: str
     hint: str = ""
+    number: int = 0
 
     def error(self) -> PykrunError:
         """The error, to be raised on this side."""

@@ -8,13 +8,13 @@ import select
 import signal
 import socket
 
-from pykrun.errors import PykrunError
+from pykrun.errors import PykrunError, UsageError
 from pykrun.host import limits
 from pykrun.loop import IN, Loop
-from pykrun.request import Descriptor, Request
+from pykrun.request import Descriptor, Port, Request, Serial
 from pykrun.shim.client import CONNECTION
 from pykrun.shim.codec import Encoder, decode
-from pykrun.shim.events import END, SIGNAL, STOP, Ended, Event, Failed, Reached
+from pykrun.shim.events import END, HEARD, SIGNAL, STOP, Ended, Event, Failed, Reached
 from pykrun.shim.wire import Plain, Receiver, send
 from pykrun.supervisor import VirtualMachine, make_plan, run_plan
 
@@ -65,13 +65,14 @@ def _run(request: Request, line: Line) -> int:
     try:
         plan = make_plan(request)
         line.release(request)
+        _change_ids(request)
         outcome = run_plan(plan, line)
         last, code = Ended(outcome), outcome.exit_code
     except PykrunError as error:
         last = Failed(type(error).__name__, error.message, error.hint)
     except OSError as error:
         name = f": {error.filename!r}" if error.filename else ""
-        last = Failed("PykrunError", f"{error.strerror or error}{name}")
+        last = Failed("PykrunError", f"{error.strerror or error}{name}", "", error.errno or 0)
     except Exception as error:
         from traceback import format_exc
 
@@ -79,6 +80,27 @@ def _run(request: Request, line: Line) -> int:
         last = Failed("Exception", f"internal error: {error!r}", "please report it")
     line.say(last, patience=_SAYING)
     return code
+
+
+def _change_ids(request: Request) -> None:
+    """Become who the caller wants us to be, the group first: the user may not change it.
+
+    :raise OSError: we may not.
+    :raise UsageError: we could not go on as such: Python and pykrun are out of reach.
+    """
+    for what, change, number in (("group", os.setgid, request.gid), ("user", os.setuid, request.uid)):
+        if number is not None:
+            try:
+                change(-1 if number == (1 << 32) - 1 else number)  # which Python takes for too large
+            except OSError as error:
+                raise OSError(error.errno, f"cannot change to {what} id {number}: {error.strerror}") from None
+    if request.uid is not None or request.gid is not None:
+        from pykrun.host.linux import set_dumpable
+
+        set_dumpable(True)  # else what /proc has of us is root's, and no user namespace could be made
+        for file in (os.__file__, __file__):
+            if not os.access(file, os.R_OK):
+                raise UsageError(f"user id {os.getuid()} may not read {file!r}", "install it where everybody may")
 
 
 class Line:
@@ -91,6 +113,7 @@ class Line:
         self._input: int | None = None
         self._loop: Loop | None = None
         self._vm: VirtualMachine | None = None
+        self._shutdown = self._owner = -1
 
     def is_waiting(self) -> bool:
         """Whether the caller has said something, or is gone."""
@@ -112,8 +135,15 @@ class Line:
     def release(self, request: Request) -> None:
         """Close what the plan has opened for itself by now."""
         self._input = None if request.stdin is None else request.stdin.number
-        later = (request.stdin, request.stdout, request.stderr, request.boot_log, request.kernel, request.modules)
+        streams = (request.stdin, request.stdout, request.stderr, request.boot_log, request.console_output)
+        ports: list[Port | Serial] = [port for console in request.consoles for port in console.ports]
+        ends = [end for one in (*ports, *request.serials) for end in (one.input, one.output)]
+        files = (request.kernel, request.modules, request.initramfs, *(port.folder for port in request.vsock))
+        ends += [link.end for link in request.links]
+        later = (*streams, *ends, *files, request.shutdown, request.owner)
         kept = {place.number for place in later if isinstance(place, Descriptor)}
+        self._shutdown = -1 if request.shutdown is None else request.shutdown.number
+        self._owner = -1 if request.owner is None else request.owner.number
         for descriptor in self._received:
             if descriptor not in kept:
                 os.close(descriptor)
@@ -135,13 +165,37 @@ class Line:
         """Listen for commands."""
         self._loop, self._vm = loop, vm
         loop.add(CONNECTION, IN, self._on_event)
+        if self._shutdown >= 0:
+            loop.add(self._shutdown, IN, self._on_shutdown)
+        if self._owner >= 0:
+            loop.add(self._owner, IN, self._on_owner_end)
         self._obey()
 
     def detach(self) -> None:
         """Listen no more."""
         if self._loop is not None:
-            self._loop.remove(CONNECTION)
+            for descriptor in (CONNECTION, self._shutdown, self._owner):
+                self._forget(descriptor)
             self._loop = self._vm = None
+
+    def _forget(self, descriptor: int) -> None:
+        if self._loop is not None and descriptor >= 0:
+            self._loop.remove(descriptor)
+
+    def _on_shutdown(self, _events: int) -> None:
+        self._forget(self._shutdown)
+        self._shutdown = -1
+        if self._vm is not None:
+            self._vm.stop()
+
+    def _on_owner_end(self, _events: int) -> None:
+        self._forget(self._owner)
+        self._owner = -1
+        self._abandoned()
+
+    def _abandoned(self) -> None:
+        if self._vm is not None:
+            self._vm.end(128 + signal.SIGKILL, "the VM was ended: nobody waits for it any more")
 
     def reached(self, phase: str, when: float) -> None:
         """Tell the caller how far the run is."""
@@ -158,7 +212,7 @@ class Line:
         self._obey()
         if self._receiver.ended and self._vm is not None and self._loop is not None:
             self._loop.remove(CONNECTION)
-            self._vm.end(128 + signal.SIGKILL, "the VM was ended: nobody waits for it any more")
+            self._abandoned()
 
     def _obey(self) -> None:
         while (taken := self._receiver.take()) is not None:
@@ -175,3 +229,5 @@ def _obey(vm: VirtualMachine, command: tuple[Plain, ...]) -> None:
             vm.stop(grace, code)
         case (kind, int(code)) if kind == END:
             vm.end(code)
+        case (kind, int(number)) if kind == HEARD:
+            vm.hear(number)

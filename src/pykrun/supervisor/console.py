@@ -42,7 +42,7 @@ class BootLog:
         self._fd = -1
         if path is not None:
             try:
-                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
             except OSError as error:
                 raise UsageError(f"{option}: cannot write {path!r}: {error.strerror}") from None
 

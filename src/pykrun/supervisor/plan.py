@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from pykrun.machine import Console, Disk, Serial
+from pykrun.machine import Console, Disk, Serial, VsockPort
 from pykrun.record import record
 from pykrun.root import Root
 from pykrun.start_data import StartData
 
 if TYPE_CHECKING:
     from pykrun.net import Publish
+    from pykrun.net.link import Link
     from pykrun.share import Share
 
 
@@ -48,6 +49,8 @@ class Plan:
     :param cpus: None when the caller does not care.
     :param network: the guest has a network (docs/network.md).
     :param publish: ports of this host that lead into the guest.
+    :param links: network cards that are plugged into something of the caller's, behind that of `network`.
+    :param dhcp: the guest asks on eth0 for an address; None if `network` is eth0.
     :param timeout: seconds until the VM is ended, None for no limit.
     :param sandbox: `auto` or `require`.
     :param boot_log: file that receives the kernel's console, with all of its messages.
@@ -58,6 +61,13 @@ class Plan:
     :param consoles: further virtio-console devices; their terminals become hvc1, hvc2, ... behind hvc0, or hvc0, ...
     :param serials: serial lines, /dev/ttyS0 first. Where the engine has none (or not so many) a virtio console stands
         in for each, behind the others, and a warning says so.
+    :param vsock: ports of the guest's vsock that lead to Unix sockets of the host, or are led to by them.
+    :param init: the root gets our init as /init.krun; False: it has one of its own, or the kernel's command line names
+        another.
+    :param initramfs: the kernel's, in place of stage one; None for that.
+    :param command_line: replaces the fixed part of the kernel's command line, init= included; None for that.
+    :param oem_strings: strings of the firmware's table 11 (SMBIOS), where the engine has a firmware.
+    :param network_optional: a network that is not to be had is worth a warning, and no failure.
     :param stdin: descriptor, None when closed; likewise `stdout`, `stderr`.
     """
 
@@ -78,6 +88,8 @@ class Plan:
     memory_mib: int = 256
     network: bool = False
     publish: tuple[Publish, ...] = ()
+    links: tuple[Link, ...] = ()
+    dhcp: bool | None = None
     timeout: float | None = None
     sandbox: str = "auto"
     boot_log: str | None = None
@@ -85,6 +97,12 @@ class Plan:
     console_output: str | None = None
     consoles: tuple[Console, ...] = ()
     serials: tuple[Serial, ...] = ()
+    vsock: tuple[VsockPort, ...] = ()
+    init: bool = True
+    initramfs: str | None = None
+    command_line: str | None = None
+    oem_strings: tuple[str, ...] = ()
+    network_optional: bool = False
     stdin: int | None = 0
     stdout: int | None = 1
     stderr: int | None = 2

@@ -6,13 +6,14 @@ import os
 from contextlib import ExitStack
 
 from pykrun.errors import UsageError
-from pykrun.machine import MAX_DISKS, Disk, disk_name
-from pykrun.request import Descriptor, DiskImage, Entry, Place, Request, Tree
+from pykrun.machine import MAX_DISKS, Console, ConsolePort, Disk, Serial, VsockPort, disk_name
+from pykrun.request import Descriptor, DiskImage, Entry, Link, Place, Port, Request, Tree
 from pykrun.root import Root
 from pykrun.supervisor.plan import Plan, Volume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pykrun.net import link as network_link
     from pykrun.share import Share
 
 _SECRET_MODE = 0o400
@@ -51,6 +52,21 @@ def make_plan(request: Request) -> Plan:
             timeout=request.timeout,
             sandbox=request.sandbox,
             boot_log=_optional(request.boot_log),
+            console=request.console,
+            console_output=_optional(request.console_output),
+            consoles=tuple(Console(ports=tuple(map(_port, device.ports))) for device in request.consoles),
+            serials=tuple(Serial(input=_number(line.input), output=_number(line.output)) for line in request.serials),
+            vsock=tuple(
+                VsockPort(port=one.port, path=f"{path_of(one.folder)}/{one.name}", listen=one.listen)
+                for one in request.vsock
+            ),
+            links=_links(request.links),
+            dhcp=request.dhcp,
+            init=request.init,
+            initramfs=_optional(request.initramfs),
+            command_line=request.command_line,
+            oem_strings=request.oem_strings,
+            network_optional=request.network_optional,
             stdin=_number(request.stdin),
             stdout=_number(request.stdout),
             stderr=_number(request.stderr),
@@ -78,6 +94,27 @@ def _optional(place: Place | None) -> str | None:
 
 def _number(stream: Descriptor | None) -> int | None:
     return None if stream is None else stream.number
+
+
+def _links(links: tuple[Link, ...]) -> tuple[network_link.Link, ...]:
+    if not links:
+        return ()
+    from pykrun.net import link as network_link
+
+    return tuple(
+        network_link.Link(kind=one.kind, fd=_number(one.end), path=one.tap if one.kind == "tap" else None, mac=one.mac)
+        for one in links
+    )
+
+
+def _port(port: Port) -> ConsolePort:
+    return ConsolePort(
+        name=port.name,
+        console=port.console,
+        input=_number(port.input),
+        output=_number(port.output),
+        terminal=port.terminal,
+    )
 
 
 def _root(tree: Tree, stack: ExitStack) -> tuple[Root, Share | None]:

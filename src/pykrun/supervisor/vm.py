@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from pykrun.machine import Machine, Network
     from pykrun.sandbox import Ended, Wish
     from pykrun.start_data import StartData
-    from pykrun.supervisor.consoles import Consoles
+    from pykrun.supervisor.devices import Devices
     from pykrun.supervisor.disks import DiskServers
     from pykrun.supervisor.network import GuestNetwork
     from pykrun.supervisor.shares import ShareServers
-    from pykrun.supervisor.wiring import Ends, Wiring
+    from pykrun.supervisor.wiring import Ends
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
@@ -58,8 +58,6 @@ SLACK = 5.0
 """Seconds beyond the grace in which the guest may drain its pipes, sync and end by itself."""
 QUIT = 5.0
 """Seconds that an engine has for writing an image's tables."""
-PATIENCE = 1.0
-"""Seconds that readers of further consoles have for what is left when the engine has ended."""
 ESCAPED = 130
 END_OF_FILE = b"\x04"
 """What a terminal in its usual mode takes for the end of its input (VEOF)."""
@@ -105,7 +103,8 @@ class VirtualMachine:
     """The supervisor's state: everything that was started hangs on one ExitStack."""
 
     def __init__(self, plan: Plan, stack: ExitStack, remote: Remote | None = None) -> None:
-        self._plan = plan
+        self._warnings: list[str] = []
+        self._plan = plan = self._with_what_there_is(plan)
         self._remote = remote
         self._early: list[int] = []
         self._stack = stack
@@ -119,7 +118,6 @@ class VirtualMachine:
         self._draining: Timer | None = None
         self._heard: set[int] = set()
         self._has_ended = False
-        self._warnings: list[str] = []
         self._log_room = LOG_TEXT
         self._lost = ""
         self._log_lines: list[tuple[int, str]] = []
@@ -130,7 +128,7 @@ class VirtualMachine:
         self._network: GuestNetwork | None = None
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
-        self._consoles: Consoles | None = None
+        self._devices: Devices | None = None
         if plan.console_output is None:
             self._log = BootLog(plan.boot_log)
         elif plan.boot_log is not None:
@@ -140,6 +138,17 @@ class VirtualMachine:
         stack.callback(self._log.close)
         self._make_streams()
 
+    def _with_what_there_is(self, plan: Plan) -> Plan:
+        """The plan without a network that it can do without and that is not to be had."""
+        if not plan.network or not plan.network_optional:
+            return plan
+        from pykrun.net import passt
+
+        if passt.find() is not None:
+            return plan
+        self._warnings.append("the guest has no network: passt is not installed")
+        return replace(plan, network=False)
+
     # -- the way up --------------------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
@@ -147,6 +156,8 @@ class VirtualMachine:
         plan = self._plan
         engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel, plan.arch)
         machine = self._machine(engine)
+        if plan.consoles or plan.serials or plan.vsock or plan.links:
+            self._make_devices(machine)
         self._phase("prepared")
         self._running = running = engine.launch(machine, sandbox=plan.sandbox)
         self._stack.callback(running.close)
@@ -154,8 +165,10 @@ class VirtualMachine:
         self._log.attach(self._loop, running.console)
         self._stack.callback(self._log.detach)
         self._loop.add(running.pidfd, IN, lambda events: self._on_engine_end())
-        if machine.network is not None:
-            self._start_network(machine.network)
+        if self._dhcp:
+            self._prepare_resolver()
+        if plan.network:
+            self._start_network(machine.networks[0])
         self._serve(running, machine)
         self._phase("served")
         if plan.timeout is not None:
@@ -234,7 +247,7 @@ class VirtualMachine:
             self._carried_over(),
             ports=machine.ports,
             window=self._window.size() if self._window else None,
-            dhcp=machine.network is not None,
+            dhcp=self._dhcp,
             keep_resolver=self._keep_resolver,
             streams="console" if self._plan.start.terminal else ("ports" if self._is_pid1 else "relay"),
             seed=os.urandom(32),
@@ -247,7 +260,8 @@ class VirtualMachine:
         wiring = Wiring(self._loop, running, self._on_peer_error)
         self._stack.callback(wiring.close)
         if self._plan.share is None:
-            wiring.root(self._plan.root, start, self._init.path, self._on_exit_code)
+            init = self._init.path if self._plan.init else None
+            wiring.root(self._plan.root, start, init, self._on_exit_code)
         if self._plan.share is not None or self._plan.volumes:
             self._serve_shares(running, machine, start)
         port = TimePort()
@@ -261,13 +275,13 @@ class VirtualMachine:
             TIME: (port, port),
         }
         if self._network is not None:
-            wiring.network(self._network.device)
+            wiring.network(0, self._network.device)
         console: Ends | None = (self._stdout, self._stdin) if self._plan.start.terminal else None
         if console is None and machine.console:
             console = (self._log, None)
         wiring.ports({name: ends[name] for name in machine.ports}, console, self._on_port_end)
-        if machine.consoles or machine.serials:
-            self._serve_consoles(wiring, machine)
+        if self._devices is not None:
+            self._devices.serve(wiring, machine)
         self._wiring = wiring
         if running.disks:
             self._serve_disks(running, machine)
@@ -290,18 +304,17 @@ class VirtualMachine:
         self._shares = servers
         ends = list(zip(machine.shares, running.shares, strict=True))
         if plan.share is not None:
-            init = None if INIT_PATH in plan.root.files else os.fspath(self._init.path)
+            own = not plan.init or INIT_PATH in plan.root.files
+            init = None if own else os.fspath(self._init.path)
             servers.root(running.engine, ends[0][1], ends[0][0], plan.share, init, start.encode())
         for (tag, endpoint), volume in zip(ends[1:], plan.volumes, strict=True):
             servers.volume(running.engine, endpoint, tag, volume.share)
 
-    def _serve_consoles(self, wiring: Wiring, machine: Machine) -> None:
-        from pykrun.supervisor.consoles import Consoles
+    def _make_devices(self, machine: Machine) -> None:
+        from pykrun.supervisor.devices import Devices
 
-        serials = self._plan.serials[: machine.serials]
-        self._consoles = Consoles(self._loop, machine.consoles, serials, self._on_port_end)
-        self._stack.callback(self._consoles.close)
-        wiring.consoles(self._consoles)
+        self._devices = Devices(self._loop, self._plan, machine, self._on_port_end, self._on_network_failure)
+        self._stack.callback(self._devices.close)
 
     def _serve_disks(self, running: Running, machine: Machine) -> None:
         from pykrun.supervisor.disks import DiskServers
@@ -311,9 +324,12 @@ class VirtualMachine:
         servers.start(running, machine.disks, "require" if self._plan.sandbox == "require" else "auto")
         self._disks = servers
 
-    def _start_network(self, network: Network) -> None:
-        """After the engine, which has its kernel to boot meanwhile."""
-        from pykrun.supervisor.network import RESOLVER, GuestNetwork
+    @property
+    def _dhcp(self) -> bool:
+        return self._plan.network if self._plan.dhcp is None else self._plan.dhcp
+
+    def _prepare_resolver(self) -> None:
+        from pykrun.supervisor.network import RESOLVER
 
         root = self._plan.root
         self._keep_resolver = RESOLVER in root.files
@@ -325,6 +341,11 @@ class VirtualMachine:
         ):
             # Something to mount the guest's own on, where nothing can be written or it would be the host's.
             root.file(RESOLVER, b"")
+
+    def _start_network(self, network: Network) -> None:
+        """After the engine, which has its kernel to boot meanwhile."""
+        from pykrun.supervisor.network import GuestNetwork
+
         self._network = GuestNetwork(self._loop, network, self._plan.publish, self._on_network_failure)
         self._stack.callback(self._network.close)
 
@@ -418,7 +439,7 @@ class VirtualMachine:
 
     def _on_network_failure(self, reason: str) -> None:
         """Without what it asked for a workload is not started; once it runs, its work is worth more than its line."""
-        if "started" in self._phases:
+        if "started" in self._phases or self._plan.network_optional:
             self._warnings.append(f"the network ended before the VM: {reason}")
         else:
             self._end(SET_UP_FAILED, f"there is no network: {reason}")
@@ -467,10 +488,14 @@ class VirtualMachine:
         """End the VM at once; the run's exit code is `code`, unless it had one."""
         self._end(code, reason)
 
+    def hear(self, number: int) -> None:
+        """Take a signal that came to whoever drives us as if it had come to this process."""
+        self._on_signal(number)
+
     def _on_signal(self, number: int) -> None:
         """Hand it on; SIGTERM asks for an orderly end, and a second one or a second SIGINT ends the VM."""
-        if number == signal.SIGWINCH and self._consoles is not None:
-            self._consoles.resized()
+        if number == signal.SIGWINCH and self._devices is not None:
+            self._devices.resized()
         if number == signal.SIGWINCH and self._window:  # the guest's terminal makes the signal
             if size := self._window.size():
                 self._control.resize(*size)
@@ -511,19 +536,13 @@ class VirtualMachine:
         if self._shares is not None:
             self._shares.collect()
         self._wiring.drain()
-        if self._consoles is not None:
-            self._consoles.drain()
-            self._loop.call_later(PATIENCE, self._forget_consoles)
-        self._on_port_end()
-
-    def _forget_consoles(self) -> None:
-        """Their readers had their time."""
-        self._consoles = None
+        if self._devices is not None:
+            self._devices.drain()
         self._on_port_end()
 
     def _on_port_end(self) -> None:
         """The run is over when the engine is, and what it had said was handed on."""
-        drained = self._wiring.drained and (self._consoles is None or self._consoles.drained)
+        drained = self._wiring.drained and (self._devices is None or self._devices.drained)
         if self._engine_ended and (self._verdict is not None or drained):
             self._loop.stop()
 

@@ -18,7 +18,7 @@ from pykrun.ports import NoSink, NoSource, Sink, Source
 from pykrun.root import INIT_PATH, Root
 from pykrun.share import add_entries
 from pykrun.supervisor.socket_port import BufferedSink, SocketPort
-from pykrun.vhost_user import FRONT_ENDS, Backend
+from pykrun.vhost_user import FRONT_ENDS, QEMU_CONFIG_FEATURES, QEMU_FEATURES, Backend
 from pykrun.virtio import Device, FsDevice
 from pykrun.virtio.console import ConsoleDevice, ConsolePort
 
@@ -33,16 +33,16 @@ Ends = tuple[Sink | None, Source | None]
 
 
 def compose(
-    root: Root, start: start_data.StartData, init: str | os.PathLike[str], on_exit_code: Callable[[int], None]
+    root: Root, start: start_data.StartData, init: str | os.PathLike[str] | None, on_exit_code: Callable[[int], None]
 ) -> AugmentFs:
-    """Make the file system of a root without a host directory: what was added, init, the start data.
+    """Make the file system of a root without a host directory: what was added, init (if there is one), the start data.
 
     It takes over the descriptors that the root has opened.
     """
     filesystem = AugmentFs(NullFs(), InodeAllocator(), on_exit_code=on_exit_code)
     try:
         add_entries(filesystem, root)
-        if INIT_PATH not in root.files:
+        if init is not None and INIT_PATH not in root.files:
             filesystem.add_file(INIT_PATH, FileSource.of_path(init), mode=0o755, one_shot=True)
         filesystem.add_file(start_data.PATH, start.encode(), mode=0o400, one_shot=True)
     except BaseException:
@@ -70,7 +70,7 @@ class Wiring:
         self,
         root: Root,
         start: start_data.StartData,
-        init: str | os.PathLike[str],
+        init: str | os.PathLike[str] | None,
         on_exit_code: Callable[[int], None],
     ) -> None:
         """Serve the root file system."""
@@ -113,10 +113,14 @@ class Wiring:
         for index, connection in enumerate(running.serials):
             consoles.attach_serial(index, connection)
 
-    def network(self, device: Device) -> None:
-        """Serve the network device."""
-        assert self._running.network is not None, "the machine was launched with a network"
-        self._attach(self._running.network, device)
+    def network(self, index: int, device: Device) -> None:
+        """Serve the network device of that place in `Machine.networks`."""
+        self._attach(self._running.networks[index], device)
+
+    def vsock(self, device: Device) -> None:
+        """Serve the vsock device."""
+        assert self._running.vsock is not None, "the machine was launched with vsock"
+        self._attach(self._running.vsock, device)
 
     def _attach(self, endpoint: Endpoint, device: Device) -> None:
         """Serve `device` on `endpoint` as soon as the engine is connected."""
@@ -136,11 +140,14 @@ class Wiring:
         self._stack.callback(lambda: None if endpoint.connected else self._loop.remove(fd))
 
     def _serve(self, endpoint: Endpoint, device: Device) -> None:
+        features = FRONT_ENDS[self._running.engine]
+        if features == QEMU_FEATURES and endpoint is self._running.vsock:
+            features = QEMU_CONFIG_FEATURES
         backend = Backend(
             self._loop,
             device,
             endpoint.socket,
-            protocol_features=FRONT_ENDS[self._running.engine],
+            protocol_features=features,
             on_close=self._closed,
             on_broken=lambda index, error: self._on_error(error),
         )

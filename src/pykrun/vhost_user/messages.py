@@ -42,6 +42,9 @@ ANY_FEATURES = PROTOCOL_REPLY_ACK | PROTOCOL_MQ | PROTOCOL_BACKEND_REQ | PROTOCO
 what cloud-hypervisor wants for memory that is added later. One that asks before it said SET_OWNER gets `QEMU_FEATURES`:
 that is QEMU, which crashes in versions 7.1 to 8.0, and complains in later ones, when it is offered CONFIG."""
 
+QEMU_CONFIG_FEATURES = QEMU_FEATURES | PROTOCOL_CONFIG
+"""For QEMU's vhost-user-vsock-pci, which asks for its configuration space."""
+
 FRONT_ENDS = {"uml": UML_FEATURES, "qemu": QEMU_FEATURES}
 """What to offer, by engine."""
 

@@ -74,14 +74,14 @@ class NetDevice(Device):
     """A network card with one queue pair.
 
     :param mac: its address, six bytes.
-    :param mtu: the largest packet that the guest may send.
+    :param mtu: the largest packet that the guest may send; 0 leaves it to the guest.
     """
 
     device_id = 1
     queue_count = 2
-    features = F_MTU | F_MAC | F_MRG_RXBUF | F_STATUS
 
     def __init__(self, cable: Cable, mac: bytes, mtu: int) -> None:
+        self.features = F_MAC | F_MRG_RXBUF | F_STATUS | (F_MTU if mtu else 0)
         self._cable = cable
         self._config = _CONFIG.pack(mac, _LINK_UP, 1, mtu)
         self._queues: list[Virtqueue | None] = [None, None]

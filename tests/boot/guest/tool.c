@@ -53,7 +53,7 @@ static const struct command *find(const struct command *table, const char *name)
 int main(int argc, char **argv)
 {
     const struct command *tables[] = {
-        report_commands, stream_commands, process_commands, disk_commands, network_commands,
+        report_commands, stream_commands, process_commands, disk_commands, network_commands, vsock_commands,
     };
     for (size_t i = 0; argc > 1 && i < sizeof tables / sizeof *tables; i++) {
         const struct command *command = find(tables[i], argv[1]);

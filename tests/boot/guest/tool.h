@@ -29,6 +29,7 @@ extern const struct command stream_commands[]; /* what goes in and out */
 extern const struct command disk_commands[];   /* block devices */
 extern const struct command process_commands[]; /* signals, terminals, races, ends */
 extern const struct command network_commands[]; /* flows, questions, forged frames */
+extern const struct command vsock_commands[]; /* streams to the host and from it */
 
 void say_hex(const void *data, size_t size);            /* lower-case hexadecimal on standard output, no line end */
 int write_all(int fd, const void *data, size_t size);   /* 0, or -errno */

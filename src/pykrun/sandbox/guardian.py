@@ -1,4 +1,4 @@
-"""A small process that unmounts when this one has ended, also by SIGKILL: a dead mount would block its users."""
+"""A small process that tidies up when this one has ended, also by SIGKILL: a dead mount would block its users."""
 
 from __future__ import annotations
 
@@ -7,47 +7,46 @@ import signal
 from collections.abc import Callable
 from typing import NoReturn
 
-from pykrun.fileserver.worker import lead_nowhere
 from pykrun.host import linux
-from pykrun.sandbox.child import close_all_but
+from pykrun.sandbox.child import close_all_but, lead_nowhere
 
 
 class Guardian:
-    """Calls `unmount` in a process of its own: when told to, or when this process has ended.
+    """Calls `tidy` in a process of its own: when told to, or when this process has ended.
 
     It is out of reach of what is typed at the terminal, and of polite signals.
 
     :ivar pidfd: readable as soon as it has ended.
     """
 
-    def __init__(self, unmount: Callable[[], None]) -> None:
+    def __init__(self, tidy: Callable[[], None]) -> None:
         listening, self._pipe = os.pipe()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self.pid = os.fork()
             if self.pid == 0:
-                _run(unmount, listening)
+                _run(tidy, listening)
             self.pidfd = os.pidfd_open(self.pid)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(listening)
 
-    def unmount(self) -> None:
-        """Have it unmount now, and end; returns at once. Harmless when called again."""
+    def tidy(self) -> None:
+        """Have it tidy up now, and end; returns at once. Harmless when called again."""
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
 
     def close(self) -> None:
         """The same, and wait for its end. The server has ended, or this may take long."""
-        self.unmount()
+        self.tidy()
         if self.pid:
             os.waitpid(self.pid, 0)
             os.close(self.pidfd)
             self.pid = 0
 
 
-def _run(unmount: Callable[[], None], listening: int) -> NoReturn:
+def _run(tidy: Callable[[], None], listening: int) -> NoReturn:
     """The child's life; signals stay blocked."""
     status = 1
     try:
@@ -56,7 +55,7 @@ def _run(unmount: Callable[[], None], listening: int) -> NoReturn:
         close_all_but({0, 1, 2, listening})
         linux.set_name("pykrun guardian")
         os.read(listening, 1)  # until its other end is closed, by whatever cause
-        unmount()
+        tidy()
         status = 0
     finally:
         os._exit(status)
