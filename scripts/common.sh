@@ -36,6 +36,7 @@ ready() {
             set -- "$here"/src/krun_init/* "$here"/src/krun_init/*/*.py "$here"/src/pykrun/blob/* \
                 "$here"/src/pykrun/kernel/*
             ;;
+        lib) set -- "$here"/src/pykrun/clib/* "$here"/src/pykrun/clib/abi/* ;;
         test) set -- "$here/pyproject.toml" ;;
         *) set -- ;;
     esac

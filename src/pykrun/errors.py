@@ -7,6 +7,7 @@
     ├── MissingError            a program, kernel or file that is needed is not there
     ├── ImageError              a container image is damaged, hostile, or of an unknown kind
     ├── BlobError               the init blob could not be built or read
+    ├── LibraryError            the C library could not be built
     ├── SandboxError            the host's kernel does not allow the isolation that was required
     ├── EngineError             the engine did not start, or ended when it should not have
     └── PeerError               bytes from a guest or an engine break a protocol
@@ -47,6 +48,10 @@ class MissingError(PykrunError):
 
 class BlobError(PykrunError):
     """The init blob could not be built, read or trusted."""
+
+
+class LibraryError(PykrunError):
+    """The C library could not be built."""
 
 
 class SandboxError(PykrunError):

@@ -12,7 +12,9 @@ from tests.house.sources import ROOT, SRC, imports, module_name, python_files
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
-    ("cli", "aio", "krun", "pytest_plugin"),
+    ("cli", "aio", "pytest_plugin"),
+    ("clib",),
+    ("krun",),
     ("api", "config"),
     ("shim",),
     ("supervisor", "fileserver"),

@@ -6,7 +6,6 @@ import argparse
 import os
 import signal
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from pykrun.cli import values
 from pykrun.cli.roots import add_root_arguments, compose
@@ -15,6 +14,7 @@ from pykrun.errors import UsageError
 from pykrun.host import limits
 from pykrun.start_data import StartData
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.net import Publish
     from pykrun.supervisor import Outcome, Plan
