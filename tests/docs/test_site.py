@@ -51,7 +51,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [str(ROOT / "scripts" / "docs"), "--no-setup", str(folder)]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT)
     if result.returncode == NOT_SET_UP:
-        pytest.skip("what builds the site is not there (./setup docs)")
+        pytest.skip("what builds the site is not there (./setup browser)")
     assert result.returncode == 0, result.stdout
     assert "WARNING" not in result.stdout
     return folder
@@ -61,7 +61,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     program = find()
     if program is None:
-        pytest.skip("no chromium on PATH (./setup docs)")
+        pytest.skip("no chromium on PATH (./setup browser)")
     with Browser(program, tmp_path_factory.mktemp("browser")) as started:
         yield started
 
