@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +25,27 @@ def main(arguments: Sequence[str]) -> int:
     print(
         f"{machine.cpu}, {machine.cpus} CPUs, Linux {machine.kernel}, Python {machine.python}, load {machine.load:.1f}"
     )
-    record: dict[str, Any] = {"machine": asdict(machine), "benchmarks": {}}
+    record: dict[str, Any] = {"date": date.today().isoformat(), "machine": asdict(machine), "benchmarks": {}}
     asked = Options(rounds=options.rounds, engines=tuple(options.engine.split(",")))
     failed = False
     for name in options.names or sorted(every):
         benchmark = every[name]
         print(f"\n{name}: {benchmark.about}", flush=True)
+        tables: list[dict[str, Any]] = []
+        record["benchmarks"][name] = {"tables": tables}
         try:
             result = benchmark.run(asked)
+            for table in [result] if isinstance(result, Table) else result:
+                print("\n".join(render(table)), flush=True)
+                tables.append(to_record(table))
         except Unavailable as reason:
             print(f"  not measured: {reason}")
-            record["benchmarks"][name] = {"unavailable": str(reason)}
+            record["benchmarks"][name]["unavailable"] = str(reason)
             failed = failed or name in options.names
-            continue
         except Exception as error:
             traceback.print_exc()
-            record["benchmarks"][name] = {"failed": repr(error)}
+            record["benchmarks"][name]["failed"] = repr(error)
             failed = True
-            continue
-        tables = [result] if isinstance(result, Table) else list(result)
-        for table in tables:
-            print("\n".join(render(table)), flush=True)
-        record["benchmarks"][name] = {"tables": [to_record(table) for table in tables]}
     if options.json:
         Path(options.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 1 if failed else 0

@@ -17,7 +17,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -124,12 +124,12 @@ class Benchmark:
 
     :param name: the word for `./bench NAME`.
     :param about: one line for the list of benchmarks.
-    :param run: measures and returns one table or more; raises `Unavailable` when it cannot.
+    :param run: measures and returns one table, or more as they are ready; raises `Unavailable` when it cannot.
     """
 
     name: str
     about: str
-    run: Callable[[Options], Table | Sequence[Table]]
+    run: Callable[[Options], Table | Iterable[Table]]
 
 
 Measurement = Callable[[], float]

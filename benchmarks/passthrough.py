@@ -15,7 +15,7 @@ import os
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.harness import Benchmark, Limit, Measurement, Options, Series, Table, interleave
@@ -232,7 +232,7 @@ def _count(source: Path, target: Path, work: Callable[[Path], object], cache: st
     return {name: number for name, number in outcome.statistics.items() if "FORGET" not in name and name != "INIT"}
 
 
-def run(options: Options) -> list[Table]:
+def run(options: Options) -> Iterator[Table]:
     """Measure all three."""
     with tempfile.TemporaryDirectory(prefix="pykrun-bench") as name:
         source, target = Path(name) / "source", Path(name) / "target"
@@ -243,12 +243,11 @@ def run(options: Options) -> list[Table]:
             (source / "hundred" / str(number)).touch()
         time.sleep(0.1)  # what has just changed may not be kept
         world = World(Path(name) / "cpu")
-        tables = [cpu(options, world)]
+        yield cpu(options, world)
         world.close()
-        tables.append(memory(Path(name) / "memory"))
+        yield memory(Path(name) / "memory")
         if os.geteuid() == 0 and os.path.exists("/dev/fuse"):
-            tables.append(requests(source, target))
-    return tables
+            yield requests(source, target)
 
 
 BENCHMARK = Benchmark("passthrough", "a folder of the host: server CPU and memory, and how many requests come", run)

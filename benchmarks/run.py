@@ -1,4 +1,5 @@
-"""The whole command, wall to wall: `pykrun run --file /true=STATIC:0755 -- /true`."""
+"""The whole command, wall to wall: `pykrun run --file /true=STATIC:0755 -- /true`, and the same program of this
+host's own tree: `pykrun run --root / --read-only -- STATIC`."""
 
 from __future__ import annotations
 
@@ -13,31 +14,40 @@ ROUNDS = {"uml": 20, "qemu": 7}
 
 def run(options: Options) -> list[Table]:
     program = static("true")
-    return [measure(engine, ["--file", f"/true={program}:0755"], options) for engine in available(options.engines)]
+    virtual = ["--file", f"/true={program}:0755", "--", "/true"]
+    shared = ["--root", "/", "--read-only", "--", str(program)]
+    return [measure(engine, virtual, shared, options) for engine in available(options.engines)]
 
 
-def measure(engine: str, root: list[str], options: Options) -> Table:
-    arguments = ["--engine", engine, *root, "--", "/true"]
+def measure(engine: str, virtual: list[str], shared: list[str], options: Options) -> Table:
+    arguments, of_the_host = ["--engine", engine, *virtual], ["--engine", engine, *shared]
     steps: list[dict[str, float]] = []
+    shared_steps: list[dict[str, float]] = []
 
-    def with_phases() -> float:
-        measured = run_vm(arguments)
-        steps.append(durations(measured.wall, measured.reached))
+    def with_phases(words: list[str], into: list[dict[str, float]]) -> float:
+        measured = run_vm(words)
+        into.append(durations(measured.wall, measured.reached))
         return measured.wall
 
     series = interleave(
         options.rounds_or(ROUNDS.get(engine, 10)),
         {
             "pykrun run": lambda: run_vm(arguments, verbose=False).wall,
-            "pykrun run -v": with_phases,
+            "pykrun run -v": lambda: with_phases(arguments, steps),
+            "--root / --read-only": lambda: run_vm(of_the_host, verbose=False).wall,
+            "--root / --read-only -v": lambda: with_phases(of_the_host, shared_steps),
             "pykrun --version": lambda: run_program([str(ROOT / "pykrun"), "--version"]).wall,
         },
     )
-    del steps[0]  # the warm-up
-    phases = [Series(name, [step[name] for step in steps], part=True) for name in steps[0]]
+    found: list[Series] = []
+    parts = {"pykrun run -v": steps, "--root / --read-only -v": shared_steps}
+    for one in series:
+        found.append(one)
+        measured = parts.get(one.name, [])[1:]  # without the warm-up
+        found += [Series(name, [step[name] for step in measured], part=True) for name in (measured or [{}])[0]]
     return Table(
         title=f"{engine}: wall time of the whole command, and of each phase with -v",
-        series=[*series, *phases],
+        series=found,
         limits=[Limit("pykrun run on User Mode Linux, ms", median(series[0].values), LIMIT_MS)]
         if engine == "uml"
         else [],

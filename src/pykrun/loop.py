@@ -17,6 +17,8 @@ OUT = select.EPOLLOUT
 EDGE = select.EPOLLET
 HANGUP = select.EPOLLHUP | select.EPOLLERR
 
+_AT_ONCE = 32
+"""Descriptors told of by one wait. By default there is room for a thousand, made and thrown away each time."""
 LONGEST_WAIT = 86400.0
 """Seconds; epoll takes at most 2^31 ms at once."""
 
@@ -79,7 +81,7 @@ class Loop:
         self._stopped = False
         poll, handlers = self._epoll.poll, self._handlers
         while not self._stopped:
-            for fd, events in poll(self._timeout()):
+            for fd, events in poll(self._timeout() if self._timers else None, _AT_ONCE):
                 handler = handlers.get(fd)  # an earlier handler of this batch may have removed it
                 if handler is not None and not self._stopped:
                     handler(events)

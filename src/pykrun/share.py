@@ -6,19 +6,19 @@ import importlib
 import os
 import resource
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from pykrun.errors import UsageError
-from pykrun.fs import AugmentFs, FileSource, FileSystem, InodeAllocator, MemorySource, NullFs
 from pykrun.record import record
 from pykrun.root import Root, VirtualFile
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pykrun.fs import AugmentFs, FileSource, FileSystem, MemorySource
     from pykrun.fs.passthrough import Options
 
-_SECRETS = ("pykrun.secret",)
+_ALWAYS = ("pykrun.fs", "pykrun.secret")
 _FOLDERS = ("pykrun.fs.passthrough", "pykrun.fs.readonly", "pykrun.fs.reachable")
-"""Modules that most runs do without: they bring mmap and ctypes."""
+"""Modules of the server: `pykrun run` imports them only while its kernel boots."""
 _SPARE_DESCRIPTORS = 64
 """Left for the rest of the process: sockets, eventfds, memory regions, virtual files."""
 
@@ -30,7 +30,7 @@ class Share:
     :param root: the virtual entries.
     :param folder: a directory of the host that lies below them, its path without symbolic links; None for nothing.
     :param identity: device and inode number of that directory.
-    :param options: how that is served.
+    :param options: how that is served; None for what is usual, with the cache policy `cache`.
     :param read_only: refuse every change.
     :param reachable: what is made in it can be reached again by a server that is not root (`pykrun.fs.reachable`).
     :param owner: user and group of the virtual entries.
@@ -41,6 +41,7 @@ class Share:
     folder: str | None = None
     identity: tuple[int, int] = (0, 0)
     options: Options | None = None
+    cache: str = "auto"
     read_only: bool = False
     reachable: bool = False
     owner: tuple[int, int] = (0, 0)
@@ -52,7 +53,7 @@ class Share:
 
     def prepare(self) -> None:
         """Import and ask what `compose` needs, where that is possible: before a sandbox."""
-        for name in _SECRETS if self.folder is None else (*_SECRETS, *_FOLDERS):
+        for name in _ALWAYS if self.folder is None else (*_ALWAYS, *_FOLDERS):
             importlib.import_module(name)
         if self.folder is not None:
             self.files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
@@ -82,15 +83,16 @@ class Share:
         :param on_exit_code: see `AugmentFs`.
         :raise OSError: a directory or file cannot be read, or entries cannot lie where they are to.
         """
+        from pykrun.fs import AugmentFs, InodeAllocator, NullFs
+
         allocator = InodeAllocator()
         inner: FileSystem = NullFs()
         if self.folder is not None:
-            from pykrun.fs.passthrough import PassthroughFs
+            from pykrun.fs.passthrough import Options, PassthroughFs
             from pykrun.fs.readonly import ReadOnly
 
-            inner = PassthroughFs(
-                folder or self.folder, allocator, self.options, descriptors=self.files or None, proc=proc
-            )
+            options = self.options or Options(cache=self.cache)
+            inner = PassthroughFs(folder or self.folder, allocator, options, descriptors=self.files or None, proc=proc)
             if self.reachable:
                 from pykrun.fs.reachable import Reachable
 
@@ -132,6 +134,8 @@ def add_entries(filesystem: AugmentFs, root: Root, *, owner: tuple[int, int] = (
 
 
 def _source(root: Root, file: VirtualFile) -> FileSource | MemorySource | Callable[[], bytes]:
+    from pykrun.fs import FileSource, MemorySource
+
     content = file.content
     if isinstance(content, int):
         own = root.hand_over(content)
@@ -143,6 +147,7 @@ def _source(root: Root, file: VirtualFile) -> FileSource | MemorySource | Callab
 
 def _secret(descriptor: int, *, own: bool) -> MemorySource:
     """Read a secret only here, in the process that serves it: no other one has it, not even for a moment."""
+    from pykrun.fs import MemorySource
     from pykrun.secret import read_secret  # mmap is a library of its own, and most roots have no secret
 
     try:

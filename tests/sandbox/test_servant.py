@@ -52,6 +52,32 @@ def test_serves_and_ends_with_its_work(start: Start) -> None:
     assert errand.ended() == ""
 
 
+def test_prepares_in_its_own_process_while_it_can_still_open_files(start: Start) -> None:
+    found: list[str] = []
+
+    def prepare() -> None:
+        found.append(str(os.getpid()))  # of its process namespace, where it has one
+        with open("/etc/passwd") as file:
+            found.append(file.readline())
+
+    def work(sock: socket.socket) -> None:
+        late = errors_of(lambda: os.open("/etc/passwd", os.O_RDONLY))
+        sock.send(f"{len(found)} {found[0] == str(os.getpid())} {late}".encode())
+
+    errand = start(work, prepare=prepare)
+    assert errand.hear() == f"2 True [{errno.EPERM}]"
+    assert errand.ended() == ""
+    assert found == [], "nothing was done in the caller's process"
+
+
+def test_tells_why_it_could_not_prepare(start: Start) -> None:
+    def prepare() -> None:
+        raise ImportError("no module named so")
+
+    errand = start(echo, prepare=prepare)
+    assert errand.ended() == "ImportError: no module named so"
+
+
 @root
 def test_root_has_left_everything_behind(start: Start) -> None:
     errand = start(echo, "require")

@@ -17,6 +17,9 @@ USED = Struct("<II")
 Buffer = tuple[int, int, bool]
 """Guest address, length, whether the device writes it."""
 
+Sizes = tuple[list[int], list[int]]
+"""Of a chain's readable buffers, and of its writable ones."""
+
 
 class Driver:
     """A guest's memory with one ring in it.
@@ -167,7 +170,21 @@ def take(queue: Virtqueue) -> Chain | None:
     return queue.pop()
 
 
-def sizes(chain: Chain) -> tuple[list[int], list[int]]:
+def take_by_answer(queue: Virtqueue) -> Sizes | None:
+    """What `answer` hands to its handler: the sizes of one chain's buffers, None when there was no chain."""
+    seen: list[Sizes] = []
+
+    def handle(readable: Sequence[memoryview], writable: Sequence[memoryview]) -> int:
+        seen.append(([len(view) for view in readable], [len(view) for view in writable]))
+        return 0
+
+    queue.refresh()
+    queue.answer(handle)
+    assert len(seen) < 2
+    return seen[0] if seen else None
+
+
+def sizes(chain: Chain) -> Sizes:
     return [len(view) for view in chain.readable], [len(view) for view in chain.writable]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from pykrun.errors import VirtqueueError
 from pykrun.virtio import Chain, GuestMemory, Region, Virtqueue
+from pykrun.virtio.walk import Views
 from tests.virtio.driver import DESCRIPTOR, INDIRECT, NEXT, WRITE, Driver
 from tests.virtio.fuzzing import BLOCK, blocks, resident, time_limit
 
@@ -43,10 +44,14 @@ class Guest:
         indirect = chance.random() < 0.9
         queue = driver.queue(memory=self.memory, position=position, event_idx=chance.random() < 0.5, indirect=indirect)
         held: list[Chain] = []
+        at_once = chance.random() < 0.5  # a device takes its chains in one way or the other
         try:
             for _ in range(chance.randrange(1, ROUNDS)):
                 self._write(chance)
-                self._serve(chance, queue, held)
+                if at_once:
+                    self._answer(chance, queue)
+                else:
+                    self._serve(chance, queue, held)
         except VirtqueueError:
             self.refused += 1
         queue.stop()
@@ -57,15 +62,7 @@ class Guest:
         while (chain := queue.pop()) is not None:
             taken += 1
             assert taken <= queue.size
-            self.served += 1
-            views = chain.readable + chain.writable
-            assert views
-            assert all(0 < len(view) <= MEMORY for view in views)
-            assert len(views) <= queue.size
-            for view in views:
-                bytes(view[:8])
-            for view in chain.writable:
-                view[-1:] = b"!"
+            self._use(queue, chain.readable, chain.writable)
             if chance.random() < 0.1:
                 held.append(chain)
             elif chance.random() < 0.05:
@@ -76,6 +73,31 @@ class Guest:
         if held and chance.random() < 0.5:
             queue.push(held.pop(chance.randrange(len(held))), 0)
         queue.notify()
+
+    def _answer(self, chance: random.Random, queue: Virtqueue) -> None:
+        taken = 0
+
+        def handle(readable: Views, writable: Views) -> int:
+            nonlocal taken
+            taken += 1
+            assert taken <= queue.size
+            self._use(queue, readable, writable)
+            return chance.randrange(1 << 16)
+
+        queue.refresh()
+        queue.answer(handle)
+        queue.notify()
+
+    def _use(self, queue: Virtqueue, readable: Views, writable: Views) -> None:
+        self.served += 1
+        views = readable + writable
+        assert views
+        assert all(0 < len(view) <= MEMORY for view in views)
+        assert len(views) <= queue.size
+        for view in views:
+            bytes(view[:8])
+        for view in writable:
+            view[-1:] = b"!"
 
     def _write(self, chance: random.Random) -> None:
         driver = self.driver

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from functools import partial
 from mmap import mmap
 
@@ -12,7 +13,17 @@ import pytest
 from pykrun.errors import VirtqueueError
 from pykrun.virtio import GuestMemory, Region, Virtqueue
 from pykrun.virtio.walk import ChainWalk
-from tests.virtio.driver import DESCRIPTOR, INDIRECT, NEXT, WRITE, Driver, only, sizes, take
+from tests.virtio.driver import DESCRIPTOR, INDIRECT, NEXT, WRITE, Driver, only, sizes, take, take_by_answer
+
+Take = Callable[[Virtqueue], object]
+
+
+@pytest.fixture(params=[take, take_by_answer], ids=["pop", "answer"])
+def taking(request: pytest.FixtureRequest) -> Take:
+    """Both ways in which chains are taken."""
+    way: Take = request.param
+    return way
+
 
 HOSTILE_TABLES: dict[str, bytes] = {
     "empty": b"",
@@ -47,11 +58,11 @@ HOSTILE_TABLES: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("table", HOSTILE_TABLES.values(), ids=HOSTILE_TABLES.keys())
-def test_hostile_indirect_table(driver: Driver, table: bytes) -> None:
+def test_hostile_indirect_table(driver: Driver, table: bytes, taking: Take) -> None:
     queue = driver.queue()
     driver.offer(driver.indirect_table(table))
     with pytest.raises(VirtqueueError):
-        take(queue)
+        taking(queue)
 
 
 DESCRIPTORS_IN_16 = {
@@ -65,62 +76,62 @@ DESCRIPTORS_IN_16 = {
 
 
 @pytest.mark.parametrize("table", DESCRIPTORS_IN_16.values(), ids=DESCRIPTORS_IN_16.keys())
-def test_hostile_direct_chain(driver: Driver, table: bytes) -> None:
+def test_hostile_direct_chain(driver: Driver, table: bytes, taking: Take) -> None:
     queue = driver.queue()
     driver.bytes[driver.table : driver.table + len(table)] = table
     driver.offer(0)
     with pytest.raises(VirtqueueError):
-        take(queue)
+        taking(queue)
 
 
-def test_next_out_of_the_ring(driver: Driver) -> None:
+def test_next_out_of_the_ring(driver: Driver, taking: Take) -> None:
     queue = driver.queue()
     driver.describe(0, 0x8000, 16, NEXT, 16)
     driver.offer(0)
     with pytest.raises(VirtqueueError, match="16"):
-        take(queue)
+        taking(queue)
 
 
-def test_indirect_that_was_not_negotiated(driver: Driver) -> None:
+def test_indirect_that_was_not_negotiated(driver: Driver, taking: Take) -> None:
     queue = driver.queue(indirect=False)
     driver.offer(driver.indirect([driver.place(b"x")]))
     with pytest.raises(VirtqueueError, match="negotiated"):
-        take(queue)
+        taking(queue)
 
 
-def test_indirect_and_next(driver: Driver) -> None:
+def test_indirect_and_next(driver: Driver, taking: Take) -> None:
     queue = driver.queue()
     table = DESCRIPTOR.pack(0x8000, 16, 0, 0)
     driver.offer(driver.indirect_table(table, flags=INDIRECT | NEXT))
     with pytest.raises(VirtqueueError, match="next"):
-        take(queue)
+        taking(queue)
 
 
 @pytest.mark.parametrize(
     ("address", "length"),
     [(1 << 20, 16), ((1 << 20) - 16, 32), (2**64 - 16, 32), (2**64 - 16, 16), (0, 2**32 - 16), (0x8000, 16 * 17)],
 )
-def test_indirect_table_outside_memory_or_too_large(driver: Driver, address: int, length: int) -> None:
+def test_indirect_table_outside_memory_or_too_large(driver: Driver, address: int, length: int, taking: Take) -> None:
     queue = driver.queue()
     driver.describe(0, address, length, INDIRECT)
     driver.offer(0)
     with pytest.raises(VirtqueueError):
-        take(queue)
+        taking(queue)
 
 
-def test_odd_table_in_another_region() -> None:
+def test_odd_table_in_another_region(taking: Take) -> None:
     driver = Driver(16)
     memory = GuestMemory([Region(1 << 32, 1 << 21, mmap(-1, 1 << 21)), Region(0, 1 << 20, mmap(driver.fd, 1 << 20))])
     queue = driver.queue(memory=memory)
     driver.offer(driver.indirect_table(HOSTILE_TABLES["not a multiple of 16"]))
     with pytest.raises(VirtqueueError, match="24 bytes"):
-        take(queue)
+        taking(queue)
     queue.stop()
     memory.close()
     driver.close()
 
 
-def test_huge_table_is_not_copied() -> None:
+def test_huge_table_is_not_copied(taking: Take) -> None:
     """A table of 4 GiB inside a guest's memory costs nothing: its length is looked at first."""
     fd = os.memfd_create("huge")
     os.ftruncate(fd, 5 << 30)
@@ -131,14 +142,14 @@ def test_huge_table_is_not_copied() -> None:
     driver.describe(0, 1 << 32, 2**32 - 16, INDIRECT)
     driver.offer(0)
     with pytest.raises(VirtqueueError, match="table"):
-        take(queue)
+        taking(queue)
     queue.stop()
     memory.close()
     driver.close()
 
 
 @pytest.mark.parametrize("way", ["direct", "indirect", "indirect in the other region"])
-def test_sum_of_4_gib(way: str) -> None:
+def test_sum_of_4_gib(way: str, taking: Take) -> None:
     fd = os.memfd_create("huge")
     os.ftruncate(fd, 3 << 30)
     driver = Driver(16)
@@ -156,7 +167,7 @@ def test_sum_of_4_gib(way: str) -> None:
     else:
         driver.offer(driver.indirect([half, half]))
     with pytest.raises(VirtqueueError, match="4 GiB"):
-        take(queue)
+        taking(queue)
     queue.stop()
     memory.close()
     driver.close()
@@ -186,11 +197,11 @@ def test_available_index_is_checked_after_a_batch_too(driver: Driver) -> None:
         queue.notify()
 
 
-def test_head_out_of_range(driver: Driver) -> None:
+def test_head_out_of_range(driver: Driver, taking: Take) -> None:
     queue = driver.queue()
     driver.offer(16)
     with pytest.raises(VirtqueueError, match="16"):
-        take(queue)
+        taking(queue)
 
 
 def test_head_in_flight_made_available_again(driver: Driver) -> None:

@@ -8,13 +8,16 @@ import stat
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pykrun.errors import BlobError, MissingError, UsageError
 from pykrun.host.cache import cache_directory, write_atomic
 from pykrun.host.checkout import command_for
 from pykrun.host.numbers import MACHINE
 from pykrun.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 OVERRIDE = "KRUN_INIT_BINARY_PATH"
 """Environment variable: a file to take instead of the blob, whatever it holds."""

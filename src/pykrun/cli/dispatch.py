@@ -7,11 +7,14 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
 
 from pykrun.cli import COMMANDS
 from pykrun.errors import PykrunError, UsageError
 from pykrun.version import VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 FAILED = 1
 USAGE = 2
@@ -24,6 +27,28 @@ EPILOG = """examples:
   pykrun doctor
 
 `pykrun COMMAND --help` tells more."""
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Is told the width: to find it, argparse imports shutil and with it every compressor, 5 ms, help or not."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **{"width": _columns() - 2, **options})
+
+
+def _columns() -> int:
+    """How wide the terminal is: what COLUMNS says, standard output itself, or 80."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
+
+
+# Its words are not translated: looking for that would import locale, before every run.
+argparse._ = str  # type: ignore[attr-defined]
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,7 +105,7 @@ def dispatch(words: Sequence[str]) -> int:
         parser = Parser(
             prog=f"pykrun {name}",
             description=COMMANDS[name][0].upper() + COMMANDS[name][1:] + ".",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
             epilog=getattr(module, "EPILOG", None),
             allow_abbrev=False,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
 
 from pykrun.cli import values
 from pykrun.cli.entries import add_entry_arguments, collect_entries
@@ -14,6 +13,7 @@ from pykrun.machine import LAYER_TAG
 from pykrun.record import field, record
 from pykrun.root import INIT_PATH, Root
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.image import Image
     from pykrun.share import Share
@@ -128,11 +128,10 @@ def _architecture(arguments: argparse.Namespace) -> str:
 
 def _share(arguments: argparse.Namespace, composed: Composed, below: str | None) -> None:
     """The directory below the root, the volumes, and the writable layer."""
-    from pykrun.fs.passthrough import Options
     from pykrun.share import Share, find_directory
     from pykrun.supervisor import Volume
 
-    options = Options(cache=arguments.cache)
+    cache = arguments.cache
     root = composed.root = Root(below=below)
     if below is not None:
         folder, identity = find_directory("--root", below)
@@ -140,7 +139,7 @@ def _share(arguments: argparse.Namespace, composed: Composed, below: str | None)
             root=root,
             folder=folder,
             identity=identity,
-            options=options if composed.image is None else Options(cache="always"),
+            cache=cache if composed.image is None else "always",
             read_only=arguments.read_only or composed.image is not None or arguments.writable is not None,
         )
     volumes = []
@@ -148,7 +147,7 @@ def _share(arguments: argparse.Namespace, composed: Composed, below: str | None)
         host, guest, read_only = values.volume(text)
         folder, identity = find_directory("--volume", host)
         root.directory(guest)
-        one = Share(root=Root(bare=True), folder=folder, identity=identity, options=options, read_only=read_only)
+        one = Share(root=Root(bare=True), folder=folder, identity=identity, cache=cache, read_only=read_only)
         volumes.append(Volume(where=os.fsencode(guest), share=one))
     composed.volumes = tuple(volumes)
     where = arguments.writable
@@ -162,7 +161,6 @@ def _share(arguments: argparse.Namespace, composed: Composed, below: str | None)
 
 def _keep(composed: Composed, where: str) -> None:
     """A layer that is kept: nobody but this VM looks at it meanwhile, so all of it may be remembered."""
-    from pykrun.fs.passthrough import Options
     from pykrun.layer import open_layer
     from pykrun.share import Share, find_directory
     from pykrun.supervisor import Volume
@@ -175,7 +173,7 @@ def _keep(composed: Composed, where: str) -> None:
         root=Root(bare=True),
         folder=folder,
         identity=identity,
-        options=Options(cache="always"),
+        cache="always",
         reachable=os.geteuid() != 0,
     )
     composed.volumes = (*composed.volumes, Volume(share=share, tag=LAYER_TAG))

@@ -6,11 +6,11 @@ A source knows its size once it was opened, fills buffers, and can be dropped. O
 from __future__ import annotations
 
 import os
+from _thread import allocate_lock  # threading takes a millisecond to import
 from collections.abc import Callable, Sequence
 from errno import EINVAL, EIO, ESTALE
 from mmap import mmap
 from stat import S_ISREG
-from threading import Lock
 from typing import Protocol, runtime_checkable
 
 from pykrun.buffers import clip, scatter, skip, wipe
@@ -162,7 +162,7 @@ class LazySource:
     def __init__(self, produce: Callable[[], BytesLike | Source]) -> None:
         self._produce: Callable[[], BytesLike | Source] | None = produce
         self._source: Source | None = None
-        self._lock = Lock()
+        self._lock = allocate_lock()
 
     def open(self) -> int:
         """Run the callable if it has not run; tell the size.

@@ -259,6 +259,12 @@ class Changes:
         self.kill_privileges = kill_privileges
         self.lock_owner = lock_owner
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is asked for."""
+        values = (self.mode, self.uid, self.gid, self.size, self.atime_ns, self.mtime_ns, self.ctime_ns)
+        return all(value is None for value in values) and not (self.atime_now or self.mtime_now)
+
 
 class Lock:
     """A byte-range lock: first and last byte, F_RDLCK, F_WRLCK or F_UNLCK, and its process in the guest."""

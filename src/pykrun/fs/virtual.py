@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from _thread import allocate_lock  # threading takes a millisecond to import
 from collections.abc import Sequence
 from errno import EEXIST, EINVAL, ENAMETOOLONG, ENOENT, ENOTDIR, ESTALE
 from stat import S_IFDIR, S_IFREG
-from threading import Lock
 
 from pykrun.fs.inodes import InodeAllocator
 from pykrun.fs.interface import ROOT
@@ -50,7 +50,7 @@ class VirtualFile:
         self.opened = Opened(self, NOFLUSH if one_shot else KEEP_CACHE | NOFLUSH)
         self._source = source
         self.template = attributes
-        self._lock = Lock()  # guards what follows, and `claimed`
+        self._lock = allocate_lock()  # guards what follows, and `claimed`
         self._known = 0  # look-ups that were not forgotten
         self._opens = 0
         self._dropped = False
@@ -171,7 +171,7 @@ class VirtualTree:
     def __init__(self, allocator: InodeAllocator) -> None:
         self._allocator = allocator
         self._time_ns = time.time_ns()
-        self._lock = Lock()
+        self._lock = allocate_lock()
         self.root = VirtualDirectory(0, None, Attributes(ino=0, mode=S_IFDIR))
         self.root.inner = ROOT
         self.nodes: dict[int, VirtualFile | VirtualDirectory] = {}

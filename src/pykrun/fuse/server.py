@@ -32,10 +32,12 @@ _HEADER_SIZE = wire.IN_HEADER.size
 _REPLY_SIZE = wire.OUT_HEADER.size
 _WRITE_SIZE = _HEADER_SIZE + wire.WRITE_IN.size
 _ENTRY_SIZE = wire.ENTRY_OUT.size
+_ATTR_SIZE = wire.ATTR_OUT.size
 _OPCODES = wire.OPCODES
 _NAME_MAX = wire.NAME_MAX
 _OFFSET_MAX = wire.OFFSET_MAX
 _DOTS = (b".", b"..")
+_SLASH = ord("/")
 
 Step = Callable[[bytes, int, int, Sequence[memoryview]], int]
 """Serve one opcode: the copied request, its unique, its nodeid, the room; return the reply's length."""
@@ -156,7 +158,15 @@ class Server:
 
     def _handle_large(self, readable: Sequence[memoryview], size: int, writable: Sequence[memoryview]) -> int:
         """Serve a request that is not copied whole. A WRITE's data stays where it is; of others there are few."""
-        head = b"".join(clip(readable, _WRITE_SIZE))
+        if (
+            len(readable) > 2
+            and len(readable[0]) == _HEADER_SIZE
+            and len(readable[0]) + len(readable[1]) == _WRITE_SIZE
+        ):
+            head = b"".join(readable[:2])  # as Linux lays a WRITE out
+            payload: Sequence[memoryview] | None = readable[2:]
+        else:
+            head, payload = b"".join(clip(readable, _WRITE_SIZE)), None
         length, opcode, unique, nodeid = _unpack_head(head)
         if length != size or size > wire.MAX_REQUEST:
             return self._refuse(opcode, unique, EINVAL if length != size else E2BIG, writable)
@@ -166,8 +176,7 @@ class Server:
             step = opcode if opcode < _OPCODES else 0
             self._counts[step] += 1
             if opcode == wire.WRITE and self.initialized:
-                payload = skip(readable, _WRITE_SIZE)
-                return self._write(head, unique, nodeid, writable, payload)
+                return self._write(head, unique, nodeid, writable, payload or skip(readable, _WRITE_SIZE))
             # The header that was checked is the one that is used: the guest may have changed its copy since.
             request = head + b"".join(skip(readable, _WRITE_SIZE))
             return self._steps[step](request, unique, nodeid, writable)
@@ -209,7 +218,7 @@ class Server:
 
     def _lookup(self, request: bytes, unique: int, nodeid: int, writable: Sequence[memoryview]) -> int:
         name = request[_HEADER_SIZE:-1]
-        if request[-1] or not name or b"\0" in name or b"/" in name or name in _DOTS:
+        if request[-1] or not name or 0 in name or _SLASH in name or name in _DOTS:
             raise errno_error(EINVAL)
         if len(name) > _NAME_MAX:
             raise errno_error(ENAMETOOLONG)
@@ -217,9 +226,8 @@ class Server:
         inodes = session.inodes
         if nodeid not in inodes:
             raise errno_error(ESTALE)
-        if (len(writable) < 2 or len(writable[0]) < _REPLY_SIZE or len(writable[1]) < _ENTRY_SIZE) and sum(
-            map(len, writable)
-        ) < _REPLY_SIZE + _ENTRY_SIZE:
+        usual = len(writable) == 2 and len(writable[0]) == _REPLY_SIZE and len(writable[1]) >= _ENTRY_SIZE
+        if not usual and sum(map(len, writable)) < _REPLY_SIZE + _ENTRY_SIZE:
             raise errno_error(EINVAL)
         entry = self.filesystem.lookup(nodeid, name)
         ino = entry.ino
@@ -227,7 +235,12 @@ class Server:
             inodes[ino] += 1
         elif ino:
             session.adopt(entry)
-        return _reply(writable, unique, entry.wire or encode.entry_out(entry))
+        body = entry.wire or encode.entry_out(entry)
+        if not usual:
+            return _reply(writable, unique, body)
+        _pack_header_into(writable[0], 0, _REPLY_SIZE + _ENTRY_SIZE, 0, unique)
+        _entry_into(writable[1], 0, body)
+        return _REPLY_SIZE + _ENTRY_SIZE
 
     def _getattr(self, request: bytes, unique: int, nodeid: int, writable: Sequence[memoryview]) -> int:
         if len(request) < 56:
@@ -244,7 +257,12 @@ class Server:
                 if owner != nodeid:
                     raise errno_error(EBADF)
         attributes = self.filesystem.getattr(nodeid, handle)
-        return _reply(writable, unique, attributes.wire or encode.attr_out(attributes))
+        body = attributes.wire or encode.attr_out(attributes)
+        if len(writable) != 2 or len(writable[0]) != _REPLY_SIZE or len(writable[1]) < _ATTR_SIZE:
+            return _reply(writable, unique, body)
+        _pack_header_into(writable[0], 0, _REPLY_SIZE + _ATTR_SIZE, 0, unique)
+        _attr_into(writable[1], 0, body)
+        return _REPLY_SIZE + _ATTR_SIZE
 
     def _open(self, request: bytes, unique: int, nodeid: int, writable: Sequence[memoryview]) -> int:
         if len(request) < 48 or sum(map(len, writable)) < _REPLY_SIZE + wire.OPEN_OUT.size:
@@ -407,6 +425,8 @@ _pack_open = wire.OPEN_OUT.pack
 _pack_written = wire.WRITE_OUT.pack
 _pack_header = wire.OUT_HEADER.pack
 _pack_header_into = wire.OUT_HEADER.pack_into
+_entry_into = Struct(f"{_ENTRY_SIZE}s").pack_into  # a copy that needs no slice
+_attr_into = Struct(f"{_ATTR_SIZE}s").pack_into
 
 
 def _salvage(request: bytes) -> tuple[int, int]:

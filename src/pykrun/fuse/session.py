@@ -71,15 +71,19 @@ class Session:
 
     def forget(self, ino: int, times: int) -> None:
         """Take back look-ups, never more than there were; the root stays known."""
-        known = self.inodes.get(ino, 0)
-        rest = ino == ROOT
-        times = min(times, known - rest)
-        if times <= 0:
-            return
-        if times == known:
-            del self.inodes[ino]
+        inodes = self.inodes
+        known = inodes.get(ino, 0)
+        if ino == ROOT:
+            times = min(times, known - 1)
+        if times < known:
+            if times <= 0:
+                return
+            inodes[ino] = known - times
+        elif known:
+            times = known
+            del inodes[ino]
         else:
-            self.inodes[ino] = known - times
+            return
         self.filesystem.forget(ino, times)
 
     def require_room(self, handles: Handles) -> None:

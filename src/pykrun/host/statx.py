@@ -27,6 +27,8 @@ _AT_NO_AUTOMOUNT = 0x800
 _AT_EMPTY_PATH = 0x1000
 NAMED = _AT_SYMLINK_NOFOLLOW | _AT_NO_AUTOMOUNT
 """The flags of a call about a name."""
+HERE = _AT_EMPTY_PATH
+"""The flags of a call about the descriptor itself, with an empty name."""
 MASK = 0x07FF | 0x0800 | 0x1000
 """What is asked for: STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID."""
 
@@ -70,7 +72,7 @@ class Statx:
 
     def of(self, descriptor: int) -> Fields:
         """Tell about an open file; O_PATH is enough."""
-        if self.call(self.nr, descriptor, b"", _AT_EMPTY_PATH, MASK, self.address):
+        if self.call(self.nr, descriptor, b"", HERE, MASK, self.address):
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
         return _unpack(self.answer)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pykrun.errors import MissingError
 from pykrun.host.cache import cache_directory, keep, kept, stamp
 from pykrun.machine import Kernel
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.kernel.cpio import Entry
     from pykrun.kernel.modules import ModuleTree

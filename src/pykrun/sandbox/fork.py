@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
 
 from pykrun.errors import EngineError, SandboxError
 from pykrun.host import linux
 from pykrun.sandbox.jail import NAMESPACES, REDUCED, USER_NAMESPACE
 
-Wish = Literal["auto", "require"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Wish = Literal["auto", "require"]
+else:
+    Wish = str
 
 _ATTEMPTS = ((NAMESPACES, linux.CLONE_NEWPID), (USER_NAMESPACE, linux.CLONE_NEWUSER | linux.CLONE_NEWPID), (REDUCED, 0))
 

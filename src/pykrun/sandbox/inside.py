@@ -19,7 +19,6 @@ import fcntl
 import os
 import signal
 import stat
-from typing import NoReturn
 
 from pykrun.host import linux
 from pykrun.sandbox import filter as system_call_filter
@@ -38,6 +37,10 @@ from pykrun.sandbox.child import (
 )
 from pykrun.sandbox.jail import FILES, REDUCED, WORK, Jail
 from pykrun.sandbox.libraries import search_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _RESERVED = ("dev", "files", "proc", "tmp", "room")  # names that mean something else in the jail than outside
 

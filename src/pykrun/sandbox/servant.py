@@ -2,8 +2,8 @@
 
 A device's server works for a hostile guest and may block in system calls for long. So it runs as a copy of the
 supervisor (whose modules it shares) that has left everything behind: an empty root, namespaces, ids, capabilities,
-descriptors, and by a filter all system calls but those of a Python loop. It executes nothing and imports nothing: what
-it needs must have been imported before the fork.
+descriptors, and by a filter all system calls but those of a Python loop. It executes nothing, and from then on it can
+import nothing: what it needs was imported before the fork, or by its own `prepare` before it left anything behind.
 
 Lines that go up the report pipe: `I<level> <note>` it is about to serve, `E<text>` why it ended.
 """
@@ -18,7 +18,6 @@ import signal
 import time
 from collections.abc import Callable
 from errno import EINVAL
-from typing import NoReturn
 
 from pykrun.errors import EngineError, PykrunError, SandboxError
 from pykrun.host import linux
@@ -41,6 +40,10 @@ from pykrun.sandbox.fork import Wish, check_single_thread, fork
 from pykrun.sandbox.jail import FOLDER, LANDLOCK, REDUCED, Isolation
 from pykrun.sandbox.start import signal_name
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 _SETUP_SECONDS = 20.0
 _END_SECONDS = 5.0
 _FAILED = 1
@@ -53,6 +56,8 @@ class Service:
     """What a servant is to do, and with what.
 
     :param name: for messages and the process list, up to 15 bytes.
+    :param prepare: runs in the new process while it can still reach everything: imports what `serve` needs, beside a
+        caller that goes on meanwhile.
     :param serve: runs in the sandbox until there is nothing more to serve; returns then. What it raises is told.
     :param descriptors: all that it has; they keep their numbers.
     :param allowed: system calls (names of `pykrun.host.numbers`) beside those of a loop with sockets and open files.
@@ -70,6 +75,7 @@ class Service:
     allowed: tuple[str, ...] = ()
     folder: str | None = None
     session: bool = True
+    prepare: Callable[[], None] | None = None
 
 
 class Servant:
@@ -215,8 +221,11 @@ def _enter(
         os.setsid()  # what is typed at the supervisor's terminal is not for us
     else:
         os.setpgid(0, 0)
+    if service.prepare is not None:
+        service.prepare()
+        gc.freeze()  # modules are for good: no collection needs to look at them
     note = ""
-    identity = choose_identity(level, caller)
+    identity = choose_identity(level, caller) if service.folder is None else None
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for stream in (0, 1, 2):
         if stream not in (*service.descriptors, supervisor, report, nothing):

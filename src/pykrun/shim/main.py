@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import select
 import signal
 import socket
 
@@ -34,7 +35,8 @@ _AHEAD = (
     "pykrun.supervisor.wiring",
     "zlib",
 )
-"""Modules that a run imports when it comes to them; here there is time for it before."""
+"""Modules that a run imports when it comes to them, while the guest's kernel boots. If the caller still thinks about
+the request, here is time for it before."""
 _SAYING = 5.0
 """Seconds that a caller who does not listen has for our last words."""
 
@@ -48,11 +50,13 @@ def main() -> Never:
     limits.forbid_core_file()
     connection = socket.socket(fileno=CONNECTION)
     os.set_inheritable(CONNECTION, False)
+    line = Line(connection)
     for name in _AHEAD:
+        if line.is_waiting():
+            break
         importlib.import_module(name)
     gc.freeze()
     gc.enable()
-    line = Line(connection)
     code = FAILED
     if (request := line.request()) is not None:
         code = _run(request, line)
@@ -110,9 +114,16 @@ class Line:
         self._connection = connection
         self._receiver = Receiver(connection)
         self._received: list[int] = []
+        self._input: int | None = None
         self._loop: Loop | None = None
         self._vm: VirtualMachine | None = None
         self._shutdown = self._owner = -1
+
+    def is_waiting(self) -> bool:
+        """Whether the caller has said something, or is gone."""
+        poll = select.poll()
+        poll.register(CONNECTION, select.POLLIN)
+        return bool(poll.poll(0))
 
     def request(self) -> Request | None:
         """Wait for the request; None when the caller went away without one."""
@@ -121,11 +132,13 @@ class Line:
                 return None
             self._receiver.fetch()
         message, self._received = taken
-        request: Request = decode(message, self._received)  # type: ignore[assignment]  # both ends are ours
+        request = decode(message, self._received)
+        assert isinstance(request, Request)
         return request
 
     def release(self, request: Request) -> None:
         """Close what the plan has opened for itself by now."""
+        self._input = None if request.stdin is None else request.stdin.number
         streams = (request.stdin, request.stdout, request.stderr, request.boot_log, request.console_output)
         ports: list[Port | Serial] = [port for console in request.consoles for port in console.ports]
         ends = [end for one in (*ports, *request.serials) for end in (one.input, one.output)]
@@ -197,6 +210,12 @@ class Line:
     def reached(self, phase: str, when: float) -> None:
         """Tell the caller how far the run is."""
         self.say(Reached(phase, when))
+
+    def input_unread(self) -> None:
+        """Close it, so that who writes to it hears of that, as from a command of its own."""
+        if self._input is not None:
+            os.close(self._input)
+            self._input = None
 
     def _on_event(self, _events: int) -> None:
         self._receiver.fetch()

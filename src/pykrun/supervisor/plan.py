@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
 
 from pykrun.machine import Console, Disk, Serial, VsockPort
 from pykrun.record import record
 from pykrun.root import Root
 from pykrun.start_data import StartData
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.net import Publish
     from pykrun.net.link import Link

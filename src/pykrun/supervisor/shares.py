@@ -1,31 +1,29 @@
-"""The shared directories of a VM: a process for each, which can reach that directory and nothing else."""
+"""The shared directories of a VM: a process for each, which can reach that directory and nothing else.
+
+The process is forked before this one has imported what a file server needs, and imports that itself, while this one
+goes on with the console: the kernel waits for whichever comes last.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
 
-from pykrun import start_data
-from pykrun.engine import Endpoint
-from pykrun.errors import PeerError, PykrunError
-from pykrun.fs import AugmentFs, FileSource
-from pykrun.fuse import Server
+from pykrun.errors import PykrunError
 from pykrun.loop import IN, Loop
 from pykrun.record import record
-from pykrun.root import INIT_PATH
-from pykrun.sandbox import Wish
 from pykrun.sandbox.servant import Servant, Service, serve
-from pykrun.supervisor.disks import BROKEN, when_connected
-from pykrun.vhost_user import FRONT_ENDS, Backend
-from pykrun.virtio import FsDevice
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from socket import socket
-
+    from pykrun.engine import Endpoint
+    from pykrun.sandbox import Wish
     from pykrun.share import Share
+
+_SERVER = "pykrun.supervisor.share_server"
 
 
 @record(frozen=True, slots=True, kw_only=True)
@@ -89,11 +87,11 @@ class ShareServers:
     def _start(
         self, engine: str, endpoint: Endpoint, tag: str, share: Share, name: str, boot: Boot | None, codes: int
     ) -> None:
-        share.prepare()
         more = () if boot is None else tuple(fd for fd in (boot.init, codes) if fd is not None)
         service = Service(
             name=f"pykrun {name}"[:15],
-            serve=partial(serve_share, engine, endpoint, tag, share, boot, codes),
+            prepare=partial(_prepare, share),
+            serve=partial(_serve, engine, endpoint, tag, share, boot, codes),
             descriptors=(endpoint.fileno(), *more, *share.descriptors()),
             folder=share.folder,
         )
@@ -139,50 +137,10 @@ class ShareServers:
         self._stack.close()
 
 
-def serve_share(engine: str, endpoint: Endpoint, tag: str, share: Share, boot: Boot | None, codes: int) -> None:
-    """Serve one directory until the engine hangs up: the life of a servant.
-
-    :raise PeerError: the engine or the guest broke a protocol.
-    """
-    loop = Loop()
-    ends: list[Exception] = []
-
-    def report(code: int) -> None:
-        try:
-            os.write(codes, bytes((code & 0xFF,)))
-        except OSError:
-            pass  # a guest that reports without end, or a supervisor that is ending
-
-    filesystem = share.compose_in_sandbox(on_exit_code=report if boot else None)
-    if boot is not None:
-        _add_boot_files(filesystem, boot)
-    server = Server(filesystem)
-
-    def end(error: Exception | None) -> None:
-        if error is not None:
-            ends.append(error)
-        loop.stop()
-
-    def use(connection: socket) -> None:
-        Backend(
-            loop,
-            FsDevice(os.fsencode(tag), server.handle, reset=server.reset),
-            connection,
-            protocol_features=FRONT_ENDS[engine],
-            on_close=end,
-            on_broken=lambda _index, error: end(error),
-        )
-
-    when_connected(loop, endpoint, use)
-    loop.run()
-    server.reset()
-    filesystem.close()
-    if ends:
-        what = BROKEN if isinstance(ends[0], PeerError) else "the device failed: "
-        raise PeerError(what + str(ends[0]))
+def _prepare(share: Share) -> None:
+    share.prepare()
+    importlib.import_module(_SERVER)
 
 
-def _add_boot_files(filesystem: AugmentFs, boot: Boot) -> None:
-    if boot.init is not None:
-        filesystem.add_file(INIT_PATH, FileSource(boot.init, own=False), mode=0o755, one_shot=True)
-    filesystem.add_file(start_data.PATH, boot.start, mode=0o400, one_shot=True)
+def _serve(engine: str, endpoint: Endpoint, tag: str, share: Share, boot: Boot | None, codes: int) -> None:
+    importlib.import_module(_SERVER).serve_share(engine, endpoint, tag, share, boot, codes)

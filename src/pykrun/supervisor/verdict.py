@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pykrun import engine as engines
 from pykrun.record import record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.supervisor.control import Exit
 

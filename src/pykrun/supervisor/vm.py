@@ -8,7 +8,6 @@ import signal
 import time
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
 
 from pykrun import engine as engines
 from pykrun.errors import PeerError, UsageError
@@ -26,7 +25,10 @@ from pykrun.supervisor.streams import FdSink, FdSource
 from pykrun.supervisor.terminal import Escape, Terminal
 from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from pykrun.engine import Running
     from pykrun.machine import Machine, Network
     from pykrun.sandbox import Ended, Wish
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from pykrun.supervisor.network import GuestNetwork
     from pykrun.supervisor.shares import ShareServers
     from pykrun.supervisor.wiring import Ends
+else:
+    Protocol = object
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
@@ -76,6 +80,9 @@ class Remote(Protocol):
 
     def reached(self, phase: str, when: float) -> None:
         """A phase of the run was reached, at that monotonic time."""
+
+    def input_unread(self) -> None:
+        """Nobody reads the plan's standard input any more: a descriptor that is only ours may be closed."""
 
 
 def run_plan(plan: Plan, remote: Remote | None = None) -> Outcome:
@@ -241,9 +248,6 @@ class VirtualMachine:
 
     def _serve(self, running: Running, machine: Machine) -> None:
         """Imported here, while the kernel boots on another CPU: the servers' modules cost as much as the kernel."""
-        from pykrun.supervisor.timesync import ClockWatch, TimePort
-        from pykrun.supervisor.wiring import Wiring
-
         start = replace(
             self._carried_over(),
             ports=machine.ports,
@@ -258,13 +262,16 @@ class VirtualMachine:
                 if volume.where is not None
             ],
         )
+        if self._plan.share is not None or self._plan.volumes:
+            self._serve_shares(running, machine, start)  # first: these processes import theirs meanwhile
+        from pykrun.supervisor.timesync import ClockWatch, TimePort
+        from pykrun.supervisor.wiring import Wiring
+
         wiring = Wiring(self._loop, running, self._on_peer_error)
         self._stack.callback(wiring.close)
         if self._plan.share is None:
             init = self._init.path if self._plan.init else None
             wiring.root(self._plan.root, start, init, self._on_exit_code)
-        if self._plan.share is not None or self._plan.volumes:
-            self._serve_shares(running, machine, start)
         port = TimePort()
         self._clock = ClockWatch(self._loop, port.tell if self._is_pid1 else self._control.tell_time)
         self._stack.callback(self._clock.close)
@@ -421,6 +428,8 @@ class VirtualMachine:
     def _on_close(self, stream: int) -> None:
         if stream == 0:
             self._stdin.close()
+            if self._remote is not None:
+                self._remote.input_unread()
 
     def _on_exit(self, ended: Exit) -> None:
         self._exit = ended

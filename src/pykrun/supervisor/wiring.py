@@ -5,24 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from pykrun import start_data
 from pykrun.engine import Endpoint, Running
 from pykrun.errors import PeerError
-from pykrun.fs import AugmentFs, FileSource, InodeAllocator, NullFs
-from pykrun.fuse import Server
 from pykrun.loop import EDGE, IN, Loop
 from pykrun.machine import ROOT_TAG
 from pykrun.ports import NoSink, NoSource, Sink, Source
 from pykrun.root import INIT_PATH, Root
-from pykrun.share import add_entries
 from pykrun.supervisor.socket_port import BufferedSink, SocketPort
 from pykrun.vhost_user import FRONT_ENDS, QEMU_CONFIG_FEATURES, QEMU_FEATURES, Backend
 from pykrun.virtio import Device, FsDevice
 from pykrun.virtio.console import ConsoleDevice, ConsolePort
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pykrun.fs import AugmentFs
     from pykrun.supervisor.consoles import Consoles
 
 CONSOLE_KEPT = 64 << 20
@@ -39,6 +37,10 @@ def compose(
 
     It takes over the descriptors that the root has opened.
     """
+    # Here, for a VM whose root is a shared directory serves no files in this process.
+    from pykrun.fs import AugmentFs, FileSource, InodeAllocator, NullFs
+    from pykrun.share import add_entries
+
     filesystem = AugmentFs(NullFs(), InodeAllocator(), on_exit_code=on_exit_code)
     try:
         add_entries(filesystem, root)
@@ -74,6 +76,8 @@ class Wiring:
         on_exit_code: Callable[[int], None],
     ) -> None:
         """Serve the root file system."""
+        from pykrun.fuse import Server
+
         filesystem = compose(root, start, init, on_exit_code)
         self._stack.callback(filesystem.close)
         server = Server(filesystem)

@@ -6,7 +6,8 @@ Source: QEMU's docs/interop/vhost-user.rst. Names are the specification's, witho
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
+
+from pykrun.record import record
 
 HEADER = Struct("<III")
 """Request, flags, size of the payload."""
@@ -52,7 +53,8 @@ ALL_FEATURES = UML_FEATURES | QEMU_FEATURES | PROTOCOL_STATUS
 """What this back end can speak."""
 
 
-class Kind(NamedTuple):
+@record(frozen=True, slots=True)
+class Kind:
     """What one request may look like.
 
     :param name: the specification's name.

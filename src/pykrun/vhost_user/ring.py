@@ -151,13 +151,16 @@ class Ring:
 
     def _kicked(self, _events: int) -> None:
         self.kicks += 1
-        self._serve(forced=False)
+        self._serve(False)
 
     def _wake(self) -> None:
-        self._serve(forced=True)
+        self._serve(True)
 
-    def _serve(self, *, forced: bool) -> None:
-        """Let the device work, in passes, until there is nothing more, it makes no progress, or others are due."""
+    def _serve(self, forced: bool) -> None:
+        """Let the device work, in passes, until there is nothing more, it makes no progress, or others are due.
+
+        :param forced: the device is to be called even if there is nothing.
+        """
         if self._serving:  # a port became ready while it was being served
             self._wanted = True
             return
@@ -167,8 +170,8 @@ class Ring:
         self._serving = True
         try:
             try:
-                if not self._passes(queue, forced=forced) and self._again is None:
-                    self._again = self._loop.call_later(0, self._resume)
+                if queue.refresh() or forced or queue.notify():
+                    self._passes(queue)
             except VirtqueueError as error:
                 self._break(error)
         except Exception as error:  # a device's fault ends the device, not the loop with everything in it
@@ -176,21 +179,19 @@ class Ring:
         finally:
             self._serving = False
 
-    def _passes(self, queue: Virtqueue, *, forced: bool) -> bool:
-        """Return whether the ring is served for now; `forced`: the device is to be called even if there is nothing."""
+    def _passes(self, queue: Virtqueue) -> None:
         serve, notify = self._device.serve, queue.notify
-        if not queue.refresh() and not forced and not notify():
-            return True
         for _ in range(PASSES):
             position = queue.position
             self._wanted = False
             serve(queue)
             if self.queue is not queue:
-                return True
+                return
             more = notify()
             if not self._wanted and (not more or queue.position == position):
-                return True
-        return False
+                return
+        if self._again is None:
+            self._again = self._loop.call_later(0, self._resume)
 
     def _resume(self) -> None:
         self._again = None

@@ -40,9 +40,7 @@ class FsDevice(Device):
 
     def serve(self, queue: Virtqueue) -> None:
         """Answer every request that is there."""
-        pop, push, handle = queue.pop, queue.push, self._handle
-        while (chain := pop()) is not None:
-            push(chain, handle(chain.readable, chain.writable))
+        queue.answer(self._handle)
 
     def reset(self) -> None:
         """End the session."""

@@ -33,6 +33,7 @@ _NO_INTERRUPT = 1  # VIRTQ_AVAIL_F_NO_INTERRUPT
 _CACHED_DESCRIPTORS = 8192  # bound of the cache: about 2 MB when nothing is adjacent
 
 _descriptors = DESCRIPTOR.iter_unpack
+_descriptor = DESCRIPTOR.unpack_from
 
 
 class Chain:
@@ -63,6 +64,42 @@ class Virtqueue:
     :param event_idx: VIRTIO_F_EVENT_IDX was negotiated.
     :param indirect: VIRTIO_F_INDIRECT_DESC was negotiated.
     """
+
+    __slots__ = (
+        "_avail",
+        "_avail_event_slot",
+        "_batch",
+        "_cache",
+        "_cached",
+        "_chains",
+        "_event_idx",
+        "_fence",
+        "_first",
+        "_high",
+        "_indirect",
+        "_last",
+        "_low",
+        "_mapping",
+        "_mask",
+        "_memory",
+        "_origin",
+        "_published",
+        "_seen",
+        "_stopped",
+        "_table",
+        "_table_limit",
+        "_used",
+        "_used_ring",
+        "_used_words",
+        "_view",
+        "_words",
+        "calls",
+        "index",
+        "position",
+        "size",
+        "tell",
+        "wake",
+    )  # with so many members, a dictionary makes each access take five times as long
 
     def __init__(
         self,
@@ -97,14 +134,16 @@ class Virtqueue:
         self._used_ring = used[4 : 4 + 8 * size].cast("Q")  # id, length
         self._used_words = used.cast("H")  # flags, index, ..., avail_event
         self._avail_event_slot = 2 + 4 * size
-        self._next = position & 0xFFFF
-        self._seen = self._next
+        self.position = position & 0xFFFF
+        """The next available entry to take: where the queue goes on when it is started again. Only read it."""
+        self._seen = self.position
         self._used = self._used_words[1]
         self._published = self._used
         self._event_idx = event_idx
         self._indirect = indirect
         self._table_limit = 16 * size  # a longer table cannot hold a valid chain; it is not even copied
         self._fence = new_fence()
+        self._stopped = False
         self._chains: list[Chain | None] = [None] * size
         self._cache: dict[bytes, tuple[Views, Views]] = {}
         self._cached = 0
@@ -117,11 +156,6 @@ class Virtqueue:
         self._first, self._last = largest.start, largest.end
         self._view = largest.view
 
-    @property
-    def position(self) -> int:
-        """The next available entry to take: where the queue goes on when it is started again."""
-        return self._next
-
     def refresh(self) -> bool:
         """Look what the driver has made available; return whether there is something to pop.
 
@@ -131,11 +165,11 @@ class Virtqueue:
         :raise VirtqueueError: the driver's index is ahead by more than the ring.
         """
         seen = self._avail[1]
-        waiting = (seen - self._next) & 0xFFFF
+        waiting = (seen - self.position) & 0xFFFF
         if waiting > self._batch:
             if waiting > self.size:
-                raise VirtqueueError(f"available index {seen} is more than {self.size} ahead of {self._next}")
-            seen = self._next + self._batch & 0xFFFF
+                raise VirtqueueError(f"available index {seen} is more than {self.size} ahead of {self.position}")
+            seen = self.position + self._batch & 0xFFFF
         self._seen = seen
         if not STRONGLY_ORDERED:
             self._fence()
@@ -146,7 +180,7 @@ class Virtqueue:
 
         :raise VirtqueueError: the driver broke a rule; the queue can only be stopped.
         """
-        position = self._next
+        position = self.position
         if position == self._seen:
             return None
         head = self._avail[2 + (position & self._mask)]
@@ -175,14 +209,47 @@ class Virtqueue:
             walk = ChainWalk(self._memory, self.size)
             chain.readable, chain.writable = walk.direct(self._table, head, indirect=self._indirect)
         chain.live = True
-        self._next = position + 1 & 0xFFFF
+        self.position = position + 1 & 0xFFFF
         return chain
+
+    def answer(self, handle: Callable[[Views, Views], int]) -> None:
+        """Take every chain, have it handled, and give it back: for devices that finish each at once.
+
+        What `pop` and `push` do for chains that stay out is left out, and with it a third of their time: a queue is
+        served in one way or the other.
+
+        :param handle: gets what is readable and what is writable, and returns the bytes written. It never raises.
+        :raise VirtqueueError: as `pop`.
+        """
+        avail, table, used_ring, mask, size = self._avail, self._table, self._used_ring, self._mask, self.size
+        mapping, cached, origin, low, high = self._mapping, self._cache.get, self._origin, self._low, self._high
+        longest = self._table_limit if self._indirect else 0
+        position = self.position
+        while position != self._seen:
+            head = avail[2 + (position & mask)]
+            if head >= size:
+                raise VirtqueueError(f"descriptor index {head} is outside a table of {size}")
+            address, length, flags, _ = _descriptor(table, 16 * head)  # copied: the driver may change it at any time
+            start = address - origin
+            end = start + length
+            if flags == INDIRECT and length <= longest and low <= start and end <= high:
+                content = mapping[start:end]
+                readable, writable = cached(content) or self._parse(content)
+            else:
+                readable, writable = ChainWalk(self._memory, size).direct(table, head, indirect=self._indirect)
+            self.position = position = position + 1 & 0xFFFF
+            length = handle(readable, writable)
+            if self._stopped:
+                return
+            used = self._used
+            used_ring[used & mask] = head | length << 32
+            self._used = used + 1 & 0xFFFF
 
     def unpop(self, chain: Chain) -> None:
         """Give back the chain that was popped last, as if it never was."""
         chain.live = False
         chain.readable = chain.writable = ()
-        self._next = self._next - 1 & 0xFFFF
+        self.position = self.position - 1 & 0xFFFF
 
     def push(self, chain: Chain, length: int) -> None:
         """Give a chain back to the driver, in any order; it learns of it by the next `notify`.
@@ -203,10 +270,10 @@ class Virtqueue:
 
         :raise VirtqueueError: see `refresh`.
         """
-        used, published, avail = self._used, self._published, self._avail
+        used, published, avail, position = self._used, self._published, self._avail, self.position
         event_idx = self._event_idx
-        if event_idx and self._next == self._seen:
-            self._used_words[self._avail_event_slot] = self._next
+        if event_idx and position == self._seen:
+            self._used_words[self._avail_event_slot] = position
         if used != published:
             if not STRONGLY_ORDERED:
                 self._fence()
@@ -220,7 +287,7 @@ class Virtqueue:
                 self._call()
         elif event_idx:
             self._fence()
-        return self.refresh()
+        return avail[1] != position and self.refresh()
 
     def forget(self) -> None:
         """Empty the cache of validated tables; only costs time."""
@@ -229,6 +296,7 @@ class Virtqueue:
 
     def stop(self) -> None:
         """Let go of the ring and of every buffer, also of chains that were never pushed. Only once."""
+        self._stopped = True
         for chain in self._chains:
             if chain is not None:
                 if chain.live:
@@ -238,7 +306,7 @@ class Virtqueue:
         for views in self._cache.values():
             _release(views)
         self._cache.clear()
-        self._seen = self._next
+        self._seen = self.position
         for view in (self._words, self._avail, self._used_ring, self._used_words, self._table):
             view.release()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from errno import EACCES, EINVAL, ESTALE
 from os import O_WRONLY
-from stat import S_IFLNK, S_IFREG
+from stat import S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID
 from typing import Any
 
 from pykrun.fs.passthrough.core import Core
@@ -20,8 +20,11 @@ class AttributeOperations(Core):
 
     def setattr(self, ino: int, handle: Any, changes: Changes, caller: Caller) -> Attributes:
         """Change mode, owner, size and times, in this order, each by a descriptor of the file itself."""
+        self._changed = True
         inode = self._inodes.get(ino)
         fd = handle.fd if handle is not None else self._inodes.reach(inode)
+        if changes.is_empty:
+            self._change_nothing(inode, fd, caller)
         if changes.mode is not None:
             self._change_mode(fd, handle is not None, changes.mode)
         if changes.uid is not None or changes.gid is not None:
@@ -35,6 +38,17 @@ class AttributeOperations(Core):
             fd = handle.fd if handle is not None else self._inodes.reach(inode)
         self._change_times(fd, changes)
         return self.getattr(ino, handle)
+
+    def _change_nothing(self, inode: Inode, fd: int, caller: Caller) -> None:
+        """Do as chown(2) with two times -1: set-ID bits and capabilities go, and the time of change moves.
+
+        Linux says so by a request that asks for nothing. It says the same before somebody writes to what has such
+        bits, and sends the write whatever the answer: only root and the owner take them away here.
+        """
+        status = os.fstat(fd)
+        if inode.kind != S_IFDIR and status.st_mode & (S_ISUID | S_ISGID) and caller.uid not in (0, status.st_uid):
+            return
+        files.change_owner(fd, -1, -1)
 
     def _change_mode(self, fd: int, is_open: bool, mode: int) -> None:
         if is_open:

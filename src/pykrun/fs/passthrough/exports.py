@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from threading import Lock
+from _thread import allocate_lock  # threading takes a millisecond to import
 
 
 class ExportTable:
@@ -14,7 +14,7 @@ class ExportTable:
 
     def __init__(self, limit: int = 1024) -> None:
         self._limit = limit
-        self._lock = Lock()
+        self._lock = allocate_lock()
         self._files: dict[tuple[int, int], int] = {}
 
     def __len__(self) -> int:

@@ -70,7 +70,9 @@ class FileOperations(Core):
             kept |= O_NOATIME  # others may use it on files of their own only
         flags &= kept
         if flags & O_ACCMODE == O_ACCMODE:
-            raise errno_error(EINVAL)
+            flags ^= O_WRONLY  # Linux' fourth way: the caller may do both, and will do neither
+        if flags & (O_ACCMODE | O_TRUNC):
+            self._changed = True
         if options.writeback:
             # The guest's kernel reads what it writes a part of, and knows itself where the end is.
             flags &= ~O_APPEND

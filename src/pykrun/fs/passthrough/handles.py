@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from errno import EINVAL
 from struct import Struct
 
-from pykrun.fs.packed import DIRENT, ENTRY_OUT
+from pykrun.fs.packed import ENTRY_OUT
 from pykrun.fs.passthrough.inodes import Inode
 from pykrun.fs.types import DirectoryEntry, errno_error
 from pykrun.host.files import DirectoryReader
@@ -29,10 +29,12 @@ class FileHandle:
 
 _RECORD = Struct("<QQHB")  # struct linux_dirent64: ino, off, reclen, type; the name follows
 _unpack_record = _RECORD.unpack_from
+_unpack_outline = Struct("<16sHB").unpack_from  # ino and off, which struct fuse_dirent begins with too, as they are
 _NAME = _RECORD.size
 _LONGEST = 280
 """The record of a name of 255 bytes. Some file systems have longer ones, which no guest could ask for."""
-_PACKERS = [Struct(f"{DIRENT.format}{-(-length // 8) * 8}s").pack for length in range(256)]
+_PADDED = [Struct(f"<16sII{8 * words}s").pack for words in range(33)]
+_PACKERS = [_PADDED[-(-length // 8)] for length in range(256)]
 """By the name's length: struct fuse_dirent with the name in it, padded."""
 
 
@@ -84,17 +86,18 @@ class Listing:
         packed: list[bytes] = []
         while self._position < len(self._data) or self._fill(reader, bool(packed)):
             data, position, end = self._data, self._position, len(self._data)
-            find, following = data.find, self.offset
+            find, last, root = data.find, b"", self._root
             while position < end:
-                ino, cookie, length, kind = _unpack_record(data, position)
+                numbers, length, kind = _unpack_outline(data, position)
                 if length > _LONGEST:
                     position += length
                     continue
                 start = position + _NAME
                 name = data[start : find(0, start)]
-                if self._root is not None and name == b"..":
-                    ino = self._root
-                record = _PACKERS[len(name)](ino, cookie, len(name), kind, name)
+                if root is not None and name == b"..":
+                    numbers = root.to_bytes(8, "little") + numbers[8:]
+                count = len(name)
+                record = _PACKERS[count](numbers, count, kind, name)
                 size -= len(record)
                 if entry_of is not None:
                     size -= ENTRY_OUT.size
@@ -104,8 +107,10 @@ class Listing:
                     break
                 packed.append(record)
                 position += length
-                following = cookie
-            self._position, self.offset = position, following
+                last = numbers
+            self._position = position
+            if last:
+                self.offset = int.from_bytes(last[8:], "little")
             if size < 0:
                 if not packed:
                     raise errno_error(EINVAL)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from errno import EMFILE, ENFILE, ENOENT, ENOTDIR, ESTALE
-from stat import S_IFDIR, S_IFMT
+from stat import S_IFDIR
 from typing import TYPE_CHECKING
 
 from pykrun.fs.inodes import InodeAllocator
@@ -32,6 +32,7 @@ from pykrun.host.statx import Fields, Statx
 if TYPE_CHECKING:
     from pykrun.fs.passthrough.handles import FileHandle
 
+_KIND = 0o170000  # S_IFMT(mode), without a call
 DEEPEST = 4096
 """How many directories that have no descriptor may lie above an inode; more is a circle of hints that went stale."""
 
@@ -131,7 +132,11 @@ class Inodes:
         """
         key = (fields[5], fields[18], fields[19], fields[20])
         inode = self.by_key.get(key)
-        if inode is None or (inode.fd < 0 and not inode.files and (new or self._replaced(inode, fields))):
+        if inode is None or (
+            inode.fd < 0
+            and not inode.files  # nothing keeps the old one alive: another may have its number
+            and (new or inode.kind != fields[4] & _KIND or inode.birth != (fields[10], fields[11]))
+        ):
             inode = self._new(key, fields)
         inode.lookups += 1
         if inode.parent is not parent or inode.name != name:
@@ -153,31 +158,35 @@ class Inodes:
         if inode.lookups > 0 or inode is self.root:
             return
         del self.by_number[ino]
-        if self.by_key.get(inode.key) is inode:
-            del self.by_key[inode.key]
-        self._unhint(inode)
-        self._unpin(inode)
+        successor = self.by_key.pop(inode.key, None)
+        if successor is not inode and successor is not None:
+            self.by_key[inode.key] = successor
+        if inode.parent is not None:
+            self._unhint(inode)
+        if inode.fd >= 0:
+            self._unpin(inode)
 
     def _new(self, key: Key, fields: Fields) -> Inode:
-        inode = Inode(self._allocate(), key, S_IFMT(fields[4]), birth_of(fields))
+        inode = Inode(self._allocate(), key, fields[4] & _KIND, (fields[10], fields[11]))
         self.by_key[key] = inode
         self.by_number[inode.ino] = inode
         return inode
 
-    def _replaced(self, inode: Inode, fields: Fields) -> bool:
-        """Whether another file has the number now: nothing kept the old one alive, so it may have gone unseen."""
-        return inode.kind != S_IFMT(fields[4]) or inode.birth != birth_of(fields)
-
     def is_same(self, inode: Inode, fields: Fields) -> bool:
         """Whether statx tells about the inode, to which there is only a hint."""
-        return key_of(fields) == inode.key and not self._replaced(inode, fields)
+        return (
+            inode.key == (fields[5], fields[18], fields[19], fields[20])
+            and inode.kind == fields[4] & _KIND
+            and inode.birth == (fields[10], fields[11])
+        )
 
     # Hints
 
     def _hint(self, inode: Inode, parent: Inode, name: bytes) -> None:
         if inode is self.root:
             return
-        self._unhint(inode)
+        if inode.parent is not None:
+            self._unhint(inode)
         children = parent.children
         if children is None:
             children = parent.children = {}
@@ -187,7 +196,7 @@ class Inodes:
                 old.parent = None
         children[name] = inode
         inode.parent, inode.name = parent, name
-        if inode in self._held:
+        if inode.fd >= 0 and inode in self._held:
             self._held.remove(inode)
             self._pins[inode] = None
 

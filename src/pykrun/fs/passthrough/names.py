@@ -23,7 +23,7 @@ class NameOperations(FileOperations):
 
     def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Entry:
         """Make a symbolic link."""
-        directory = self._inodes.directory(parent)
+        directory = self._changing(parent)
         fd = self._inodes.reach(directory)
         with Making(self._identity, caller, 0):
             os.symlink(target, name, dir_fd=fd)
@@ -31,7 +31,7 @@ class NameOperations(FileOperations):
 
     def mknod(self, parent: int, name: bytes, mode: int, rdev: int, umask: int, caller: Caller) -> Entry:
         """Make a file that is no directory; it is not opened."""
-        directory = self._inodes.directory(parent)
+        directory = self._changing(parent)
         fd = self._inodes.reach(directory)
         with Making(self._identity, caller, umask):
             os.mknod(name, mode, unfold_device(rdev), dir_fd=fd)
@@ -39,7 +39,7 @@ class NameOperations(FileOperations):
 
     def mkdir(self, parent: int, name: bytes, mode: int, umask: int, caller: Caller) -> Entry:
         """Make a directory."""
-        directory = self._inodes.directory(parent)
+        directory = self._changing(parent)
         fd = self._inodes.reach(directory)
         with Making(self._identity, caller, umask):
             os.mkdir(name, mode, dir_fd=fd)
@@ -47,20 +47,20 @@ class NameOperations(FileOperations):
 
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a name; what the guest still has of the file stays within its reach."""
-        directory = self._inodes.directory(parent)
+        directory = self._changing(parent)
         self._inodes.removing(directory, name)
         os.unlink(name, dir_fd=self._inodes.reach(directory))
 
     def rmdir(self, parent: int, name: bytes) -> None:
         """Remove an empty directory."""
-        directory = self._inodes.directory(parent)
+        directory = self._changing(parent)
         self._inodes.removing(directory, name)
         os.rmdir(name, dir_fd=self._inodes.reach(directory))
 
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
         """Rename, with renameat2's flags."""
         inodes = self._inodes
-        directory, new_directory = inodes.directory(parent), inodes.directory(new_parent)
+        directory, new_directory = self._changing(parent), inodes.directory(new_parent)
         if not flags & (_EXCHANGE | _NOREPLACE):
             inodes.removing(new_directory, new_name)
         fd = inodes.reach(directory)
@@ -71,13 +71,18 @@ class NameOperations(FileOperations):
     def link(self, ino: int, new_parent: int, new_name: bytes) -> Entry:
         """Give a file one more name, by way of our own descriptor of it: its old name may mean another by now."""
         inodes = self._inodes
-        inode, directory = inodes.get(ino), inodes.directory(new_parent)
+        inode, directory = inodes.get(ino), self._changing(new_parent)
         fd = inodes.reach(inode)
         new_fd = inodes.reach(directory, inode)
         own = self._own
         os.link(own.name(fd), new_name, src_dir_fd=own.root, dst_dir_fd=new_fd, follow_symlinks=True)
         fields = self._statx.of(fd)
         return self._entry(inodes.found(directory, new_name, fields), fields, directory)
+
+    def _changing(self, parent: int) -> Inode:
+        """Find a directory that is to be changed."""
+        self._changed = True
+        return self._inodes.directory(parent)
 
     # What is opened with it
 
@@ -91,7 +96,7 @@ class NameOperations(FileOperations):
 
         :raise OSError: EEXIST with O_EXCL, ESTALE without.
         """
-        directory = self._inodes.directory(parent)
+        directory = self._changing(parent)
         host_flags = self._open_flags(flags) | O_CREAT | O_EXCL | O_NOFOLLOW
         try:
             fd = self._open_new(directory, name, host_flags, mode, umask, caller)
@@ -108,7 +113,7 @@ class NameOperations(FileOperations):
 
     def tmpfile(self, parent: int, flags: int, mode: int, umask: int, caller: Caller) -> tuple[Entry, Opened]:
         """Make a file without a name and open it."""
-        directory = self._inodes.directory(parent)
+        directory = self._changing(parent)
         host_flags = self._open_flags(flags) | O_TMPFILE | flags & O_EXCL
         fd = self._open_new(directory, b".", host_flags, mode, umask, caller)
         fields = self._statx.of(fd)

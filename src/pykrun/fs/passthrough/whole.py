@@ -40,7 +40,13 @@ class WholeOperations(Core):
         )
 
     def syncfs(self, ino: int) -> None:
-        """Bring the host's file system to stable storage, where this inode lies."""
+        """Bring the host's file system to stable storage, where this inode lies.
+
+        Nothing is done as long as the guest has changed nothing: what others have yet to write, and that may be much,
+        is not its business. Every guest says this at its end.
+        """
+        if not self._changed:
+            return
         inode = self._inodes.get(ino)
         if inode.kind != S_IFDIR:
             inode = self._inodes.root

@@ -31,6 +31,7 @@ class XattrOperations(Core):
 
     def setxattr(self, ino: int, name: bytes, value: bytes, flags: int, kill_sgid: bool) -> None:
         """Set one value; an ACL changes the mode with it."""
+        self._changed = True
         path = self._xattr_path(ino)
         os.setxattr(path, self._host_name(name), value, flags)
         if kill_sgid and name.startswith(_ACLS):
@@ -50,6 +51,7 @@ class XattrOperations(Core):
 
     def removexattr(self, ino: int, name: bytes) -> None:
         """Remove one value."""
+        self._changed = True
         os.removexattr(self._xattr_path(ino), self._host_name(name))
 
     def _host_name(self, name: bytes) -> bytes:
