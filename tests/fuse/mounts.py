@@ -91,7 +91,7 @@ def _run(channel: Channel, stopping: int) -> None:
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
     poll.register(stopping, select.POLLIN)
-    while channel.serve() and stopping not in dict(poll.poll()):
+    while channel.serve() and stopping not in dict(poll.poll(channel.again and channel.again * 1000)):
         pass
 
 
