@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     print(
         f"{machine.cpu}, {machine.cpus} CPUs, Linux {machine.kernel}, Python {machine.python}, load {machine.load:.1f}"
     )
-    record: dict[str, Any] = {"machine": asdict(machine), "benchmarks": {}}
+    record: dict[str, Any] = {"date": date.today().isoformat(), "machine": asdict(machine), "benchmarks": {}}
     asked = Options(rounds=options.rounds, engines=tuple(options.engine.split(",")))
     failed = False
     for name in options.names or sorted(every):

@@ -37,7 +37,7 @@ ready() {
                 "$here"/src/pykrun/kernel/*
             ;;
         lib) set -- "$here"/src/pykrun/clib/* "$here"/src/pykrun/clib/abi/* ;;
-        test) set -- "$here/pyproject.toml" ;;
+        test | docs) set -- "$here/pyproject.toml" ;;
         *) set -- ;;
     esac
     for input in "$here/setup" "$here/scripts/common.sh" "$@"; do

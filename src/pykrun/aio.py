@@ -16,20 +16,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
+import warnings
 from collections.abc import Generator
 from concurrent.futures import Future
 from subprocess import DEVNULL, PIPE, STDOUT
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, Unpack
 
 from pykrun.api import Options, Result, Root
-from pykrun.api.microvm import Command, Running, collect, finish
-from pykrun.api.options import Stream
+from pykrun.api.microvm import Command, Running, captured_streams, collect, expired, finish
+from pykrun.api.options import Stream, words_of
 from pykrun.api.session import Session
 from pykrun.api.streams import NAMES, Encoding, OnLine
 from pykrun.errors import UsageError
-
-T = TypeVar("T")
 
 
 class MicroVM:
@@ -64,11 +62,12 @@ class MicroVM:
         on_boot: OnLine | None = None,
         **options: Unpack[Options],
     ) -> None:
-        self.args = tuple(command)
+        self.args = words_of(command)
         self._given = (command, (stdin, stdout, stderr), Encoding.choose(text, encoding, errors))
         self._lines = (on_stdout, on_stderr, on_boot)
         self._options = options
         self._running: Running | None = None
+        self._asked = False
         self.stdin: asyncio.StreamWriter | None = None
         self.stdout: asyncio.StreamReader | None = None
         self.stderr: asyncio.StreamReader | None = None
@@ -89,11 +88,18 @@ class MicroVM:
             else:
                 self.kill()
         try:
-            await self._until_ended()
+            await _settled(self._session.ended)
         finally:
             self.kill()
             for transport in self._transports:
                 transport.close()
+        if kind is None and not self._asked:
+            self._started.result()  # that there was no VM should not go unheard
+
+    def __del__(self) -> None:
+        running = getattr(self, "_running", None)
+        if running is not None and not running.session.ended.done():
+            warnings.warn(f"VM {self.args!r} is still running: use `async with`, or wait()", ResourceWarning, 2, self)
 
     @property
     def pid(self) -> int:
@@ -120,7 +126,8 @@ class MicroVM:
 
         :raise EngineError: the VM failed.
         """
-        await self._until_ended()
+        await _settled(self._session.ended)
+        self._asked = True
         return self._started.result()
 
     async def communicate(self, input: bytes | None = None) -> tuple[bytes | None, bytes | None]:
@@ -169,13 +176,16 @@ class MicroVM:
             for name in NAMES:
                 if (descriptor := running.ours.pop(name, None)) is not None:
                     await self._connect(name, descriptor)
-            await _wait(running.session.launched)
+            await _settled(running.session.launched)
+            running.session.launched.result()
         except BaseException:
+            self._asked = True
             self.kill()
             for descriptor in running.ours.values():
                 os.close(descriptor)
             for transport in self._transports:
                 transport.close()
+            await asyncio.shield(_settled(running.session.ended))
             raise
         return self
 
@@ -183,7 +193,10 @@ class MicroVM:
         loop = asyncio.get_running_loop()
         if name == "stdin":
             pipe = os.fdopen(descriptor, "wb", buffering=0)
-            transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, pipe)
+            # The one protocol of asyncio with all that a StreamWriter asks for; its reader has nothing to do.
+            transport, protocol = await loop.connect_write_pipe(
+                lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), pipe
+            )
             self.stdin = asyncio.StreamWriter(transport, protocol, None, loop)
             self._transports.append(transport)
             return
@@ -192,14 +205,6 @@ class MicroVM:
         reading, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), source)
         self._transports.append(reading)
         setattr(self, name, reader)
-
-    async def _until_ended(self) -> None:
-        try:
-            await _wait(self._session.ended)
-        except asyncio.CancelledError:
-            raise
-        except Exception:  # `result` raises it
-            pass
 
 
 async def run(
@@ -225,12 +230,10 @@ async def run(
     :raise PykrunError: there can be no such VM, or it failed.
     """
     chosen = Encoding.choose(text, encoding, errors)
-    if not capture_output:
-        stdout, stderr = (None if stream == PIPE else stream for stream in (stdout, stderr))
-    if input is not None:
-        stdin = PIPE
+    stdin, stdout, stderr = captured_streams(stdin, stdout, stderr, input, capture_output)
+    data = b"" if input is None else chosen.encode(input)
     running = Running(command, (stdin, stdout, stderr), chosen, (None, None, None), options)
-    taken = collect(running, input)
+    taken = collect(running, data)
     session = running.session
     try:
         async with asyncio.timeout(timeout):
@@ -240,19 +243,24 @@ async def run(
         await asyncio.shield(_settled(session.ended))
         if not isinstance(error, TimeoutError):
             raise
-        out, err = (bytes(taken[name]) if name in taken else None for name in NAMES[1:])
         assert timeout is not None
-        raise subprocess.TimeoutExpired(list(command), timeout, out, err) from None
+        raise expired(running, taken, timeout) from None
     return finish(running, taken, check)
 
 
-async def _wait(future: Future[T]) -> T:
-    return await asyncio.wrap_future(future)
-
-
 async def _settled(future: Future[Any]) -> None:
-    """Wait until the future is done, whatever it has."""
-    await asyncio.wait([asyncio.wrap_future(future)])
+    """Wait until the future is done, whatever it has. Who is cancelled leaves nothing behind that would complain."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def tell(_: Future[Any]) -> None:
+        try:
+            loop.call_soon_threadsafe(done.set)
+        except RuntimeError:  # the loop has ended, and with it who waited
+            pass
+
+    future.add_done_callback(tell)
+    await done.wait()
 
 
 async def _read(stream: asyncio.StreamReader | None) -> bytes | None:

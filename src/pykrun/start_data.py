@@ -47,6 +47,7 @@ class StartData:
     :param root_directories: directories that are made there if they are missing.
     :param layer: a writable layer over the root, in that virtio-fs device, "" for guest memory; None for none.
     :param volumes: further virtio-fs devices: tag, where to mount it, whether it is read-only.
+    :param tmpfs: file systems in the guest's memory: where, and mount options as words (mount(8), tmpfs(5)).
     :param grace: seconds between TERM and KILL at the end.
     """
 
@@ -72,6 +73,7 @@ class StartData:
     root_directories: Sequence[Text] = ()
     layer: str | None = None
     volumes: Sequence[tuple[str, Text, bool]] = ()
+    tmpfs: Sequence[tuple[Text, Sequence[str]]] = ()
     grace: float | None = None
 
     def encode(self) -> bytes:
@@ -115,6 +117,10 @@ class StartData:
             document["volumes"] = [
                 {"tag": tag, "destination": _text(where), "readonly": read_only}
                 for tag, where, read_only in self.volumes
+            ]
+        if self.tmpfs:
+            document["tmpfs"] = [
+                {"destination": _text(where), "options": list(options)} for where, options in self.tmpfs
             ]
         if self.seed:
             document["seed"] = self.seed.hex()

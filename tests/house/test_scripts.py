@@ -124,6 +124,16 @@ def test_usage() -> None:
     assert (wrong.returncode, wrong.stdout) == (2, "")
 
 
+def test_docs_says_that_its_set_up_is_due(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [ROOT / "scripts" / "docs", "--no-setup", tmp_path / "site"],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        timeout=TIMEOUT,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (69, b"", b"")
+
+
 def test_bench_lists_its_benchmarks() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--help"],
@@ -134,5 +144,5 @@ def test_bench_lists_its_benchmarks() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
     )
     assert shown.returncode == 0, shown.stderr
-    for name in ("blob", "boot", "run", "fuse", "memory"):
+    for name in ("blob", "boot", "run", "fuse", "memory", "many"):
         assert f"  {name} " in shown.stdout

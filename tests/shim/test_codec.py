@@ -38,6 +38,7 @@ FULL = Request(
         user=User(uid=1, gid=2, additional_gids=(3, 4), umask=0o22),
         rlimits=[(7, 1, (1 << 64) - 1)],
         window=(24, 80),
+        tmpfs=((b"/t", ("size=1",)),),
         grace=1.5,
     ),
     root=Tree(directory="/", read_only=True, cache="never", directories=((b"/a", 0o700),)),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import IO, Any, Self, Unpack, cast
 
-from pykrun.api.options import Options, Stream, make_request
+from pykrun.api.options import Options, Stream, make_request, words_of
 from pykrun.api.result import Result
 from pykrun.api.session import Session
 from pykrun.api.streams import NAMES, Encoding, Lines, OnLine, Streams
@@ -17,12 +19,14 @@ from pykrun.errors import EngineError, UsageError
 from pykrun.record import replace
 from pykrun.request import Descriptor, Outcome
 
-Command = Sequence[str | bytes]
+Command = Sequence[str | bytes | os.PathLike[str]]
 SET_UP_FAILED = 125
 
 
 class Running:
-    """What the blocking and the asyncio face of a running VM share: everything that does not wait."""
+    """A VM on its way.
+
+    What the blocking and the asyncio face of a running VM share: everything that does not wait."""
 
     def __init__(
         self,
@@ -33,12 +37,14 @@ class Running:
         options: Options,
         call: Callable[..., Any] = lambda function, *args: function(*args),
     ) -> None:
-        request = make_request(command, options)
+        self.args = words_of(command)
+        request = make_request(self.args, options)
         wanted = list(streams)
         for index, on_line in enumerate(on_lines[:2], 1):
             if on_line is not None:
+                if wanted[index] not in (None, subprocess.PIPE):
+                    raise UsageError(f"{NAMES[index]} goes to a function or elsewhere, not both")
                 wanted[index] = subprocess.PIPE
-        self.args = tuple(command)
         self.encoding = encoding
         self.ours: dict[str, int] = {}
         readers: dict[int, Callable[[bytes], None]] = {}
@@ -144,6 +150,8 @@ class MicroVM:
             command, (stdin, stdout, stderr), chosen, (on_stdout, on_stderr, on_boot), options
         )
         self.args = running.args
+        self._asked = False
+        self._taken: dict[str, bytearray] | None = None
         files = {name: chosen.open(number, "w" if name == "stdin" else "r") for name, number in running.ours.items()}
         self.stdin: IO[Any] | None = files.get("stdin")
         self.stdout: IO[Any] | None = files.get("stdout")
@@ -151,23 +159,35 @@ class MicroVM:
         try:
             running.session.launched.result()
         except BaseException:
+            self._asked = True
             self.kill()
             self._close_streams()
+            running.session.ended.exception()
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.stdin is not None:
-            _close(self.stdin)
-        if self.poll() is None:
-            if kind is None:
-                self.stop()
-            else:
-                self.kill()
+        try:
+            if self.stdin is not None:
+                _close(self.stdin)
+            if not self._has_ended:
+                if kind is None:
+                    self.stop()
+                else:
+                    self.kill()
             self._wait(None)
-        self._close_streams()
+        finally:
+            self.kill()  # Ctrl-C, while we waited
+            self._close_streams()
+        if kind is None and not self._asked:
+            self.result()  # that there was no VM should not go unheard
+
+    def __del__(self) -> None:
+        running = getattr(self, "_running", None)
+        if running is not None and not running.session.ended.done():
+            warnings.warn(f"VM {self.args!r} is still running: use `with`, or wait()", ResourceWarning, 2, self)
 
     @property
     def pid(self) -> int:
@@ -184,7 +204,7 @@ class MicroVM:
 
         :raise EngineError: the VM failed.
         """
-        return self.result().exit_code if self._running.session.ended.done() else None
+        return self.result().exit_code if self._has_ended else None
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end, and return the exit code.
@@ -202,30 +222,50 @@ class MicroVM:
         :raise EngineError: the VM failed.
         """
         self._wait(None)
+        self._asked = True
         return self._running.result()
 
     def communicate(self, input: bytes | str | None = None, timeout: float | None = None) -> tuple[Any, Any]:
         """Write `input` to the command, read all that it writes to pipes, and wait for its end.
 
-        :raise subprocess.TimeoutExpired: it still runs, and goes on; what was read so far is lost.
+        After a timeout it may be called again, without input: nothing is lost. As with subprocess, it knows nothing of
+        text that `stdout.readline()` has read ahead: read by hand, or here.
+
+        :return: what came of standard output and standard error, None where that is no pipe.
+        :raise subprocess.TimeoutExpired: it still runs, and goes on; what was read so far is in the exception.
         :raise EngineError: the VM failed.
         """
+        self._running.session.check_may_wait()
+        if self._taken is None:
+            self._taken = self._begin_communication(input)
+        elif input:
+            raise UsageError("communicate() has its input already", "call it again without")
+        try:
+            self._wait(timeout)
+        except subprocess.TimeoutExpired as expired:
+            expired.stdout, expired.stderr = self._captured(cut=True)
+            raise
+        self.result()
+        return self._captured()
+
+    def _begin_communication(self, input: bytes | str | None) -> dict[str, bytearray]:
+        data = b"" if input is None else self._running.encoding.encode(input)
+        if input and (self.stdin is None or self.stdin.closed):
+            raise UsageError("input needs stdin=PIPE")
         session = self._running.session
         taken: dict[str, bytearray] = {}
         for name, stream in (("stdout", self.stdout), ("stderr", self.stderr)):
             if stream is not None and not stream.closed:
-                taken[name] = bytearray()
-                session.read(_take_over(stream), taken[name].extend)
+                descriptor, held = _take_over(stream)
+                taken[name] = bytearray(held)
+                session.read(descriptor, taken[name].extend)
         if self.stdin is not None and not self.stdin.closed:
-            descriptor = _take_over(self.stdin)
-            session.feed(descriptor, b"" if input is None else self._running.encoding.encode(input))
-        elif input:
-            raise UsageError("input needs stdin=PIPE")
-        self._wait(timeout)
-        decode = self._running.encoding.decode
-        result = self._running.result()
-        del result
-        out, err = (decode(bytes(taken[name])) if name in taken else None for name in NAMES[1:])
+            session.feed(_take_over_stdin(self.stdin), data)
+        return taken
+
+    def _captured(self, *, cut: bool = False) -> tuple[Any, Any]:
+        decode, taken = self._running.encoding.decode, self._taken or {}
+        out, err = (decode(bytes(taken[name]), cut=cut) if name in taken else None for name in NAMES[1:])
         return out, err
 
     def send_signal(self, number: int) -> None:
@@ -244,7 +284,13 @@ class MicroVM:
         """End the VM at once."""
         self._running.session.kill()
 
+    @property
+    def _has_ended(self) -> bool:
+        return self._running.session.ended.done()
+
     def _wait(self, timeout: float | None) -> None:
+        if not self._has_ended:
+            self._running.session.check_may_wait()
         try:
             self._running.session.ended.exception(timeout)
         except FutureTimeout:
@@ -256,8 +302,22 @@ class MicroVM:
                 _close(stream)
 
 
-def _take_over(stream: IO[Any]) -> int:
-    """Take the descriptor out of a file object; what it holds is written first."""
+def _take_over(stream: IO[Any]) -> tuple[int, bytes]:
+    """Take the descriptor out of a file object that is read, and the bytes that it has read ahead."""
+    raw: IO[bytes] = stream.buffer if isinstance(stream, io.TextIOWrapper) else stream
+    descriptor = os.dup(raw.fileno())
+    held = b""
+    os.set_blocking(descriptor, False)  # our end of a pipe that we have made
+    assert isinstance(raw, io.BufferedReader)
+    if data := raw.peek(1):
+        held = raw.read(len(data))
+    os.set_blocking(descriptor, True)
+    _close(stream)
+    return descriptor, held
+
+
+def _take_over_stdin(stream: IO[Any]) -> int:
+    """Take the descriptor out of a file object that is written; what it holds is written first."""
     try:
         stream.flush()
     except OSError:
@@ -303,20 +363,17 @@ def run(
     :raise PykrunError: there can be no such VM, or it failed.
     """
     chosen = Encoding.choose(text, encoding, errors)
-    if not capture_output:
-        stdout, stderr = (None if stream == subprocess.PIPE else stream for stream in (stdout, stderr))
-    if input is not None:
-        stdin = subprocess.PIPE
+    stdin, stdout, stderr = captured_streams(stdin, stdout, stderr, input, capture_output)
+    data = b"" if input is None else chosen.encode(input)
     running = Running(command, (stdin, stdout, stderr), chosen, (None, None, None), options)
-    taken = collect(running, input)
+    taken = collect(running, data)
     session = running.session
     try:
         session.ended.exception(timeout)
     except FutureTimeout:
         session.kill()
         session.ended.exception()
-        out, err = (bytes(taken[name]) if name in taken else None for name in NAMES[1:])
-        raise subprocess.TimeoutExpired(list(command), cast(float, timeout), out, err) from None
+        raise expired(running, taken, cast(float, timeout)) from None
     except BaseException:  # Ctrl-C
         session.kill()
         session.ended.exception()
@@ -324,12 +381,35 @@ def run(
     return finish(running, taken, check)
 
 
-def collect(running: Running, input: bytes | str | None) -> dict[str, bytearray]:
+def captured_streams(
+    stdin: Stream, stdout: Stream, stderr: Stream, input: bytes | str | None, capture: bool
+) -> tuple[Stream, Stream, Stream]:
+    """The streams that `run` means.
+
+    :raise UsageError: there is an input, and another one.
+    """
+    if not capture:
+        stdout, stderr = (None if stream == subprocess.PIPE else stream for stream in (stdout, stderr))
+    if input is None:
+        return stdin, stdout, stderr
+    if stdin not in (subprocess.DEVNULL, subprocess.PIPE):
+        raise UsageError("input and stdin cannot both be given")
+    return subprocess.PIPE, stdout, stderr
+
+
+def expired(running: Running, taken: dict[str, bytearray], timeout: float) -> subprocess.TimeoutExpired:
+    """What `run` raises when the time is over, with what the command had written."""
+    decode = running.encoding.decode
+    out, err = (decode(bytes(taken[name]), cut=True) if name in taken else None for name in NAMES[1:])
+    return subprocess.TimeoutExpired(list(running.args), timeout, out, err)
+
+
+def collect(running: Running, data: bytes | memoryview) -> dict[str, bytearray]:
     """Have the session read what is piped, and feed the input."""
     taken: dict[str, bytearray] = {}
     for name, descriptor in running.ours.items():
         if name == "stdin":
-            running.session.feed(descriptor, b"" if input is None else running.encoding.encode(input))
+            running.session.feed(descriptor, data)
         else:
             taken[name] = bytearray()
             running.session.read(descriptor, taken[name].extend)

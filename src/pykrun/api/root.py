@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Self
 
 from pykrun.errors import UsageError
+from pykrun.machine import DISK_FORMATS
 from pykrun.request import DiskImage, Entry, Tree, Volume
 from pykrun.root import guest_path
 
+CACHES = ("auto", "always", "never")
 StrPath = str | os.PathLike[str]
 Content = bytes | bytearray | memoryview | str | os.PathLike[str] | Callable[[], bytes | str]
 """What a virtual file holds: bytes, text (as UTF-8), the file of this host that a `pathlib.Path` names, or a function
@@ -29,13 +31,15 @@ class Root:
     def __init__(self, path: StrPath | None = None, *, read_only: bool = False, cache: str = "auto") -> None:
         if path is None and read_only:
             raise UsageError("read_only is for a root that is a directory", "virtual files are read-only as they are")
-        self._path = None if path is None else os.path.abspath(path)
+        _check_cache(cache)
+        self._path = None if path is None else host_path("a root", path)
         self._read_only = read_only
         self._cache = cache
         self._contents: dict[bytes, tuple[Content, int | None, bool]] = {}
         self._directories: list[tuple[bytes, int]] = []
         self._volumes: list[Volume] = []
         self._disks: list[DiskImage] = []
+        self._tmpfs: list[tuple[bytes, tuple[str, ...]]] = []
 
     def file(self, guest: str, content: Content, *, mode: int | None = None) -> Self:
         """Add a virtual file, over whatever is at that path.
@@ -67,16 +71,32 @@ class Root:
 
         :raise UsageError: the path cannot be.
         """
-        tree = Tree(directory=os.path.abspath(host), read_only=read_only, cache=cache)
+        _check_cache(cache)
+        tree = Tree(directory=host_path("a volume", host), read_only=read_only, cache=cache)
         self._volumes.append(Volume(tree=tree, where=guest_path(guest)))
         return self
+
+    def tmpfs(self, guest: str, *, size: int | None = None, mode: int = 0o1777) -> Self:
+        """Mount an empty file system at `guest` that lives in the guest's memory: a place to write over any root.
+
+        :param size: bytes that it may hold; None for half of the guest's memory, as the kernel has it (tmpfs(5)).
+        :param mode: permission bits of its top directory.
+        :raise UsageError: the path or the size cannot be.
+        """
+        if size is not None and (not isinstance(size, int) or size < 1):
+            raise UsageError(f"the size of a tmpfs is a positive number of bytes, not {size!r}")
+        words = ["rw", "exec", f"mode={mode:o}"] + ([] if size is None else [f"size={size}"])
+        self._tmpfs.append((guest_path(guest), tuple(words)))
+        return self.directory(guest)
 
     def disk(self, image: StrPath, *, read_only: bool = False, format: str = "raw") -> Self:
         """Add a block device, in order /dev/vda, /dev/vdb, ...: a file or block device of this host.
 
         :param format: `raw` or `qcow2`; never guessed, as the guest could have written any.
         """
-        self._disks.append(DiskImage(image=os.path.abspath(image), read_only=read_only, format=format))
+        if format not in DISK_FORMATS:
+            raise UsageError(f"the format of a disk is one of {', '.join(DISK_FORMATS)}, not {format!r}")
+        self._disks.append(DiskImage(image=host_path("a disk", image), read_only=read_only, format=format))
         return self
 
     def tree(self) -> Tree:
@@ -99,6 +119,11 @@ class Root:
         return tuple(self._volumes)
 
     @property
+    def mounts(self) -> tuple[tuple[bytes, tuple[str, ...]], ...]:
+        """The file systems in memory: where, and their mount options."""
+        return tuple(self._tmpfs)
+
+    @property
     def disks(self) -> tuple[DiskImage, ...]:
         """The block devices."""
         return tuple(self._disks)
@@ -113,6 +138,22 @@ class Root:
             )
         self._contents[path] = content, mode, one_shot
         return self
+
+
+def host_path(what: str, path: StrPath) -> str:
+    """Return the absolute path; a later change of the working directory changes nothing.
+
+    :raise UsageError: it is no path.
+    """
+    try:
+        return os.path.abspath(os.fspath(path))
+    except TypeError:
+        raise UsageError(f"{what} is a path on this host, not {path!r}") from None
+
+
+def _check_cache(cache: str) -> None:
+    if cache not in CACHES:
+        raise UsageError(f"cache is one of {', '.join(CACHES)}, not {cache!r}")
 
 
 def _entry(path: bytes, content: Content, mode: int | None, one_shot: bool) -> Entry:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import selectors
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from pykrun.errors import EngineError, PykrunError
+from pykrun.errors import EngineError, PykrunError, UsageError
 from pykrun.request import Outcome, Request
 from pykrun.shim import Ended, Failed, Reached, Shim
 
@@ -47,22 +48,22 @@ class Session:
         for future in (self.launched, self.ended):
             future.set_running_or_notify_cancel()  # who waits may give up, which changes nothing here
         self._lock = threading.Lock()
-        self._selector = selectors.DefaultSelector()
-        self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._outcome: Outcome | None = None
         self._error: PykrunError | None = None
         self._closed = False
         self._open = 0
-        self._shim = Shim()
+        self._asked: list[Callable[[], None]] = []
         self.begun = time.monotonic()
+        self._shim = Shim()
         try:
             self._shim.launch(request)
+            self._selector = selectors.DefaultSelector()
+            self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except BaseException:
             self._shim.close()
             raise
         self._selector.register(self._shim, selectors.EVENT_READ, self._on_event)
         self._selector.register(self._wake, selectors.EVENT_READ, self._on_wake)
-        self._asked: list[Callable[[], None]] = []
         for descriptor, take in (readers or {}).items():
             self._add_reader(descriptor, take)
         if feed is not None:
@@ -101,6 +102,14 @@ class Session:
         with self._lock:
             if not self._closed:
                 self._shim.end()
+
+    def check_may_wait(self) -> None:
+        """Refuse to wait where nothing can come.
+
+        :raise UsageError: we are in a function that was called with a line.
+        """
+        if threading.current_thread() is self._thread:
+            raise UsageError("a function that is called with lines cannot wait for its VM", "kill() and stop() do not")
 
     def _ask(self, action: Callable[[], None], otherwise: Callable[[], None]) -> None:
         """Have the thread do something, or do `otherwise` when it is gone."""
@@ -174,7 +183,10 @@ class Session:
                 data = b""
             if not data:
                 self._remove(descriptor)
-            take(data)
+            try:
+                take(data)
+            except BaseException:  # the caller's function, whose mistake must not be the end of who calls it
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self._thread)))
 
         self._selector.register(descriptor, selectors.EVENT_READ, on_ready)
 
@@ -205,8 +217,20 @@ class Session:
         self._open -= 1
 
     def forget(self) -> None:
-        """In the child of a fork: the VM is the parent's, and must end with it."""
+        """In the child of a fork: the VM is the parent's, and must end with it.
+
+        The thread is not here, and may have held any lock. The selector is the parent's too: closing is all we may do.
+        """
+        self._lock = threading.Lock()
+        self._closed = True
         self._shim.forget()
+        streams = [key.fd for key in self._selector.get_map().values() if key.fileobj not in (self._shim, self._wake)]
+        self._selector.close()
+        for descriptor in (*streams, self._wake, self._waker):
+            os.close(descriptor)
+        self.launched, self.ended = Future(), Future()
+        for future in (self.launched, self.ended):
+            future.set_exception(EngineError("this VM belongs to the process that started it", "we are a fork of it"))
 
 
 def _drain(descriptor: int, take: OnData) -> None:

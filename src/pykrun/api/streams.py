@@ -33,14 +33,22 @@ class Encoding:
             return cls()
         return cls(encoding or "utf-8", errors or "strict")
 
-    def decode(self, data: bytes) -> Any:
-        """Bytes, or the text that they are."""
-        return data if self.name is None else data.decode(self.name, self.errors)
+    def decode(self, data: bytes, *, cut: bool = False) -> Any:
+        """Bytes, or the text that they are, with every line's end a newline.
+
+        :param cut: the data may end anywhere, in the midst of a character too.
+        """
+        if self.name is None:
+            return data
+        text = data.decode(self.name, "replace" if cut and self.errors == "strict" else self.errors)
+        return text.replace("\r\n", "\n").replace("\r", "\n")
 
     def encode(self, data: Any) -> bytes | memoryview:
         """The bytes of what the caller gives."""
         if isinstance(data, str):
             return data.encode(self.name or "utf-8", self.errors)
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise UsageError(f"input is bytes or text, not {data!r}")
         return memoryview(data).cast("B")
 
     def open(self, descriptor: int, mode: str) -> IO[Any]:
@@ -66,8 +74,8 @@ class Streams:
             self._stack.close()
             self._close_ours()
             raise
-        stdout = theirs[1]
-        self._theirs = [stdout if number is None else number for number in theirs]
+        output = theirs[1]
+        self._theirs = [output if number is None else number for number in theirs]
 
     def __enter__(self) -> Streams:
         return self
@@ -102,11 +110,13 @@ class Streams:
             if name != "stderr":
                 raise UsageError(f"{name} cannot be STDOUT", "only stderr can go where stdout goes")
             return None
-        if isinstance(wanted, int):
-            if wanted < 0:
-                raise UsageError(f"{name} cannot be {wanted}", "PIPE, DEVNULL, STDOUT, a descriptor, or an open file")
-            return wanted
-        return wanted.fileno()
+        try:
+            number = wanted if isinstance(wanted, int) else wanted.fileno()
+            os.fstat(number)
+        except (AttributeError, OSError, ValueError):  # no file, none of the kernel's, or closed
+            hint = "PIPE, DEVNULL, STDOUT, a descriptor, or an open file"
+            raise UsageError(f"{name} cannot be {wanted!r}", hint) from None
+        return number
 
     def _close_ours(self) -> None:
         for descriptor in self.ours.values():

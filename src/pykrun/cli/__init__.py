@@ -13,6 +13,8 @@ COMMANDS = {
     "run": "run a command in a microVM",
     "fs": "share files with a VM of any front end: the vhost-user daemon on its own",
     "mount": "mount the same file system on this host",
+    "config": "print the options of a run, of files and command line together, as such a file",
+    "completion": "print what lets bash, zsh or fish complete this command",
     "image": "list, fetch and remove the container images of `pykrun run --image`",
     "doctor": "say what can run here, what is missing and how to get it",
     "lib": "say where the C library, libkrun.so.1, is; build it if need be",

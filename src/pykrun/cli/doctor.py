@@ -9,6 +9,7 @@ from typing import Any
 
 from pykrun import blob, engine
 from pykrun.blob import toolchain
+from pykrun.cli.advice import advice, look
 from pykrun.engine import facts
 from pykrun.errors import MissingError, PykrunError
 from pykrun.host.checkout import command_for, setup_program
@@ -44,7 +45,7 @@ def examine() -> dict[str, Any]:
     """Find out; the result is what `--json` prints.
 
     `engines`, `network` and `init` are lists and objects with `works`, `detail` and, where something is missing,
-    `install`.
+    `install`; `advice` are sentences.
     """
     system = os.uname()
     engines = facts.engines()
@@ -52,7 +53,7 @@ def examine() -> dict[str, Any]:
     init = _init()
     works = any(fact.works for fact in engines if fact.name in engine.TABLE)
     ready = works and bool(init["works"]) and isinstance(isolation, Isolation)
-    return {
+    findings: dict[str, Any] = {
         "version": VERSION,
         "host": {"machine": system.machine, "kernel": system.release, "python": sys.version.split()[0]},
         "ready": ready,
@@ -65,6 +66,7 @@ def examine() -> dict[str, Any]:
         "network": _network(),
         "init": init,
     }
+    return findings | {"advice": advice(findings, look(os.environ))}
 
 
 def report(findings: dict[str, Any]) -> list[str]:
@@ -80,6 +82,9 @@ def report(findings: dict[str, Any]) -> list[str]:
     if missing:
         lines += ["", "to get what is missing:"]
         lines += [f"  {row['install']:<44} # {row['name']}" for row in missing]
+    if findings["advice"]:
+        lines += ["", "here:"]
+        lines += [f"  {text}" for text in findings["advice"]]
     lines.append("")
     if findings["ready"]:
         lines.append(f"`pykrun run` works here, by {findings['engine']}.")

@@ -32,6 +32,7 @@ examples:
   pykrun run --file /bin/sh=/bin/busybox --secret /key=./key.pem -- /bin/sh -c 'cat /key'
   pykrun run --publish 8080:80 --file /server=./server -- /server
   pykrun run --disk data.img --disk tools.img:ro --file /prog=./prog -- /prog
+  pykrun run --config vm.toml --memory 512
   pykrun run --disk debian.img --root-disk /dev/vda1 -- /bin/bash
   pykrun run --engine qemu --cpus 2 --text /etc/motd=hi --file /prog=./prog -- /prog
 """
@@ -42,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "pykrun run [OPTION...] [--] COMMAND [ARG...]"
     root = parser.add_argument_group("root file system")
     add_root_arguments(root)
+    root.add_argument(
+        "--tmpfs",
+        action="append",
+        default=[],
+        metavar="GUEST[:OPTIONS]",
+        help="an empty file system in the guest's memory: /tmp, /tmp:size=64m,mode=700",
+    )
     disks = parser.add_argument_group("block devices")
     disks.add_argument(
         "--disk",
@@ -71,6 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("-t", "--tty", action="store_true", default=None, help="give it a terminal")
     work.add_argument("-T", "--no-tty", dest="tty", action="store_false", help="give it pipes")
     _add_machine(parser.add_argument_group("the machine"))
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a TOML file with options by their names in Python; those of the command line win",
+    )
     parser.set_defaults(command=[])
 
 
@@ -123,13 +138,40 @@ def split_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[
     while index < len(words):
         word = words[index]
         if word == "--":
-            return list(words[:index]), list(words[index + 1 :])
+            return _with_files(list(words[:index]), list(words[index + 1 :]))
         if not word.startswith("-") or word == "-":
             break
         action = actions.get(word)
         takes_value = action is not None and action.nargs is None
         index += 2 if takes_value else 1
-    return list(words[:index]), list(words[index:])
+    return _with_files(list(words[:index]), list(words[index:]))
+
+
+def _with_files(options: list[str], command: list[str]) -> tuple[list[str], list[str]]:
+    if any(word.startswith("--config") for word in options):
+        return expand(options, command)
+    return options, command
+
+
+def expand(options: list[str], command: list[str]) -> tuple[list[str], list[str]]:
+    """Put what the files of `--config` say before the other options, which so win.
+
+    :raise UsageError: a file cannot be read, or something in it cannot be.
+    """
+    from pykrun.config import read
+
+    said: list[str] = []
+    default: list[str] = []
+    for index, word in enumerate(options):
+        if word == "--config" and index + 1 < len(options):
+            described = read(options[index + 1])
+        elif word.startswith("--config="):
+            described = read(word.removeprefix("--config="))
+        else:
+            continue
+        said += described.options
+        default = described.command or default
+    return said + options, command or default
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -155,6 +197,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     environment = values.environment(arguments.env, arguments.env_file)
     if terminal and "TERM" in os.environ:
         environment.setdefault("TERM", os.environ["TERM"])
+    tmpfs = [values.tmpfs(text) for text in arguments.tmpfs]
     composed = compose(arguments)
     work = workload(arguments, composed, command, environment)
     start = StartData(
@@ -169,8 +212,11 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         root_device=values.root_disk(arguments.root_disk, arguments.root_fstype, arguments.root_options),
         root_fstype=values.file_system(arguments.root_fstype),
         root_options=arguments.root_options,
+        tmpfs=tmpfs,
         layer=composed.layer,
     )
+    for where, _ in tmpfs:
+        composed.root.directory(where)
     publish = _publish(arguments)
     return Plan(
         root=composed.root,

@@ -11,6 +11,7 @@ from pykrun.machine import MAX_DISKS, Disk, disk_name, disk_place
 from pykrun.start_data import RLIM_INFINITY, User
 
 _MODE = re.compile(r"(.*):([0-7]{3,4})", re.DOTALL)
+MODE = re.compile(r"[0-7]{3,4}")
 MAX_ID = (1 << 32) - 2
 """The largest user or group id; the next one means "none" to the kernel."""
 
@@ -79,7 +80,24 @@ def environment(items: list[str], files: list[str]) -> dict[str, str]:
 
 
 def disks(options: list[tuple[str, str]]) -> tuple[Disk, ...]:
-    """Open the images of `--disk` and `--disk-format` options, given in their order on the command line.
+    """Open the images of `--disk` and `--disk-format` options, given in their order on the command line."""
+    from pykrun.disk import open_image  # of use only here
+
+    opened: list[Disk] = []
+    try:
+        for index, (image, kind) in enumerate(disk_formats(options)):
+            path, read_only = disk_image(image)
+            serial = f"pykrun-{disk_name(index)}"
+            opened.append(open_image(path, read_only=read_only, format=kind, serial=serial))
+    except BaseException:
+        for disk in opened:
+            os.close(disk.descriptor)
+        raise
+    return tuple(opened)
+
+
+def disk_formats(options: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Each disk and its format.
 
     A format holds for the disks that follow it, up to the next format; one that no disk follows holds for those before
     it that no other one is for.
@@ -97,25 +115,15 @@ def disks(options: list[tuple[str, str]]) -> tuple[Disk, ...]:
             raise UsageError("--disk-format without a --disk")
     if len(wanted) > MAX_DISKS:
         raise UsageError(f"{len(wanted)} disks; a machine has at most {MAX_DISKS}")
-    opened: list[Disk] = []
-    try:
-        for index, (image, chosen) in enumerate(wanted):
-            opened.append(_disk(image, chosen or "raw", index))
-    except BaseException:
-        for disk in opened:
-            os.close(disk.descriptor)
-        raise
-    return tuple(opened)
+    return [(image, chosen or "raw") for image, chosen in wanted]
 
 
-def _disk(text: str, image_format: str, index: int) -> Disk:
-    """`IMAGE[:ro]`; an image whose own name ends in `:ro` is that image."""
-    from pykrun.disk import open_image  # of use only here
-
+def disk_image(text: str) -> tuple[str, bool]:
+    """`IMAGE[:ro]`: its path, whether it is read-only; an image whose own name ends in `:ro` is that image."""
     path = text.removesuffix(":ro")
     if path != text and os.path.exists(text) and not os.path.exists(path):
-        path = text
-    return open_image(path, read_only=path != text, format=image_format, serial=f"pykrun-{disk_name(index)}")
+        return text, False
+    return path, path != text
 
 
 def root_disk(device: str | None, fstype: str | None, options: str | None) -> str | None:
@@ -186,6 +194,15 @@ def volume(text: str) -> tuple[str, str, bool]:
     if not colon or not host or not guest.startswith("/"):
         raise UsageError(f"--volume wants HOST:GUEST or HOST:GUEST:ro, GUEST an absolute path, not {text!r}")
     return host, guest, mode == "ro"
+
+
+def tmpfs(text: str) -> tuple[str, tuple[str, ...]]:
+    """`GUEST[:OPTION,...]`: where, and mount options (tmpfs(5)); programs in it may be executed unless `noexec`."""
+    guest, colon, rest = text.partition(":")
+    words = rest.split(",") if colon else []
+    if not guest.startswith("/") or not all(re.fullmatch(r"[a-z_]+(=[\w%.:/-]+)?", word, re.ASCII) for word in words):
+        raise UsageError(f"--tmpfs wants GUEST or GUEST:OPTION,..., as in /tmp:size=64m,mode=1777, not {text!r}")
+    return guest, ("rw", "exec", "mode=1777", *words)
 
 
 def hostname(text: str) -> str:

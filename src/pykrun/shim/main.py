@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import signal
 import socket
-from typing import Never, cast
 
 from pykrun.errors import PykrunError, UsageError
 from pykrun.host import limits
@@ -17,6 +17,10 @@ from pykrun.shim.codec import Encoder, decode
 from pykrun.shim.events import END, HEARD, SIGNAL, STOP, Ended, Event, Failed, Reached
 from pykrun.shim.wire import Plain, Receiver, send
 from pykrun.supervisor import VirtualMachine, make_plan, run_plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Never
 
 FAILED = 125
 _QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -29,7 +33,8 @@ _AHEAD = (
     "pykrun.supervisor.timesync",
     "pykrun.supervisor.wiring",
 )
-"""Modules that a run imports when it comes to them; here there is time for it before."""
+"""Modules that a run imports when it comes to them, while the guest's kernel boots. If the caller still thinks about
+the request, here is time for it before."""
 _SAYING = 5.0
 """Seconds that a caller who does not listen has for our last words."""
 
@@ -43,9 +48,11 @@ def main() -> Never:
     limits.forbid_core_file()
     connection = socket.socket(fileno=CONNECTION)
     os.set_inheritable(CONNECTION, False)
-    for name in _AHEAD:
-        importlib.import_module(name)
     line = Line(connection)
+    for name in _AHEAD:
+        if line.is_waiting():
+            break
+        importlib.import_module(name)
     code = FAILED
     if (request := line.request()) is not None:
         code = _run(request, line)
@@ -103,9 +110,16 @@ class Line:
         self._connection = connection
         self._receiver = Receiver(connection)
         self._received: list[int] = []
+        self._input: int | None = None
         self._loop: Loop | None = None
         self._vm: VirtualMachine | None = None
         self._shutdown = self._owner = -1
+
+    def is_waiting(self) -> bool:
+        """Whether the caller has said something, or is gone."""
+        poll = select.poll()
+        poll.register(CONNECTION, select.POLLIN)
+        return bool(poll.poll(0))
 
     def request(self) -> Request | None:
         """Wait for the request; None when the caller went away without one."""
@@ -114,10 +128,13 @@ class Line:
                 return None
             self._receiver.fetch()
         message, self._received = taken
-        return cast(Request, decode(message, self._received))
+        request = decode(message, self._received)
+        assert isinstance(request, Request)
+        return request
 
     def release(self, request: Request) -> None:
         """Close what the plan has opened for itself by now."""
+        self._input = None if request.stdin is None else request.stdin.number
         streams = (request.stdin, request.stdout, request.stderr, request.boot_log, request.console_output)
         ports: list[Port | Serial] = [port for console in request.consoles for port in console.ports]
         ends = [end for one in (*ports, *request.serials) for end in (one.input, one.output)]
@@ -184,6 +201,12 @@ class Line:
         """Tell the caller how far the run is."""
         self.say(Reached(phase, when))
 
+    def input_unread(self) -> None:
+        """Close it, so that who writes to it hears of that, as from a command of its own."""
+        if self._input is not None:
+            os.close(self._input)
+            self._input = None
+
     def _on_event(self, _events: int) -> None:
         self._receiver.fetch()
         self._obey()
@@ -202,8 +225,8 @@ def _obey(vm: VirtualMachine, command: tuple[Plain, ...]) -> None:
     match command:
         case (kind, int(number)) if kind == SIGNAL:
             vm.send_signal(number)
-        case (kind, grace, int(code)) if kind == STOP:
-            vm.stop(cast("float | None", grace), code)
+        case (kind, float() | int() | None as grace, int(code)) if kind == STOP:
+            vm.stop(grace, code)
         case (kind, int(code)) if kind == END:
             vm.end(code)
         case (kind, int(number)) if kind == HEARD:

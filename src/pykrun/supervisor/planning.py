@@ -9,12 +9,12 @@ from pykrun.errors import UsageError
 from pykrun.machine import MAX_DISKS, Console, ConsolePort, Disk, Serial, VsockPort, disk_name
 from pykrun.request import Descriptor, DiskImage, Entry, Link, Place, Port, Request, Tree
 from pykrun.root import Root
-from pykrun.share import Share, find_directory
 from pykrun.supervisor.plan import Plan, Volume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.net import link as network_link
+    from pykrun.share import Share
 
 _SECRET_MODE = 0o400
 
@@ -124,6 +124,8 @@ def _root(tree: Tree, stack: ExitStack) -> tuple[Root, Share | None]:
         root = Root()
         stack.callback(root.close)
         return _fill(root, tree), None
+    from pykrun.share import find_directory  # its file systems are of use only here
+
     folder = path_of(tree.directory)
     root = Root(below=find_directory("root", folder)[0])
     share = _share("root", tree, root, stack)
@@ -131,6 +133,8 @@ def _root(tree: Tree, stack: ExitStack) -> tuple[Root, Share | None]:
 
 
 def _share(what: str, tree: Tree, root: Root, stack: ExitStack) -> Share:
+    from pykrun.share import Share, find_directory
+
     stack.callback(root.close)
     if tree.directory is None:
         return Share(root=_fill(root, tree))

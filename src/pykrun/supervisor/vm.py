@@ -81,6 +81,9 @@ class Remote(Protocol):
     def reached(self, phase: str, when: float) -> None:
         """A phase of the run was reached, at that monotonic time."""
 
+    def input_unread(self) -> None:
+        """Nobody reads the plan's standard input any more: a descriptor that is only ours may be closed."""
+
 
 def run_plan(plan: Plan, remote: Remote | None = None) -> Outcome:
     """Run one VM in this process's main thread and wait for its end.
@@ -421,6 +424,8 @@ class VirtualMachine:
     def _on_close(self, stream: int) -> None:
         if stream == 0:
             self._stdin.close()
+            if self._remote is not None:
+                self._remote.input_unread()
 
     def _on_exit(self, ended: Exit) -> None:
         self._exit = ended

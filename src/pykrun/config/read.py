@@ -1,0 +1,86 @@
+"""A file, as words of the command line; what is wrong in it is said with its line and its key."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from pykrun.config.lines import Path, find_lines
+from pykrun.config.schema import KEYS, Place, Words, Wrong, array, text
+from pykrun.errors import UsageError
+from pykrun.record import record
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+_WHERE = re.compile(r" \(at line (\d+), column \d+\)$")
+
+
+@record(frozen=True, slots=True)
+class Described:
+    """What a file says.
+
+    :param options: words for `pykrun run`.
+    :param command: the command; empty when the file has none.
+    """
+
+    options: Words
+    command: Words
+
+
+def read(file: str) -> Described:
+    """Read and check a file.
+
+    :raise UsageError: it cannot be read, or something in it cannot be: `FILE:LINE: KEY: what is wrong`.
+    """
+    import tomllib
+
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read().decode()
+        document = tomllib.loads(content)
+    except OSError as error:
+        raise UsageError(f"--config: cannot read {file!r}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{file}: is not UTF-8, as TOML has to be") from None
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        where = _WHERE.search(message)
+        line = where[1] if where else str(content.count("\n") + 1)
+        raise UsageError(f"{file}:{line}: {_WHERE.sub('', message)}") from None
+    place = Place(os.path.dirname(os.path.abspath(file)))
+    options: Words = []
+    command: Words = []
+    for key, value in document.items():
+        try:
+            if key == "command":
+                command = [text(word, index) for index, word in enumerate(array(value))]
+            elif key in KEYS:
+                options += KEYS[key](value, place)
+            else:
+                raise Wrong("is not known" + _guess(key))
+        except Wrong as wrong:
+            raise _located(file, content, (key, *wrong.path), str(wrong)) from None
+    return Described(options, command)
+
+
+def _located(file: str, content: str, path: Path, message: str) -> UsageError:
+    lines = find_lines(content)
+    line = next((lines[path[:length]] for length in range(len(path), 0, -1) if path[:length] in lines), 1)
+    return UsageError(f"{file}:{line}: {_dotted(path)}: {message}")
+
+
+def _dotted(path: Path) -> str:
+    shown = ""
+    for part in path:
+        if isinstance(part, int):
+            shown += f"[{part}]"
+        else:
+            name = part if _PLAIN.fullmatch(part) else '"' + part.replace('"', '\\"') + '"'
+            shown += f".{name}" if shown else name
+    return shown
+
+
+def _guess(key: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(key.replace("-", "_"), [*KEYS, "command"], 1)
+    return f"; did you mean {near[0]}?" if near else f"; there are command, {', '.join(KEYS)}"
