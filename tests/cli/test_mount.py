@@ -421,7 +421,10 @@ SCRIPT = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); from pykrun.cl
 LAUNCH = 'mount --bind "$1/fuse" /dev/fuse; shift; exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"'
 
 
-def by_nobody(at: Path, *words: str, script: str = "wait") -> subprocess.CompletedProcess[str]:
+GONE = "for i in $(seq 300); do grep -q ' {at} ' /proc/self/mounts || break; sleep 0.1; done"
+
+
+def by_nobody(at: Path, *words: str, script: str = "wait", path: str = "") -> subprocess.CompletedProcess[str]:
     """Mount as nobody, in a mount namespace of its own, run a shell script of nobody's meanwhile, and end."""
     steps = f"""
 "$@" & pid=$!
@@ -432,8 +435,8 @@ grep -c " {at} " /proc/self/mounts
 """
     command = ["unshare", "--mount", "/bin/sh", "-c", LAUNCH, "sh", str(at.parent), "/bin/sh", "-c", steps, "sh"]
     command += [PYTHON or "", "-I", "-S", "-c", SCRIPT, "mount", str(at), *words]
-    environment = {"PATH": os.environ["PATH"], "HOME": f"{at.parent}/tmp", "TMPDIR": f"{at.parent}/tmp"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    environment = {"PATH": path + os.environ["PATH"], "HOME": f"{at.parent}/tmp", "TMPDIR": f"{at.parent}/tmp"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
 
 
 @fuse
@@ -495,11 +498,30 @@ def test_what_nobody_may_not(nobody: Path) -> None:
 @helper
 @as_nobody
 def test_a_mount_of_nobodys_is_gone_when_it_is_killed(nobody: Path) -> None:
-    script = (
-        f"kill -KILL $pid; for i in $(seq 100); do grep -q ' {nobody} ' /proc/self/mounts || break; sleep 0.1; done"
-    )
-    done = by_nobody(nobody, *NULL, script=script)
+    done = by_nobody(nobody, *NULL, script="kill -KILL $pid; " + GONE.format(at=nobody))
     assert done.stdout.splitlines() == ["status 137", "0"]
+
+
+@fuse
+@root
+@helper
+@as_nobody
+def test_killed_while_fusermount3_mounts_for_it(nobody: Path) -> None:
+    """Whoever killed it saw no mount yet; it comes nevertheless, and goes."""
+    (nobody.parent / "bin").mkdir()
+    (nobody.parent / "seen").touch()
+    (nobody.parent / "seen").chmod(0o666)
+    wrapper = nobody.parent / "bin/fusermount3"
+    wrapper.write_text(
+        f"""#!/bin/sh
+[ "$1" != -o ] || kill -KILL $PPID
+{shutil.which("fusermount3")} "$@"; grep -c ' {nobody} ' /proc/self/mounts >> {nobody.parent}/seen
+"""
+    )
+    wrapper.chmod(0o755)
+    done = by_nobody(nobody, *NULL, script=GONE.format(at=nobody), path=f"{nobody.parent}/bin:")
+    assert done.stdout.splitlines() == ["status 137", "0"]
+    assert (nobody.parent / "seen").read_text().split() == ["1", "0"], "it was mounted, and unmounted"
 
 
 @fuse

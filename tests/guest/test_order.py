@@ -102,8 +102,26 @@ def traced(machine: Machine, file: Path) -> tuple[list[str], list[str]]:
     lines = file.read_text(errors="replace").splitlines()
     begin = next(index for index, line in enumerate(lines) if re.search(order.BOOT[1].calls[0], line))
     init = lines[begin].split()[0]
-    lines = [re.sub(r"\s*<unfinished \.\.\.>$", "", line) for line in lines[begin:]]
+    lines = whole(lines[begin:])
     return lines, [line for line in lines if line.split()[0] == init]
+
+
+def whole(lines: list[str]) -> list[str]:
+    """Each call in one line, where it began: strace cuts those during which something else happened."""
+    found: list[str] = []
+    begun: dict[str, int] = {}
+    for line in lines:
+        pid = line.split()[0]
+        resumed = re.search(r"<\.\.\. \w+ resumed>(.*)", line)
+        if resumed and pid in begun:
+            at = begun.pop(pid)
+            found[at] += re.sub(r"^\)\s+=", ") =", resumed[1])
+        elif line.endswith(" <unfinished ...>"):
+            begun[pid] = len(found)
+            found.append(line.removesuffix(" <unfinished ...>"))
+        else:
+            found.append(line)
+    return found
 
 
 def test_system_calls(machine: Machine, strace: Path) -> None:
@@ -154,7 +172,7 @@ def test_the_end(machine: Machine, strace: Path, disk: str) -> None:
     """Until the disks are synced and remounted somebody writes to them, then nobody is left; then the report."""
     machine.links["/bin/mount"] = machine.links["/bin/mkdir"] = machine.links["/bin/touch"] = "busybox"
     script = f"mkdir /disk; mount -t ext2 {disk} /disk; cd /disk; touch a; trap '' TERM HUP;"
-    script += "(while :; do echo x >> /disk/b; sleep 0.01; done) & sleep 0.1; exit 3"
+    script += "(while :; do echo x >> /disk/b; sleep 0.01; done) & while [ ! -s /disk/b ]; do sleep 0.01; done; exit 3"
     lines, own = traced(machine.shell(script), strace)
     assert machine.exit == (3, 0, "")
     order.check_calls(own, END)

@@ -76,7 +76,12 @@ def sqlite(top: Path) -> None:
 
 
 def stress(top: Path) -> None:
-    words = [word for name in ("link", "rename", "xattr") for word in (f"--{name}", "1", f"--{name}-ops", "10")]
+    """Those of which ten rounds are short: one of `link` makes 8,192 links."""
+    words = [
+        word
+        for name in ("chmod", "dir", "rename", "seek", "utime")
+        for word in (f"--{name}", "1", f"--{name}-ops", "10")
+    ]
     run(top, "stress-ng", "--temp-path", ".", "--verify", "--timeout", "10", *words)
 
 
@@ -119,3 +124,23 @@ def submount(top: str) -> None:
     except OSError as error:
         crossed = os.strerror(error.errno or 0)
     print(json.dumps({"names": names, "mounted": below in mounts, "one device": same, "crossing": crossed}))
+
+
+def until_refused(top: str, uid: int) -> list[int]:
+    """Write to a new file of a user's until there is an error; return how much was written, and the error."""
+    file = os.open(os.path.join(top, "big"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    os.fchown(file, uid, uid)
+    written = code = 0
+    while not code:
+        try:
+            written += os.write(file, (b"%08d" % written).ljust(4096, b"."))
+        except OSError as error:
+            code = error.errno or -1
+    os.fsync(file)
+    os.close(file)
+    return [written, code]
+
+
+def quota(top: str, uid: int) -> None:
+    """Say what a quota did."""
+    print(json.dumps(until_refused(top, uid)))

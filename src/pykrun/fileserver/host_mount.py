@@ -61,9 +61,11 @@ class MountedShare(Keeper):
         if self._stopping:
             return
         with closing(HostMount(self._mountpoint, self._options)) as mount:  # ours: the server's copy is what counts
-            self._mount = mount
-            self._guard(mount)
+            self._guard(mount)  # first: this process may be killed as soon as there is a mount
             self.stack.callback(lambda: self._guardian.close())  # whichever there is then
+            mount.mount(self._guardian.pipe)
+            self._guardian.note(mount.identity())
+            self._mount = mount
             self.link.send(CONNECTION, descriptor=mount.descriptor, wait=True)
 
     def on_answered(self) -> None:
@@ -83,7 +85,8 @@ class MountedShare(Keeper):
         self.loop.call_later(_PATIENCE, self.kill)
 
     def _guard(self, mount: HostMount) -> None:
-        self._guardian = Guardian(mount.unmount)
+        self._guardian = Guardian(mount.unmount_noted)
+        self._guardian.note(mount.identity())
         self.loop.add(self._guardian.pidfd, IN, partial(self._guardian_ended, mount))
 
     def _guardian_ended(self, mount: HostMount, _events: int) -> None:

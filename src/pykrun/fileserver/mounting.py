@@ -87,23 +87,50 @@ def parse_options(texts: list[str], *, read_only: bool) -> MountOptions:
 
 
 class HostMount:
-    """A mount of ours, made at once.
+    """A mount of ours, once `mount` was called.
 
     :param path: an existing directory.
     :ivar descriptor: of /dev/fuse: where the requests come from.
     :ivar path: the mount point without symbolic links.
-    :raise PykrunError: it cannot be mounted; says why and what to do.
+    :raise UsageError: nothing can be mounted there.
     """
+
+    descriptor = -1
+    _identity: tuple[bytes, bytes] | None = None
 
     def __init__(self, path: str, options: MountOptions) -> None:
         self.path = os.path.realpath(path)
         check_mountpoint(path)
+        self._options = options
         self._helped = os.geteuid() != 0
-        self.descriptor = _through_helper(self.path, options) if self._helped else _by_ourselves(self.path, options)
+        self._before = _topmost(self.path)
+
+    def mount(self, kept: int) -> None:
+        """Mount.
+
+        :param kept: a descriptor that a program which mounts for us has a copy of until it has ended.
+        :raise PykrunError: it cannot be mounted; says why and what to do.
+        """
+        if self._helped:
+            self.descriptor = _through_helper(self.path, self._options, kept)
+        else:
+            self.descriptor = _by_ourselves(self.path, self._options)
         self._identity = _topmost(self.path)
         if self._identity is None:  # somebody was quick; what cannot be found again could not be unmounted
             self.close()
-            raise PykrunError(f"cannot mount on {path!r}: something else was mounted over it in the same moment")
+            raise PykrunError(f"cannot mount on {self.path!r}: something else was mounted over it in the same moment")
+
+    def identity(self) -> bytes:
+        """Tell by what another process can `unmount_noted` it; empty when it is not mounted yet."""
+        return b" ".join(self._identity or ())
+
+    def unmount_noted(self, identity: bytes) -> None:
+        """Unmount from a process that saw it before `mount`; what is new here is ours when nothing was noted."""
+        number, _, device = identity.partition(b" ")
+        found = (number, device) if identity else _topmost(self.path)
+        if found != self._before:
+            self._identity = found
+            self.unmount()
 
     @property
     def present(self) -> bool:
@@ -195,7 +222,7 @@ def _by_ourselves(path: str, options: MountOptions) -> int:
         raise PykrunError(f"cannot mount on {path!r}: {error.strerror}", hint) from None
 
 
-def _through_helper(path: str, options: MountOptions) -> int:
+def _through_helper(path: str, options: MountOptions, kept: int) -> int:
     """Let fusermount3 mount, and take the descriptor from it (the protocol of libfuse's `mount.c`)."""
     words = [*options.words, "default_permissions", "subtype=pykrun", "nosuid", "nodev"]
     # fusermount3 takes a backslash before a comma or a backslash in a value
@@ -204,7 +231,7 @@ def _through_helper(path: str, options: MountOptions) -> int:
         words.append("allow_other")
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        complaint = _run_helper(["-o", ",".join(words), "--", path], theirs)
+        complaint = _run_helper(["-o", ",".join(words), "--", path], theirs, kept)
         ours.setblocking(False)
         try:
             _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
@@ -219,13 +246,15 @@ def _through_helper(path: str, options: MountOptions) -> int:
     raise PykrunError(f"cannot mount on {path!r}: {complaint or HELPER + ' gave no reason'}", hint)
 
 
-def _run_helper(arguments: list[str], link: socket.socket | None = None) -> str:
+def _run_helper(arguments: list[str], link: socket.socket | None = None, kept: int = -1) -> str:
     """Run fusermount3 to its end (bounded) and return the last line of its complaints, empty when it succeeded."""
     program = shutil.which(HELPER)
     if program is None:
         raise MissingError(f"who is not root mounts through {HELPER}, which is not here", "apt install fuse3")
     reading, writing = os.pipe()
     actions = [(os.POSIX_SPAWN_DUP2, writing, 2)]
+    if kept >= 0:
+        actions.append((os.POSIX_SPAWN_DUP2, kept, kept))  # which lets it outlive exec
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
     if link is not None:
         number = link.fileno()

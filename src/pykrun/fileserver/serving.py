@@ -72,6 +72,7 @@ class Mounted(Serving):
 
     _channel: Channel | None = None
     _said = False
+    _waiting = False
 
     def connect(self, text: str, descriptor: int) -> None:
         """Take /dev/fuse."""
@@ -83,9 +84,17 @@ class Mounted(Serving):
         assert self._channel is not None
         if not self._channel.serve():
             self.loop.stop()
-        elif not self._said and self.server.initialized:
+            return
+        if self._channel.again is not None and not self._waiting:
+            self._waiting = True
+            self.loop.call_later(self._channel.again, self._serve_again)
+        if not self._said and self.server.initialized:
             self._said = True
             self.link.send(messages.ANSWERED, wait=True)
+
+    def _serve_again(self) -> None:
+        self._waiting = False
+        self._requests(IN)
 
     def close_transport(self) -> None:
         """Close the descriptor: what is left of the mount is dead."""

@@ -17,9 +17,11 @@ from errno import ECONNABORTED, EINTR, ENODEV, ENOENT
 from io import FileIO
 from stat import S_IFDIR
 
+from pykrun.fs.interface import FLOCK_LOCKS, POSIX_LOCKS
 from pykrun.fuse import wire
 from pykrun.fuse.lane import SlowLane
 from pykrun.fuse.server import Server
+from pykrun.fuse.waiting import AGAIN, WaitingLocks
 
 _ROOM = wire.MAX_WRITE + 4096  # what the kernel demands of a read, and the longest reply, with some to spare
 _AT_ONCE = 256  # requests; then the loop looks at everybody else
@@ -63,13 +65,26 @@ class Channel:
         self._reply = memoryview(bytearray(_ROOM))
         self._rooms = [self._reply[: wire.OUT_HEADER.size], self._reply[wire.OUT_HEADER.size :]]
         self._lane = SlowLane(self._answer)
+        locks = server.filesystem.features & (POSIX_LOCKS | FLOCK_LOCKS)
+        self._locks = WaitingLocks(server, self._write) if locks else None
 
     def fileno(self) -> int:
         """The descriptor: readable when there are requests for `serve`."""
         return self._fd
 
+    @property
+    def again(self) -> float | None:
+        """Seconds after which `serve` is to be called though there is no request: somebody waits for a lock."""
+        return AGAIN if self._locks else None
+
     def serve(self) -> bool:
         """Answer requests that are there, without waiting for more; return False when the mount is gone."""
+        there = self._serve()
+        if there and self._locks:
+            self._locks.retry()
+        return there
+
+    def _serve(self) -> bool:
         request, rooms, handle, read = self._request, self._rooms, self._server.handle, self._file.readinto
         for _ in range(_AT_ONCE):
             try:
@@ -84,8 +99,8 @@ class Channel:
                 return False
             if size is None:
                 return True
-            if request[4] in wire.SLOW and size < _SMALL:  # the opcode's first byte, and there are no larger ones
-                self._lane.put(bytes(request[:size]))
+            # The opcode's first byte, and there are no larger ones.
+            if request[4] in wire.APART and size < _SMALL and self._set_apart(bytes(request[:size])):
                 continue
             length = handle([request[:size]], rooms)
             if length and not self._write(self._reply[:length]):
@@ -99,15 +114,27 @@ class Channel:
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         while self.serve():
-            poll.poll()
+            poll.poll(self.again and self.again * 1000)
 
     def close(self) -> None:
         """Close the descriptor: whoever waits for an answer is let go with ECONNABORTED. Harmless when called again."""
         if self._fd >= 0:
             descriptor, self._fd = self._fd, -1
             self._file.close()
+            if self._locks is not None:
+                self._locks.clear()
             if self._lane.close():
                 os.close(descriptor)
+
+    def _set_apart(self, request: bytes) -> bool:
+        """Serve a request of `wire.APART`; False: as all others."""
+        if request[4] in wire.SLOW:
+            self._lane.put(request)
+            return True
+        if self._locks is None:
+            return False
+        self._locks.take(request)
+        return True
 
     def _answer(self, request: bytes) -> None:
         """Serve one request in the slow lane's thread."""
@@ -152,6 +179,11 @@ class Mount:
     def fileno(self) -> int:
         """The descriptor of /dev/fuse, non-blocking: readable when there are requests for `serve`."""
         return self._channel.fileno()
+
+    @property
+    def again(self) -> float | None:
+        """Seconds after which `serve` is to be called though there is no request; None: not before there is one."""
+        return self._channel.again
 
     def serve(self) -> bool:
         """Answer the requests that are there, without waiting for more; return False when the mount is gone."""

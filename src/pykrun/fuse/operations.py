@@ -538,7 +538,7 @@ def bmap(session: Session, request: Request, block: int, block_size: int) -> byt
 
 
 def interrupt(session: Session, request: Request) -> Never:
-    """INTERRUPT: no request ever waits here, so the guest need not send these: ENOSYS."""
+    """INTERRUPT: no request ever waits here, so the guest need not send these: ENOSYS. (Else see `waiting`.)"""
     raise errno_error(ENOSYS)
 
 

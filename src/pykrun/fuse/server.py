@@ -116,6 +116,11 @@ class Server:
             self._report(opcode, bug)
             return self._refuse(opcode, unique, EIO, writable)
 
+    def handle_again(self, readable: Sequence[memoryview], writable: Sequence[memoryview]) -> int:
+        """Serve a request once more that was refused and not answered: the same, but that it is counted once."""
+        self._counts[readable[0][4]] -= 1
+        return self.handle(readable, writable)
+
     def reset(self) -> None:
         """End the session as if the guest had unmounted: the device was reset, or the guest is gone."""
         self._session.reset()

@@ -112,6 +112,7 @@ WRITE = 16
 RELEASE = 18
 SETXATTR = 21
 INIT = 26
+SETLKW = 33
 INTERRUPT = 36
 DESTROY = 38
 NOTIFY_REPLY = 41
@@ -122,6 +123,9 @@ NO_REPLY = frozenset({FORGET, BATCH_FORGET, NOTIFY_REPLY})
 SLOW = frozenset({20, 43, 47, 53})
 """FSYNC, FALLOCATE and both COPY_FILE_RANGE: they may take long, and need nothing but an open file, so another thread
 may serve them beside all others."""
+
+APART = SLOW | {SETLKW, INTERRUPT}
+"""What a mount may serve in another way than the rest."""
 
 
 class Operation:
@@ -188,7 +192,7 @@ OPERATIONS = (
     Operation(30, "FSYNCDIR", "QI4x"),
     Operation(31, "GETLK", "QQQQIII4x", reply=LOCK_OUT.size),
     Operation(32, "SETLK", "QQQQIII4x"),
-    Operation(33, "SETLKW", "QQQQIII4x"),
+    Operation(SETLKW, "SETLKW", "QQQQIII4x"),
     Operation(34, "ACCESS", "I4x"),
     Operation(35, "CREATE", "IIII", names="n", reply=ENTRY_OUT.size + OPEN_OUT.size),
     Operation(INTERRUPT, "INTERRUPT", inode=False),

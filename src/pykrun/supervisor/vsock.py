@@ -144,7 +144,7 @@ class VsockPorts:
                     made.append(identity)
                     self._listeners.append(AllConnections(loop, listener, partial(self._accepted, port.port)))
             if made:
-                self._guardian = Guardian(partial(_remove, made))
+                self._guardian = Guardian(lambda _noted: _remove(made))
         except BaseException:
             self.close()
             _remove(made)

@@ -1,4 +1,4 @@
-"""Locks that the host and other guests see, where the options ask for them. None ever waits."""
+"""Locks that the host and other guests see, where the options ask for them. None ever waits here."""
 
 from __future__ import annotations
 
