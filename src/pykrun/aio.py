@@ -24,7 +24,7 @@ from typing import Any, Self, Unpack
 
 from pykrun.api import Options, Result, Root
 from pykrun.api.microvm import Command, Running, captured_streams, collect, expired, finish
-from pykrun.api.options import Stream, words_of
+from pykrun.api.options import Stream, has_image, words_of
 from pykrun.api.session import Session
 from pykrun.api.streams import NAMES, Encoding, OnLine
 from pykrun.errors import UsageError
@@ -62,7 +62,7 @@ class MicroVM:
         on_boot: OnLine | None = None,
         **options: Unpack[Options],
     ) -> None:
-        self.args = words_of(command)
+        self.args = words_of(command, optional=has_image(options))
         self._given = (command, (stdin, stdout, stderr), Encoding.choose(text, encoding, errors))
         self._lines = (on_stdout, on_stderr, on_boot)
         self._options = options

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import IO, Any, Self, Unpack, cast
 
-from pykrun.api.options import Options, Stream, make_request, words_of
+from pykrun.api.options import Options, Stream, has_image, make_request, words_of
 from pykrun.api.result import Result
 from pykrun.api.session import Session
 from pykrun.api.streams import NAMES, Encoding, Lines, OnLine, Streams
@@ -37,7 +37,7 @@ class Running:
         options: Options,
         call: Callable[..., Any] = lambda function, *args: function(*args),
     ) -> None:
-        self.args = words_of(command)
+        self.args = words_of(command, optional=has_image(options))
         request = make_request(self.args, options)
         wanted = list(streams)
         for index, on_line in enumerate(on_lines[:2], 1):

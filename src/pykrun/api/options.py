@@ -9,7 +9,7 @@ from typing import IO, Any, TypedDict
 from pykrun.api.root import Root, StrPath, host_path
 from pykrun.errors import UsageError
 from pykrun.machine import disk_place
-from pykrun.request import Request
+from pykrun.request import ImageRoot, Request
 from pykrun.start_data import StartData, User
 
 Stream = int | IO[Any] | None
@@ -19,7 +19,8 @@ Stream = int | IO[Any] | None
 class Options(TypedDict, total=False):
     """What may be said about a VM and its command; all of it may be left out.
 
-    The root: `root`, a `Root` or a directory; `read_only` for a directory.
+    The root: `root`, a `Root` or a directory; `read_only` for a directory; `image`, `writable` as `Root` has them;
+    `entrypoint` in place of the image's.
     The command: `env`, `workdir`, `user` (uid, or uid and gid), `hostname`, `rlimits` ({"nofile": (soft, hard)}),
     `tty`, `grace` (seconds between TERM and KILL when the VM is stopped).
     The machine: `engine` (auto, uml, qemu), `accel` (auto, kvm, tcg), `kernel`, `modules`, `kernel_args`, `cpus`,
@@ -29,9 +30,12 @@ class Options(TypedDict, total=False):
 
     root: Root | StrPath | None
     read_only: bool
+    image: StrPath
+    entrypoint: str
+    writable: StrPath
     env: Mapping[str, str]
     workdir: str
-    user: int | tuple[int, int]
+    user: int | tuple[int, int] | str
     hostname: str
     rlimits: Mapping[str, tuple[int, int]]
     tty: bool
@@ -62,15 +66,28 @@ def root_of(options: Options) -> Root:
     """
     given = options.get("root")
     if isinstance(given, Root):
-        if "read_only" in options:
-            raise UsageError("read_only is for a root that is a directory", "say Root(path, read_only=True)")
+        for name in ("read_only", "image", "writable"):
+            if name in options:
+                raise UsageError(f"{name} beside a Root", f"say Root(..., {name}=...)")
         return given
-    return Root(given, read_only=options.get("read_only", False))
+    return Root(
+        given,
+        image=options.get("image"),
+        read_only=options.get("read_only", False),
+        writable=options.get("writable"),
+    )
 
 
-def words_of(command: Sequence[str | bytes | os.PathLike[str]]) -> tuple[str | bytes, ...]:
+def has_image(options: Options) -> bool:
+    """Whether an image is the root, and may know itself what to run."""
+    root = options.get("root")
+    return options.get("image") is not None or (isinstance(root, Root) and root.image is not None)
+
+
+def words_of(command: Sequence[str | bytes | os.PathLike[str]], *, optional: bool = False) -> tuple[str | bytes, ...]:
     """Check a command.
 
+    :param optional: it may be empty.
     :raise UsageError: it is not a list of words that a program can be given.
     """
     hint = 'for a shell line: ["/bin/sh", "-c", "..."]'
@@ -80,7 +97,7 @@ def words_of(command: Sequence[str | bytes | os.PathLike[str]]) -> tuple[str | b
         words = tuple(os.fspath(word) for word in command)
     except TypeError as error:
         raise UsageError(f"a command is a list of words: {error}", hint) from None
-    if not words or not words[0]:
+    if not (words or optional) or (words and not words[0]):
         raise UsageError(f"a command is a list of words, and the first is its program, not {command!r}", hint)
     for word in words:
         _check_text("the command", word)
@@ -102,6 +119,8 @@ def make_request(command: Sequence[str | bytes], options: Options) -> Request:
     return Request(
         start=_start(command, options, root),
         root=root.tree(),
+        image=_image(options, root),
+        writable=root.writable,
         volumes=root.volumes,
         disks=root.disks,
         engine=_one_of("engine", options.get("engine", "auto"), ("auto", "uml", "qemu")),
@@ -120,12 +139,12 @@ def make_request(command: Sequence[str | bytes], options: Options) -> Request:
 
 def _start(command: Sequence[str | bytes], options: Options, root: Root) -> StartData:
     return StartData(
-        program=command[0],
+        program=command[0] if command else None,
         arguments=list(command[1:]),
         environment=_environment(options.get("env", {})),
         workdir=_text("workdir", options.get("workdir")),
         hostname=_hostname(options.get("hostname")),
-        user=_user(options.get("user")),
+        user=None if root.image else _user(options.get("user")),
         rlimits=_rlimits(options.get("rlimits", {})),
         terminal=bool(options.get("tty", False)),
         grace=_seconds("grace", options.get("grace")),
@@ -134,6 +153,19 @@ def _start(command: Sequence[str | bytes], options: Options, root: Root) -> Star
         root_options=_text("root_options", options.get("root_options")),
         tmpfs=root.mounts,
     )
+
+
+def _image(options: Options, root: Root) -> ImageRoot | None:
+    entrypoint = _text("entrypoint", options.get("entrypoint"))
+    if root.image is None:
+        if entrypoint is not None:
+            raise UsageError("entrypoint is for an image", "without one, the command's first word is the program")
+        return None
+    user = options.get("user")
+    if user is not None and not isinstance(user, str):
+        ids = _user(user)
+        user = None if ids is None else f"{ids.uid}:{ids.gid}"
+    return ImageRoot(reference=root.image, entrypoint=entrypoint, user=user)
 
 
 def _environment(given: Any) -> dict[str, str]:
@@ -157,7 +189,9 @@ def _user(given: Any) -> User | None:
     except (TypeError, ValueError):
         valid = False
     if not valid or isinstance(given, bool):
-        raise UsageError(f"user is a number or two (uid, gid), not {given!r}", "names live in the guest")
+        raise UsageError(
+            f"user is a number or two (uid, gid), not {given!r}", "names are for images, which say who they are"
+        )
     return User(uid=uid, gid=gid)
 
 

@@ -8,7 +8,7 @@ from typing import Self
 
 from pykrun.errors import UsageError
 from pykrun.machine import DISK_FORMATS
-from pykrun.request import DiskImage, Entry, Tree, Volume
+from pykrun.request import MEMORY, DiskImage, Entry, Tree, Volume
 from pykrun.root import guest_path
 
 CACHES = ("auto", "always", "never")
@@ -24,13 +24,31 @@ class Root:
     Every method returns the object, so that calls can be chained. One root may serve any number of VMs.
 
     :param path: a directory of this host that becomes the root; None for nothing of this host.
+    :param image: a container image in its place: an OCI layout's folder, an archive, or a name that skopeo pulls
+        (docs/images.md). Its configuration counts: command, variables, user, working directory.
     :param read_only: the guest can change nothing in it.
+    :param writable: a writable layer over it, while it stays as it is: "memory" forgets it at the VM's end, a directory
+        of this host keeps it. An image has one in memory unless it is read-only.
     :param cache: what the guest may remember of it: `auto` (for a second), `always`, `never`.
     """
 
-    def __init__(self, path: StrPath | None = None, *, read_only: bool = False, cache: str = "auto") -> None:
-        if path is None and read_only:
+    def __init__(
+        self,
+        path: StrPath | None = None,
+        *,
+        image: StrPath | None = None,
+        read_only: bool = False,
+        writable: StrPath | None = None,
+        cache: str = "auto",
+    ) -> None:
+        if path is None and image is None and read_only:
             raise UsageError("read_only is for a root that is a directory", "virtual files are read-only as they are")
+        if path is not None and image is not None:
+            raise UsageError("a root is a directory or an image, not both")
+        self._image = None if image is None else _reference(image)
+        self._writable = _layer(writable)
+        if writable is None and image is not None and not read_only:
+            self._writable = MEMORY
         _check_cache(cache)
         self._path = None if path is None else host_path("a root", path)
         self._read_only = read_only
@@ -107,11 +125,21 @@ class Root:
         entries = tuple(_entry(path, *given) for path, given in self._contents.items())
         return Tree(
             directory=self._path,
-            read_only=self._read_only,
+            read_only=self._read_only and self._image is None,
             cache=self._cache,
             entries=entries,
             directories=tuple(self._directories),
         )
+
+    @property
+    def image(self) -> str | None:
+        """The image's reference, None for none."""
+        return self._image
+
+    @property
+    def writable(self) -> str | None:
+        """The writable layer: "memory", or the directory that keeps it; None for none."""
+        return self._writable
 
     @property
     def volumes(self) -> tuple[Volume, ...]:
@@ -165,3 +193,20 @@ def _entry(path: bytes, content: Content, mode: int | None, one_shot: bool) -> E
         return Entry(path=path, source=os.path.abspath(content), mode=mode, one_shot=one_shot)
     data = content.encode() if isinstance(content, str) else content
     return Entry(path=path, content=data, mode=mode, one_shot=one_shot)
+
+
+def _reference(image: StrPath) -> str:
+    """A reference to an image; paths are taken from here, wherever the supervisor's process is."""
+    text = os.fspath(image)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise UsageError(f"an image is a path or a name, not {image!r}")
+    kind, colon, place = text.partition(":")
+    if colon and kind in ("oci", "oci-archive", "docker-archive"):
+        return f"{kind}:{os.path.abspath(place)}"
+    return os.path.abspath(text) if isinstance(image, os.PathLike) or os.path.exists(text) else text
+
+
+def _layer(writable: StrPath | None) -> str | None:
+    if writable is None or writable == MEMORY:
+        return writable
+    return host_path("writable", writable)

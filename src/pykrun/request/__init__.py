@@ -5,10 +5,12 @@ They can be checked, shown, compared, and sent to the process that runs it.
 
 from pykrun.request.outcome import Outcome
 from pykrun.request.records import (
+    MEMORY,
     Console,
     Descriptor,
     DiskImage,
     Entry,
+    ImageRoot,
     Link,
     Place,
     Port,
@@ -20,10 +22,12 @@ from pykrun.request.records import (
 )
 
 __all__ = [
+    "MEMORY",
     "Console",
     "Descriptor",
     "DiskImage",
     "Entry",
+    "ImageRoot",
     "Link",
     "Outcome",
     "Place",

@@ -152,11 +152,34 @@ class Link:
     mac: bytes = b""
 
 
+MEMORY = "memory"
+"""The writable layer that is forgotten at the VM's end."""
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class ImageRoot:
+    """A container image that becomes the root, and whose configuration is followed.
+
+    Program, arguments, environment and working directory of the request's start data are the caller's words, which
+    Docker's precedence puts over the image's; a program of None is the image's own.
+
+    :param reference: as `pykrun.image.open_image` takes it.
+    :param entrypoint: in place of the image's; empty takes it away, None leaves it.
+    :param user: `USER[:GROUP]`, names of the image or numbers; None for the image's own.
+    """
+
+    reference: str
+    entrypoint: str | None = None
+    user: str | None = None
+
+
 @record(frozen=True, slots=True, kw_only=True)
 class Request:
     """One VM and its one workload; the members that `pykrun.supervisor.Plan` has too mean the same there.
 
     :param publish: ports as records, or as `--publish` takes them.
+    :param image: a container image in place of the root's directory.
+    :param writable: a writable layer over the root: `MEMORY`, or a directory of this host that keeps it; None for none.
     :param stdin: descriptor, None for a closed stream; likewise `stdout` and `stderr`.
     :param boot_log: where the kernel's console goes; a pipe's writing end will do.
     :param uid: the supervisor's user id from before the VM is started; None to stay who it is; likewise `gid`.
@@ -166,6 +189,8 @@ class Request:
 
     start: StartData
     root: Tree = field(default_factory=Tree)
+    image: ImageRoot | None = None
+    writable: str | None = None
     volumes: tuple[Volume, ...] = ()
     disks: tuple[DiskImage, ...] = ()
     engine: str = "auto"

@@ -27,7 +27,10 @@ else:
 
 _HOMES = {
     **dict.fromkeys(
-        ("Request", "Tree", "Entry", "Volume", "DiskImage", "Console", "Port", "Serial", "Vsock", "Link", "Outcome"),
+        (
+            *("Request", "Tree", "Entry", "Volume", "DiskImage", "ImageRoot", "Outcome"),
+            *("Console", "Port", "Serial", "Vsock", "Link"),
+        ),
         "pykrun.request",
     ),
     **dict.fromkeys(("StartData", "User"), "pykrun.start_data"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import ExitStack
 
 from pykrun.errors import UsageError
-from pykrun.machine import MAX_DISKS, Console, ConsolePort, Disk, Serial, VsockPort, disk_name
+from pykrun.machine import LAYER_TAG, MAX_DISKS, Console, ConsolePort, Disk, Serial, VsockPort, disk_name
+from pykrun.record import record, replace
 from pykrun.request import Descriptor, DiskImage, Entry, Link, Place, Port, Request, Tree
 from pykrun.root import Root
+from pykrun.supervisor import imaged
 from pykrun.supervisor.plan import Plan, Volume
 
 TYPE_CHECKING = False
@@ -26,18 +29,14 @@ def make_plan(request: Request) -> Plan:
     :raise UsageError: something of it cannot be.
     """
     with ExitStack() as stack:
-        root, share = _root(request.root, stack)
-        volumes = tuple(
-            Volume(where=volume.where, tag=volume.tag, share=_share("volume", volume.tree, Root(bare=True), stack))
-            for volume in request.volumes
-        )
-        for volume in request.volumes:
-            if volume.where is not None:
-                root.directory(volume.where)
+        opened = _open(request, stack)
+        request = opened.request
         plan = Plan(
-            root=root,
-            share=share,
-            volumes=volumes,
+            root=opened.root,
+            share=opened.share,
+            volumes=tuple(opened.volumes),
+            holds=tuple(opened.holds),
+            stop_signal=opened.stop_signal,
             start=request.start,
             disks=_disks(request.disks, stack),
             engine=request.engine,
@@ -75,6 +74,53 @@ def make_plan(request: Request) -> Plan:
         )
         stack.pop_all()
         return plan
+
+
+@record(slots=True, kw_only=True)
+class _Opened:
+    """The file systems of a request.
+
+    :param request: what an image and a layer make of it.
+    """
+
+    request: Request
+    root: Root
+    share: Share | None
+    volumes: list[Volume]
+    holds: list[int]
+    stop_signal: int = signal.SIGTERM
+
+
+def _open(request: Request, stack: ExitStack) -> _Opened:
+    """Open the root, be it an image's, its writable layer, and the volumes."""
+    holds: list[int] = []
+    stop_signal: int = signal.SIGTERM
+    image = imaged.open_root(request, _optional(request.kernel))
+    if image is not None and request.image is not None:
+        holds.append(image.hold())
+        stack.callback(os.close, holds[0])
+        stop_signal = image.config.stop_signal
+        request = imaged.with_image(request, request.image, image)
+    if request.writable is not None and request.root.directory is not None:
+        request = replace(request, root=replace(request.root, read_only=True))
+    root, share = _root(request.root, stack)
+    volumes = [
+        Volume(where=volume.where, tag=volume.tag, share=_share("volume", volume.tree, Root(bare=True), stack))
+        for volume in request.volumes
+    ]
+    for volume in request.volumes:
+        if volume.where is not None:
+            root.directory(volume.where)
+    if image is not None:
+        imaged.complete(root, image, request.start)
+    if request.writable is not None:
+        laid = imaged.lay(request, root, image, None if share is None else share.folder)
+        request = replace(request, start=replace(request.start, layer=LAYER_TAG if laid.volume else ""))
+        if laid.volume is not None and laid.hold is not None:
+            volumes.append(laid.volume)
+            holds.append(laid.hold)
+            stack.callback(os.close, laid.hold)
+    return _Opened(request=request, root=root, share=share, volumes=volumes, holds=holds, stop_signal=stop_signal)
 
 
 def path_of(place: Place) -> str:
