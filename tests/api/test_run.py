@@ -190,7 +190,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"kernel": 3}, "kernel is a path"),
     ({"root": 3}, "a root is a path"),
     ({"root": None, "read_only": True}, "read_only is for a root that is a directory"),
-    ({"root": Root(), "read_only": True}, "read_only is for a root that is a directory"),
+    ({"root": Root(), "read_only": True}, "read_only beside a Root"),
     ({"root": "/does/not/exist"}, "/does/not/exist"),
     ({"input": "x", "stdin": 0}, "input and stdin"),
     ({"input": 3}, "input is bytes or text"),
