@@ -98,10 +98,18 @@ class Session:
                 self._shim.stop(grace)
 
     def kill(self) -> None:
-        """End the VM now."""
+        """End the VM now.
+
+        Before it is launched the shim may be pulling or unpacking an image, and reads nothing: it is ended itself, and
+        the run has failed.
+        """
         with self._lock:
-            if not self._closed:
+            if self._closed:
+                return
+            if self.launched.done():
                 self._shim.end()
+            else:
+                self._shim.kill()
 
     def check_may_wait(self) -> None:
         """Refuse to wait where nothing can come.

@@ -91,6 +91,16 @@ class Shim:
         """End the VM now."""
         self._command((END, int(code)))
 
+    def kill(self) -> None:
+        """End the shim itself, which takes its VM along: for while it reads no commands, as before its VM is launched.
+
+        Its last event is a failure.
+        """
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:  # it has ended, and somebody has reaped it
+            pass
+
     def hear(self, number: int) -> None:
         """Pass on a signal that came to this process and is meant for the supervisor, as `pykrun run` takes it."""
         self._command((HEARD, number))
