@@ -198,6 +198,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"stdout": -7}, "stdout cannot be -7"),
     ({"stdout": 98765}, "stdout cannot be 98765"),
     ({"stdout": "file"}, "stdout cannot be 'file'"),
+    ({"encoding": "utf-88"}, "there is no encoding 'utf-88'"),
+    ({"encoding": "hex"}, "there is no encoding 'hex'"),
+    ({"encoding": 3}, "there is no encoding 3"),
+    ({"text": True, "errors": "strickt"}, "errors cannot be 'strickt'"),
+    ({"errors": "a\0b"}, "errors cannot be"),
 ]
 
 

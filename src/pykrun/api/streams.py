@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import subprocess
@@ -28,10 +29,23 @@ class Encoding:
 
     @classmethod
     def choose(cls, text: bool, encoding: str | None, errors: str | None) -> Encoding:
-        """Read subprocess's three words."""
+        """Read subprocess's three words.
+
+        :raise UsageError: Python knows no such encoding, or no such way with errors.
+        """
         if not (text or encoding or errors):
             return cls()
-        return cls(encoding or "utf-8", errors or "strict")
+        chosen = cls(encoding or "utf-8", errors or "strict")
+        try:
+            "a".encode(chosen.name)  # type: ignore[arg-type]  # which refuses codecs that are for no text, as hex
+        except (LookupError, TypeError, ValueError):
+            raise UsageError(f"there is no encoding {encoding!r}", "for texts, as utf-8 or latin-1") from None
+        try:
+            codecs.lookup_error(chosen.errors)
+        except (LookupError, TypeError, ValueError):
+            hint = "strict, replace, ignore, surrogateescape, backslashreplace"
+            raise UsageError(f"errors cannot be {errors!r}", hint) from None
+        return chosen
 
     def decode(self, data: bytes, *, cut: bool = False) -> Any:
         """Bytes, or the text that they are, with every line's end a newline.
