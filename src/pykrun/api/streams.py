@@ -6,6 +6,8 @@ import codecs
 import io
 import os
 import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from pykrun.request import Descriptor, Request
 
 NAMES = ("stdin", "stdout", "stderr")
 OnLine = Callable[[Any], None]
+LONGEST_LINE = 1 << 20
+"""Bytes of a line that are kept until its end comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,17 @@ class Encoding:
             return data
         text = data.decode(self.name, "replace" if cut and self.errors == "strict" else self.errors)
         return text.replace("\r\n", "\n").replace("\r", "\n")
+
+    def whole(self, data: bytes) -> int:
+        """How many of these bytes to decode, if more follow: not the beginning of a character at their end."""
+        if self.name is None:
+            return len(data)
+        try:
+            decoder = codecs.getincrementaldecoder(self.name)("replace")
+            decoder.decode(data)
+        except (LookupError, ValueError):  # one that has no such thing
+            return len(data)
+        return len(data) - len(decoder.getstate()[0]) or len(data)
 
     def encode(self, data: Any) -> bytes | memoryview:
         """The bytes of what the caller gives."""
@@ -139,22 +154,41 @@ class Streams:
 
 
 class Lines:
-    """Cuts what arrives into lines, with their ends, and hands each on; the rest at the end."""
+    """Cuts what arrives into lines, with their ends, and hands each on; the rest at the end.
+
+    A line longer than `LONGEST_LINE` comes in pieces. What a function raises for one line, or a line that cannot be
+    decoded, is told by `threading.excepthook`, and the next line follows.
+    """
 
     def __init__(self, encoding: Encoding, on_line: OnLine) -> None:
         self._encoding = encoding
         self._on_line = on_line
-        self._rest = b""
+        self._rest = bytearray()
 
     def __call__(self, data: bytes) -> None:
         """Take some bytes; b"" is the end."""
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
-        for line in lines:
-            self._on_line(self._encoding.decode(line + b"\n"))
+        start = 0
+        while end := data.find(b"\n", start) + 1:
+            self._take(data[start:end])
+            self._flush()
+            start = end
+        self._take(data[start:])
         if not data and self._rest:
-            rest, self._rest = self._rest, b""
-            self._on_line(self._encoding.decode(rest))
+            self._flush()
+
+    def _take(self, data: bytes) -> None:
+        """Keep a part of a line, and hand on what is more than may be kept."""
+        self._rest += data
+        while len(self._rest) > LONGEST_LINE:
+            self._flush(self._encoding.whole(bytes(self._rest[:LONGEST_LINE])))
+
+    def _flush(self, size: int | None = None) -> None:
+        line = bytes(self._rest[:size])
+        del self._rest[:size]
+        try:
+            self._on_line(self._encoding.decode(line))
+        except BaseException:  # the caller's function, whose mistake must not be the end of who calls it
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
 def _place(descriptor: int | None) -> Descriptor | None:
