@@ -160,3 +160,9 @@ def test_an_unknown_shell(run_pykrun: Pykrun) -> None:
     done = run_pykrun(["completion", "tcsh"])
     assert done.returncode == 2
     assert b"tcsh" in done.stderr
+
+
+def test_the_help_is_what_argparse_shows() -> None:
+    for command in COMMANDS:
+        for option in completion.options_of(command):
+            assert "%(" not in option.help, (command, option.words)

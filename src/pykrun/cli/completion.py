@@ -72,10 +72,15 @@ def _option(action: argparse.Action) -> Option:
         words=tuple(action.option_strings),
         value=value,
         choices=tuple(map(str, action.choices or ())),
-        help=action.help or "",
+        help=_help(action),
         name=name,
         repeats=isinstance(action.default, list),
     )
+
+
+def _help(action: argparse.Action) -> str:
+    """The help as argparse shows it, with %(default)s and the like filled in."""
+    return (action.help or "") % {"prog": "pykrun", **vars(action)}
 
 
 def bash(commands: dict[str, list[Option]]) -> str:
