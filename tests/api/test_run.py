@@ -240,6 +240,32 @@ def test_what_is_no_root(tmp_path: Path) -> None:
             wrong()
 
 
+def test_an_image_is_the_one_that_was_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "a:b"
+    here.mkdir()
+    (here / "app.tar").write_bytes(b"")
+    (here / "img").mkdir()
+    monkeypatch.chdir(here)
+    for given, expected in (
+        ("app.tar", f"{here}/app.tar"),
+        ("app.tar:v1", f"{here}/app.tar:v1"),
+        ("./img:v1", f"{here}/img:v1"),
+        ("oci:./img:v1", f"oci:{here}/img:v1"),
+        ("docker-archive:app.tar:localhost/app:1", f"docker-archive:{here}/app.tar:localhost/app:1"),
+        ("oci:../none:v1", f"oci:{tmp_path}/none:v1"),
+        (Path("img"), f"{here}/img"),
+        ("debian:12", "debian:12"),
+        ("docker://debian:12", "docker://debian:12"),
+    ):
+        root = Root(image=given)
+        assert root.image == expected
+        monkeypatch.chdir("/")
+        assert Root(image=expected).image == expected
+        monkeypatch.chdir(here)
+    with pytest.raises(UsageError, match="no file, folder or image name"):
+        Root(image="Not A Name")
+
+
 def test_what_a_function_raises_is_the_callers() -> None:
     def fail() -> bytes:
         raise KeyError("mine")

@@ -200,10 +200,11 @@ def _reference(image: StrPath) -> str:
     text = os.fspath(image)
     if not isinstance(text, str) or not text or "\0" in text:
         raise UsageError(f"an image is a path or a name, not {image!r}")
-    kind, colon, place = text.partition(":")
-    if colon and kind in ("oci", "oci-archive", "docker-archive"):
-        return f"{kind}:{os.path.abspath(place)}"
-    return os.path.abspath(text) if isinstance(image, os.PathLike) or os.path.exists(text) else text
+    if isinstance(image, os.PathLike):
+        return os.path.abspath(text)
+    from pykrun.image import absolute_reference  # of use only here
+
+    return absolute_reference(text)
 
 
 def _layer(writable: StrPath | None) -> str | None:

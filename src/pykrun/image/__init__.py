@@ -3,6 +3,7 @@
 from pykrun.image.config import Command, Config, command_line, environment, working_directory
 from pykrun.image.missing import add_missing
 from pykrun.image.opened import Image, open_image
+from pykrun.image.reference import absolute_reference
 from pykrun.image.store import Kept, kept_images, pull, remove
 from pykrun.image.users import resolve_user
 
@@ -11,6 +12,7 @@ __all__ = [
     "Config",
     "Image",
     "Kept",
+    "absolute_reference",
     "add_missing",
     "command_line",
     "environment",

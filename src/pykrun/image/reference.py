@@ -68,6 +68,18 @@ def parse(text: str) -> Reference:
     return _registry(text, text)
 
 
+def absolute_reference(text: str) -> str:
+    """The same reference, which means the same from any folder; a registry's name is what it was.
+
+    :raise UsageError: it is no reference.
+    """
+    found = parse(text)
+    if found.kind == REGISTRY:
+        return text
+    transport = f"{found.kind}:" if found.kind and text.startswith(f"{found.kind}:") else ""
+    return transport + found.name
+
+
 def _registry(text: str, name: str) -> Reference:
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -77,8 +89,7 @@ def _registry(text: str, name: str) -> Reference:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Part `PATH[:TAG]`; a path that exists as it stands is one."""
-    if os.path.exists(text):
-        return text, ""
-    place, _, tag = text.partition(":")
-    return place, tag
+    """Part `PATH[:TAG]`; the longest path that exists is one, else all before the first colon."""
+    places = [text, *(text[:at] for at in range(len(text) - 1, -1, -1) if text[at] == ":")]
+    place = next(filter(os.path.exists, places), text.partition(":")[0])
+    return place, text[len(place) + 1 :]
