@@ -48,6 +48,8 @@ def test_the_callers_words_come_first(archive: Path) -> None:
     assert (result.stdout, result.exit_code) == ("0\n/tmp\nmine\nmine\n", 0), result
     again = pykrun.run(["/old/new"], image=archive, entrypoint="/bin/cat", user=0, text=True)
     assert again.stdout == "new\n", "what was written is gone"
+    none = pykrun.run(["/bin/cat", "/old/new"], image=archive, entrypoint="", user=0, text=True)
+    assert none.stdout == "new\n", "the image's entrypoint is away"
 
 
 def test_a_read_only_image_has_no_layer(archive: Path) -> None:

@@ -110,6 +110,31 @@ def test_files_and_command_line_have_the_same_options() -> None:
     assert known == options - only_there
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('image = "debian:12"', ["--image", "debian:12"]),
+        ('image = "localhost:5000/app:1"', ["--image", "localhost:5000/app:1"]),
+        ('image = "docker://debian:12"', ["--image", "docker://debian:12"]),
+        ('image = "./app.tar:v1"', ["--image", "HERE/app.tar:v1"]),
+        ('image = "oci:./img:v1"', ["--image", "oci:HERE/img:v1"]),
+        ('image = "oci:img"', ["--image", "oci:HERE/img"]),
+        (
+            'image = "docker-archive:../a.tar:host/app:1"',
+            ["--image", "docker-archive:UP/a.tar:host/app:1"],
+        ),
+        ('image = "oci-archive:/app.tar"', ["--image", "oci-archive:/app.tar"]),
+        ('entrypoint = ""', ["--entrypoint", ""]),
+        ('kernel_args = ["-b", "quiet"]', ["--kernel-arg=-b", "--kernel-arg", "quiet"]),
+        ('root_options = "-x"', ["--root-options=-x"]),
+        ("env = { -A = '1' }", ["--env=-A=1"]),
+    ],
+)
+def test_words_of_the_command_line(tmp_path: Path, text: str, words: list[str]) -> None:
+    expected = [word.replace("HERE", str(tmp_path)).replace("UP", str(tmp_path.parent)) for word in words]
+    assert read(write(tmp_path, text)).options == expected
+
+
 WRONG = [
     ("rot = '/'", 1, "rot: is not known; did you mean root?"),
     ("\n\nmemory = '1'", 3, "memory: wants a whole number from 1 to"),
@@ -226,6 +251,38 @@ def test_the_effective_description_and_back(run_pykrun: Pykrun, tmp_path: Path) 
     assert again.stdout == first.stdout
     other = run_pykrun(["config", "--config", file, "--", "/bin/other", "--config"])
     assert tomllib.loads(other.stdout.decode())["command"] == ["/bin/other", "--config"]
+
+
+def test_a_description_is_the_same_from_another_folder(
+    run_pykrun: Pykrun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/app.tar").write_bytes(b"")
+    monkeypatch.chdir(tmp_path / "here")
+    for given, image in (
+        ("app.tar:v1", f"{tmp_path}/here/app.tar:v1"),
+        ("oci:./img:v1", f"oci:{tmp_path}/here/img:v1"),
+        ("debian:12", "debian:12"),
+    ):
+        words = [
+            "config",
+            "--image",
+            given,
+            "--entrypoint",
+            "",
+            "--kernel-arg=-b",
+            "--root-disk=vda",
+            "--root-options=-x",
+        ]
+        first = run_pykrun(words)
+        assert (first.returncode, first.stderr) == (0, b"")
+        document = tomllib.loads(first.stdout.decode())
+        assert (document["image"], document["entrypoint"], document["kernel_args"]) == (image, "", ["-b"])
+        file = write(tmp_path, first.stdout.decode())
+        with monkeypatch.context() as elsewhere:
+            elsewhere.chdir("/")
+            again = run_pykrun(["config", "--config", file])
+        assert again.stdout == first.stdout
 
 
 def test_an_error_of_the_command(run_pykrun: Pykrun, tmp_path: Path) -> None:

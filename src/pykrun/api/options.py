@@ -20,7 +20,7 @@ class Options(TypedDict, total=False):
     """What may be said about a VM and its command; all of it may be left out.
 
     The root: `root`, a `Root` or a directory; `read_only` for a directory; `image`, `writable` as `Root` has them;
-    `entrypoint` in place of the image's.
+    `entrypoint` in place of the image's, "" for none.
     The command: `env`, `workdir`, `user` (uid, or uid and gid), `hostname`, `rlimits` ({"nofile": (soft, hard)}),
     `tty`, `grace` (seconds between TERM and KILL when the VM is stopped).
     The machine: `engine` (auto, uml, qemu), `accel` (auto, kvm, tcg), `kernel`, `modules`, `kernel_args`, `cpus`,
@@ -156,7 +156,8 @@ def _start(command: Sequence[str | bytes], options: Options, root: Root) -> Star
 
 
 def _image(options: Options, root: Root) -> ImageRoot | None:
-    entrypoint = _text("entrypoint", options.get("entrypoint"))
+    given = options.get("entrypoint")
+    entrypoint = given if given == "" else _text("entrypoint", given)
     if root.image is None:
         if entrypoint is not None:
             raise UsageError("entrypoint is for an image", "without one, the command's first word is the program")

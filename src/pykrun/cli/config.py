@@ -47,7 +47,7 @@ def effective(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "command": list(arguments.command),
         "root": _absolute(arguments.root),
-        "image": arguments.image,
+        "image": _image(arguments.image),
         "entrypoint": arguments.entrypoint,
         "writable": arguments.writable if arguments.writable == "memory" else _absolute(arguments.writable),
         "read_only": arguments.read_only or None,
@@ -88,6 +88,14 @@ def _user(arguments: argparse.Namespace) -> list[int] | str | None:
         return str(arguments.user) if arguments.user else None
     user = values.user(arguments.user)
     return [user.uid, user.gid]
+
+
+def _image(reference: str | None) -> str | None:
+    if reference is None:
+        return None
+    from pykrun.image import absolute_reference
+
+    return absolute_reference(reference)
 
 
 def _absolute(path: str | None) -> str | None:

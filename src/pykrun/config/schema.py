@@ -115,18 +115,28 @@ def one_of(option: str, *known: str) -> Reader:
     return read
 
 
+def _said(option: str, value: str) -> Words:
+    """An option and its value, in one word where the value could be read as an option."""
+    return [f"{option}={value}"] if value.startswith("-") else [option, value]
+
+
 def _text(option: str) -> Reader:
-    return lambda value, _: [option, text(value)]
+    return lambda value, _: _said(option, text(value))
 
 
 def _image(value: Any, place: Place) -> Words:
-    """A name stays one: what begins with a dot, a slash or `~` is a path, behind a transport too."""
-    transport, colon, rest = text(value).rpartition(":")
+    """A name stays one: what begins with a dot, a slash or `~` is a path, and what is behind a transport of files."""
+    transport, colon, rest = text(value).partition(":")
+    if colon and rest and transport in ("oci", "oci-archive", "docker-archive"):
+        return _said("--image", transport + colon + place.path(rest))
     if value.startswith((".", "/", "~")):
-        return ["--image", place.path(value)]
-    if rest.startswith((".", "/", "~")):
-        return ["--image", transport + colon + place.path(rest)]
-    return ["--image", value]
+        return _said("--image", place.path(value))
+    return _said("--image", value)
+
+
+def _entrypoint(value: Any, _: Place) -> Words:
+    """A text; an empty one takes the image's away."""
+    return _said("--entrypoint", "" if value == "" else text(value))
 
 
 def _path(option: str) -> Reader:
@@ -148,13 +158,13 @@ def _env(value: Any, _: Place) -> Words:
             raise Wrong(f"wants a text, not {_shown(content)}", name)
         if not name or "=" in name:
             raise Wrong("cannot be the name of a variable", name)
-        words += ["--env", f"{name}={content}"]
+        words += _said("--env", f"{name}={content}")
     return words
 
 
 def _user(value: Any, _: Place) -> Words:
     if isinstance(value, str):  # a name, which only an image can know
-        return ["--user", text(value)]
+        return _said("--user", text(value))
     numbers = value if isinstance(value, list) else [value]
     valid = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
     if not valid or len(numbers) not in (1, 2):
@@ -169,7 +179,7 @@ def _rlimits(value: Any, _: Place) -> Words:
         valid = all(limit == "unlimited" or (isinstance(limit, int) and limit >= 0) for limit in limits)
         if not valid or len(limits) not in (1, 2):
             raise Wrong(f'wants [soft, hard], numbers or "unlimited", not {_shown(pair)}', name)
-        words += ["--rlimit", f"{name}={':'.join(map(str, limits))}"]
+        words += _said("--rlimit", f"{name}={':'.join(map(str, limits))}")
     return words
 
 
@@ -187,7 +197,7 @@ def _publish(value: Any, _: Place) -> Words:
 
 
 def _kernel_args(value: Any, _: Place) -> Words:
-    return [word for index, one in enumerate(array(value)) for word in ("--kernel-arg", text(one, index))]
+    return [word for index, one in enumerate(array(value)) for word in _said("--kernel-arg", text(one, index))]
 
 
 def _files(value: Any, place: Place) -> Words:
@@ -269,7 +279,7 @@ def _root_disk(value: Any, _: Place) -> Words:
 KEYS: dict[str, Reader] = {
     "root": _path("--root"),
     "image": _image,
-    "entrypoint": _text("--entrypoint"),
+    "entrypoint": _entrypoint,
     "writable": lambda value, place: ["--writable", value if value == "memory" else place.path(value)],
     "read_only": lambda value, _: ["--read-only"] if flag(value) else [],
     "cache": one_of("--cache", "auto", "always", "never"),
