@@ -293,6 +293,23 @@ def test_an_error_of_the_command(run_pykrun: Pykrun, tmp_path: Path) -> None:
     assert run_pykrun(["run", "--config"]).returncode == 125
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hostname = 'a b'", "hostname: --hostname wants 1 to 64 bytes"),
+        ("kernel_args = ['quiet', 'a b']", "kernel_args: --kernel-arg wants one word"),
+        ("rlimits.nofiles = 1", "rlimits: --rlimit wants NAME=CUR:MAX, not 'nofiles=1'"),
+        ("rlimits.nofile = [2, 1]", "rlimits: --rlimit 'nofile=2:1': the soft limit is above the hard one"),
+    ],
+)
+def test_what_the_options_refuse_has_its_place(run_pykrun: Pykrun, tmp_path: Path, text: str, message: str) -> None:
+    file = write(tmp_path, f"\n{text}\n")
+    done = run_pykrun(["config", "--config", file])
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"pykrun: {file}:2: {message}".encode())
+    assert done.stderr.count(b"\n") == 1
+
+
 @pytest.mark.uml
 def test_a_run(run_pykrun: Pykrun, tmp_path: Path) -> None:
     import shutil

@@ -161,13 +161,14 @@ def expand(options: list[str], command: list[str]) -> tuple[list[str], list[str]
     """
     from pykrun.config import read
 
+    checks = {"hostname": values.hostname, "rlimits": values.rlimit, "kernel_args": _kernel_word}
     said: list[str] = []
     default: list[str] = []
     for index, word in enumerate(options):
         if word == "--config" and index + 1 < len(options):
-            described = read(options[index + 1])
+            described = read(options[index + 1], checks)
         elif word.startswith("--config="):
-            described = read(word.removeprefix("--config="))
+            described = read(word.removeprefix("--config="), checks)
         else:
             continue
         said += described.options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping
 
 from pykrun.config.lines import Path, find_lines
 from pykrun.config.schema import KEYS, Place, Words, Wrong, array, text
@@ -26,9 +27,10 @@ class Described:
     command: Words
 
 
-def read(file: str) -> Described:
+def read(file: str, checks: Mapping[str, Callable[[str], object]] | None = None) -> Described:
     """Read and check a file.
 
+    :param checks: what says of the value of a key's option that it cannot be (UsageError).
     :raise UsageError: it cannot be read, or something in it cannot be: `FILE:LINE: KEY: what is wrong`.
     """
     import tomllib
@@ -54,12 +56,27 @@ def read(file: str) -> Described:
             if key == "command":
                 command = [text(word, index) for index, word in enumerate(array(value))]
             elif key in KEYS:
-                options += KEYS[key](value, place)
+                words = KEYS[key](value, place)
+                _check(words, (checks or {}).get(key))
+                options += words
             else:
                 raise Wrong("is not known" + _guess(key))
         except Wrong as wrong:
             raise _located(file, content, (key, *wrong.path), str(wrong)) from None
     return Described(options, command)
+
+
+def _check(words: Words, check: Callable[[str], object] | None) -> None:
+    """Check the options' values; one that begins with a dash is in its option's word."""
+    if check is None:
+        return
+    rest = iter(words)
+    for word in rest:
+        _, equals, value = word.partition("=")
+        try:
+            check(value if equals else next(rest))
+        except UsageError as error:
+            raise Wrong(str(error)) from None
 
 
 def _located(file: str, content: str, path: Path, message: str) -> UsageError:
