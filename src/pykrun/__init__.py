@@ -11,26 +11,31 @@
 asyncio.
 """
 
-from pykrun.errors import EngineError, MissingError, PykrunError, SandboxError, UsageError
-from pykrun.version import VERSION as __version__
-
 PIPE, STDOUT, DEVNULL = -1, -2, -3
 """What `subprocess` calls so; to import it takes half as long as everything else that `pykrun run` imports."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.api import MicroVM, Options, Result, Root, run
+    from pykrun.errors import EngineError, MissingError, PykrunError, SandboxError, UsageError
+    from pykrun.version import VERSION as __version__
 
-_LATER = ("MicroVM", "Options", "Result", "Root", "run")
-"""Imported when they are asked for: the command line does without them."""
+_HOMES = {
+    **dict.fromkeys(("MicroVM", "Options", "Result", "Root", "run"), "api"),
+    **dict.fromkeys(("EngineError", "MissingError", "PykrunError", "SandboxError", "UsageError"), "errors"),
+}
+"""Where the names are, which are imported when they are asked for: the command line comes to its Ctrl-C sooner so."""
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATER:
-        raise AttributeError(f"module 'pykrun' has no attribute {name!r}")
-    from pykrun import api
+    if name == "__version__":
+        from pykrun.version import VERSION
 
-    return getattr(api, name)
+        return VERSION
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pykrun' has no attribute {name!r}")
+    __import__(f"pykrun.{_HOMES[name]}")
+    return getattr(globals()[_HOMES[name]], name)
 
 
 def __dir__() -> list[str]:
