@@ -43,6 +43,7 @@ _SAYING = 5.0
 
 def main() -> Never:
     """Run one request that comes over the inherited socket; the exit status is the VM's, or 125."""
+    os.closerange(CONNECTION + 1, 1 << 30)  # what the caller has without CLOEXEC: ends of its pipes, say
     for number in _QUIET:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
