@@ -116,6 +116,7 @@ def krun_set_port_map(ctx_id: int, port_map: Texts) -> int:
         vsock device is disabled; -ENOENT: no such context.
     """
     if port_map is None:
+        find(ctx_id)
         tell(WARNING, "krun_set_port_map(NULL) is not supported: which ports the guest listens on is not known here")
         return -errno.ENOTSUP
     ports: dict[int, int] = {}

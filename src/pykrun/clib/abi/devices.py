@@ -86,6 +86,7 @@ NETWORK = Section(
             errors=(
                 "-EINVAL: no such ports, a port twice, or there is a network device",
                 "-ENODEV: vsock is disabled",
+                "-ENOTSUP: NULL",
             ),
         ),
     ),
@@ -196,7 +197,7 @@ CONSOLES = Section(
 )
 
 _DISPLAY = Param("display_id", U32, "a display")
-_UNSUPPORTED = ("-ENOTSUP: always",)
+_UNSUPPORTED = ("-ENOTSUP: for each context",)
 
 DISPLAY = Section(
     "Graphics and input",

@@ -113,7 +113,7 @@ MACHINE = Section(
             "set_tee_config_file",
             Param("filepath", TEXT, "a configuration of confidential computing"),
             about="Not supported.",
-            errors=("-ENOTSUP: always",),
+            errors=("-ENOTSUP: for each context",),
         ),
     ),
 )
