@@ -73,7 +73,7 @@ class NetSpec:
     :param kind: `unixstream`, `unixgram` or `tap`.
     :param path: the peer's socket, or the tap device's name; None when `descriptor` is connected to it.
     :param mac: six bytes.
-    :param features: bits of virtio-net that the peer can do.
+    :param features: bits of virtio-net that the peer can do; nothing follows from them.
     :param vfkit: send the magic word of vfkit's mode first.
     """
 
