@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pykrun.errors import ImageError
-from pykrun.image import Image, open_image
+from pykrun.errors import ImageError, UsageError
+from pykrun.image import Image, add_missing, open_image, resolve_user, tar
+from pykrun.image.users import read_inside
+from pykrun.root import Root
 from tests.image import make
 from tests.image.make import entry, file, folder, hard, layer, link
 from tests.support.command import ROOT
@@ -277,3 +280,56 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10)
     )
     assert "cannot unpack 'zeros': File too large" in done.stdout, done
     assert done.stdout.endswith("True\n"), done
+
+
+def test_more_links_than_anybody_follows_lead_nowhere(unpack: Unpack, outside: Path) -> None:
+    """The users, groups and hosts of the image are read on the host: they must be the image's."""
+    (outside / "file").chmod(0o644)
+    chain = [link("etc", "l0"), *(link(f"l{index}", f"l{index + 1}") for index in range(60)), link("l60", str(outside))]
+    image = unpack(layer(*chain))
+    for name in (b"/etc/file", b"/l30/file", b"/l60/file"):
+        assert read_inside(image.tree, name) == []
+    root = Root(below=str(image.tree))
+    add_missing(root, image.tree, "/etc/work")
+    with pytest.raises(UsageError, match="no user"):
+        resolve_user(image.tree, "nobody")
+
+
+def test_an_attribute_whose_name_has_a_nul(unpack: Unpack, cache: Path) -> None:
+    record = b"SCHILY.xattr.user.a\0b=1\n"
+    data = b"%d %s" % (len(record) + 3, record)
+    refused(unpack, cache, "name has a NUL", layer(entry("x", b"x", data, size=len(data)), file("f", b"")))
+
+
+def test_headers_for_all_entries_are_kept_as_far_as_they_mean_something() -> None:
+    """Each may be a megabyte, and of an image there may be millions."""
+    key = b"comment%d="
+    members = []
+    for index in range(50):
+        record = key % index + b"x" * 500_000 + b"\n"
+        data = b"%d %s" % (len(record) + 7, record)
+        members += [entry("g", b"g", data, size=len(data)), file(f"f{index}", b"")]
+    data = layer(*members)
+    tracemalloc.start()
+    try:
+        names = [one.name for one in tar.entries(tar.Stream(data[at : at + 4096] for at in range(0, len(data), 4096)))]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(names) == 50
+    assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
+def test_an_archive_whose_header_says_gigabytes(tmp_path: Path, kind: bytes) -> None:
+    path = tmp_path / "image0.tar"
+    head = bytearray(tarfile.TarInfo("name").tobuf(tarfile.GNU_FORMAT))
+    head[124:136] = b"%011o\0" % (8 << 30 >> 1)
+    head[156:157] = kind
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    with open(path, "wb") as stream:
+        stream.write(head)
+        stream.truncate(5 << 30)  # a hole
+    with pytest.raises(ImageError, match="header"):
+        open_image(f"docker-archive:{path}", arch="x86_64")

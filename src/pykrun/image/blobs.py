@@ -7,7 +7,7 @@ import os
 import stat
 import tarfile
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol, cast
 
 from pykrun.errors import ImageError, UsageError
 from pykrun.image.compression import copy_plain, is_compressed
@@ -17,6 +17,8 @@ from pykrun.record import record
 _CHUNK = 1 << 20
 _MOST_MEMBERS = 100_000
 _MOST_LINKS = 8
+_LARGEST_HEADER = 1 << 20
+"""Bytes that one header of an archive may have."""
 
 
 @record(frozen=True, slots=True, kw_only=True)
@@ -118,7 +120,9 @@ class Archive:
         try:
             with (
                 os.fdopen(os.dup(self._file), "rb") as stream,
-                tarfile.open(fileobj=stream, mode="r:", errors="surrogateescape") as tar,
+                tarfile.open(
+                    fileobj=cast("IO[bytes]", _Headers(stream, self.name)), mode="r:", errors="surrogateescape"
+                ) as tar,
             ):
                 for count, member in enumerate(tar):
                     if count >= _MOST_MEMBERS:
@@ -152,6 +156,24 @@ class Archive:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+class _Headers:
+    """What tarfile reads headers from. It believes the size of an extended one, and would read it at once."""
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Read so many bytes.
+
+        :raise ImageError: no header is as large.
+        """
+        if not 0 <= size <= _LARGEST_HEADER:
+            raise ImageError(f"{self._name}: an extended header of {size} bytes")
+        return self._stream.read(size)
 
 
 def _normal(name: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
+from pykrun.image.inside import kind_inside
 from pykrun.image.users import read_inside
 from pykrun.root import Root, resolve_parent
 
@@ -21,13 +23,25 @@ def add_missing(root: Root, tree: Path, workdir: str) -> None:
     path = os.path.normpath(os.fsencode(workdir))
     if path != b"/":
         place = resolve_parent(folder, path + b"/.")[:-2]
-        if place and not os.path.lexists(folder + place) and place not in root.files:
+        if place and place not in root.files and _is_missing(tree, place):
             root.directory(place)
     if not any(line.strip() for line in read_inside(tree, _HOSTS)):
         place = resolve_parent(folder, _HOSTS)
-        if (
-            place not in root.files
-            and os.path.isdir(folder + os.path.dirname(place))
-            and not os.path.islink(folder + place)
-        ):
+        if place not in root.files and _may_have(tree, place):
             root.file(place, _TABLE)
+
+
+def _is_missing(tree: Path, place: bytes) -> bool:
+    try:
+        return kind_inside(tree, place) is None
+    except OSError:  # whatever is on the way, the guest may find out
+        return False
+
+
+def _may_have(tree: Path, place: bytes) -> bool:
+    """Whether a file can be shown there: its directory exists, and it is no link."""
+    try:
+        folder, own = kind_inside(tree, os.path.dirname(place)), kind_inside(tree, place)
+    except OSError:
+        return False
+    return folder is not None and stat.S_ISDIR(folder) and not (own is not None and stat.S_ISLNK(own))

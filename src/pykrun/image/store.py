@@ -183,6 +183,7 @@ def hold(tree: Path) -> int:
 
     :raise UsageError: it was removed.
     """
+    descriptor = -1
     try:
         descriptor = os.open(tree.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -190,6 +191,8 @@ def hold(tree: Path) -> int:
     except OSError:
         same = False
     if not same:
+        if descriptor >= 0:
+            os.close(descriptor)
         raise UsageError("the image was just removed", "try again")
     return descriptor
 
@@ -282,7 +285,10 @@ def _size(folder: Path) -> int:
     seen: set[int] = set()
     for where, _folders, names in os.walk(folder):
         for name in names:
-            status = os.lstat(os.path.join(where, name))
+            try:
+                status = os.lstat(os.path.join(where, name))
+            except FileNotFoundError:  # somebody removes the image
+                continue
             if status.st_nlink == 1 or status.st_ino not in seen:
                 total += status.st_blocks * 512
                 seen.add(status.st_ino)
@@ -301,7 +307,8 @@ def remove(which: str) -> None:
     if not found and len(which) >= 4:
         found = [one for one in kept_images() if one.identity.startswith(which)]
     folder = images_folder()
-    pulled = [path for path in (folder / _PULLED).iterdir() if unquote(path.name).rpartition(" ")[0] == name]
+    names = {name, *(called for one in found[:1] for called in one.names)}
+    pulled = [path for path in (folder / _PULLED).iterdir() if unquote(path.name).rpartition(" ")[0] in names]
     if len(found) > 1 or (not found and not pulled):
         what = "several images begin with" if found else "there is no image"
         raise UsageError(f"{what} {which!r}", "`pykrun image ls` lists them")

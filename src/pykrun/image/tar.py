@@ -20,6 +20,8 @@ FILE, HARD_LINK, SYMBOLIC_LINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0",
 _CONTIGUOUS, _OLD_FILE = b"7", b"\0"
 _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK = b"x", b"g", b"L", b"K"
 _XATTR = b"SCHILY.xattr."
+_KNOWN = (b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime")
+"""Records that mean something here: of what holds for all entries to come nothing else is kept."""
 
 
 @record(slots=True, kw_only=True)
@@ -117,7 +119,9 @@ def entries(stream: Stream) -> Iterator[Entry]:
         if kind in (_PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK):
             data = _header_data(stream, size, extended)
             if kind == _PAX_GLOBAL:
-                _pax(data, shared, {})
+                values: dict[bytes, bytes] = {}
+                _pax(data, values, {})
+                shared |= {key: value for key, value in values.items() if key in _KNOWN}
             elif kind == _PAX:
                 _pax(data, extended.values, extended.xattrs)
             elif kind == _LONG_NAME:
@@ -268,6 +272,8 @@ def _pax(data: bytes, values: dict[bytes, bytes], xattrs: dict[bytes, bytes]) ->
         if not equals or data[end - 1 : end] != b"\n":
             raise ImageError("an extended header is damaged")
         if key.startswith(_XATTR):
+            if b"\0" in key:
+                raise ImageError("an attribute's name has a NUL")
             xattrs[key[len(_XATTR) :]] = value
         else:
             values[key] = value

@@ -49,6 +49,7 @@ class Tree:
     def __init__(self, descriptor: int) -> None:
         """:param descriptor: the directory; it is the tree's from now on."""
         self.root = descriptor
+        self.made = 0  # directories that no entry has asked for
         self._open: OrderedDict[Path, int] = OrderedDict()
 
     def close(self) -> None:
@@ -108,6 +109,7 @@ class Tree:
                 raise ImageError(f"it has directories that lie too deep: {_shown(name)}")
             if status is None and make:
                 os.mkdir(part, 0o755, dir_fd=self.directory(tuple(found)))
+                self.made += 1
             elif status is not None and not stat.S_ISDIR(status.st_mode):
                 raise ImageError(f"it has an entry below one that is no directory: {_shown(name)}")
             found.append(part)

@@ -36,7 +36,7 @@ class Unpacker:
         self._tree = tree
         self._privileged = os.geteuid() == 0
         self._entries = 0
-        self._directories: dict[Path, tar.Entry] = {}
+        self._directories: dict[Path, tuple[int, int]] = {}  # mode, time of change in nanoseconds
         self._brought: set[Path] = set()
         self.lost: dict[str, int] = {}
 
@@ -51,7 +51,7 @@ class Unpacker:
         try:
             for entry in tar.entries(tar.Stream(chunks)):
                 self._entries += 1
-                if self._entries > MOST_ENTRIES:
+                if self._entries + self._tree.made > MOST_ENTRIES:
                     raise ImageError(f"it has more than {MOST_ENTRIES} entries")
                 try:
                     self._take(entry)
@@ -66,14 +66,14 @@ class Unpacker:
 
         :raise ImageError: the host refuses.
         """
-        for path, entry in sorted(self._directories.items(), key=lambda item: -len(item[0])):
+        for path, (mode, mtime_ns) in sorted(self._directories.items(), key=lambda item: -len(item[0])):
             status = self._tree.status(path)
             if status is None or not stat.S_ISDIR(status.st_mode):
                 continue
             descriptor = self._tree.directory(path)
             try:
-                os.fchmod(descriptor, self._mode(entry, 0o700))
-                files.change_times(descriptor, None, entry.mtime_ns, entry.mtime_ns)
+                os.fchmod(descriptor, mode)
+                files.change_times(descriptor, None, mtime_ns, mtime_ns)
             except OSError as error:
                 raise ImageError(f"cannot unpack {os.fsdecode(b'/'.join(path))!r}: {error.strerror}") from None
 
@@ -146,7 +146,7 @@ class Unpacker:
         descriptor = self._tree.directory(path)
         self._own(descriptor, entry)
         self._set_attributes(descriptor, entry, fresh=status is None)
-        self._directories[path] = entry
+        self._directories[path] = self._mode(entry, 0o700), entry.mtime_ns
 
     def _hard_link(self, path: Path, entry: tar.Entry) -> None:
         """A link to what an entry before it made, in this layer or a lower one."""

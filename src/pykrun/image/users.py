@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from pykrun.errors import UsageError
+from pykrun.image.inside import open_inside
 from pykrun.record import record
 from pykrun.root import resolve_parent
 from pykrun.start_data import User
@@ -78,10 +79,9 @@ def _number(text: str) -> int | None:
 
 def read_inside(tree: Path, name: bytes) -> list[str]:
     """Return the lines of a file of the image, none where there is no such file; links are followed within it."""
-    folder = os.fsencode(tree)
-    place = resolve_parent(folder, name + b"/.")[:-2]
+    place = resolve_parent(os.fsencode(tree), name + b"/.")[:-2]
     try:
-        descriptor = os.open(folder + place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_inside(tree, place, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return []
     try:

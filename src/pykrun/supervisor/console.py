@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 
 from pykrun.engine import PANIC
@@ -43,6 +44,8 @@ class BootLog:
         if path is not None:
             try:
                 self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+                if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                    os.set_blocking(self._file, False)  # nobody who reads slowly holds the VM up
             except OSError as error:
                 raise UsageError(f"{option}: cannot write {path!r}: {error.strerror}") from None
 
@@ -86,6 +89,8 @@ class BootLog:
         while data and self._file >= 0:
             try:
                 data = data[os.write(self._file, data) :]
+            except BlockingIOError:  # a pipe or terminal whose reader is slow: it misses this
+                return
             except OSError:  # disk full: the run goes on, the log ends
                 os.close(self._file)
                 self._file = -1

@@ -32,7 +32,9 @@ _unpack_record = _RECORD.unpack_from
 _unpack_outline = Struct("<16sHB").unpack_from  # ino and off, which struct fuse_dirent begins with too, as they are
 _NAME = _RECORD.size
 _LONGEST = 280
-"""The record of a name of 255 bytes. Some file systems have longer ones, which no guest could ask for."""
+"""The record of a name of 255 bytes; the padding hides up to five more. Some file systems have longer names (those of
+vfat and NTFS in UTF-8), which no guest could ask for."""
+_NAME_MAX = 255
 _PADDED = [Struct(f"<16sII{8 * words}s").pack for words in range(33)]
 _PACKERS = [_PADDED[-(-length // 8)] for length in range(256)]
 """By the name's length: struct fuse_dirent with the name in it, padded."""
@@ -70,7 +72,8 @@ class Listing:
                 name = data[start : data.index(0, start)]
                 if self._root is not None and name == b"..":
                     ino = self._root
-                yield DirectoryEntry(name, ino, kind, following)
+                if len(name) <= _NAME_MAX:
+                    yield DirectoryEntry(name, ino, kind, following)
             self._position = position + length
             self.offset = following
 
@@ -97,6 +100,9 @@ class Listing:
                 if root is not None and name == b"..":
                     numbers = root.to_bytes(8, "little") + numbers[8:]
                 count = len(name)
+                if count > _NAME_MAX:
+                    position += length
+                    continue
                 record = _PACKERS[count](numbers, count, kind, name)
                 size -= len(record)
                 if entry_of is not None:
