@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from pykrun import krun
+from pykrun.krun.context import find
+from pykrun.krun.streams import connect
+from pykrun.request import Descriptor
 from tests.krun.programs import NO_NETWORK, Programs, finish
 
 NO_CONSOLE = NO_NETWORK + "good(krun_disable_implicit_console(ctx))\n"
@@ -81,6 +86,24 @@ good(krun_add_console_port_tty(ctx, console, "tty", int(arguments[0])))
         while b"=typed=\r\n" not in seen:
             seen += end.read(1000)
         assert finish(process).code == 0
+
+
+def test_the_first_console_stays_the_workloads(ctx: int) -> None:
+    """Also if a later one has a terminal."""
+    main, terminal = os.openpty()
+    fds = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
+    try:
+        assert krun.krun_disable_implicit_console(ctx) == 0
+        assert krun.krun_add_virtio_console_default(ctx, *fds) == 0
+        assert krun.krun_add_virtio_console_multiport(ctx) == 1
+        assert krun.krun_add_console_port_tty(ctx, 1, "tty", terminal) == 0
+        with ExitStack() as stack:
+            streams = connect(find(ctx), stack)
+        assert [streams.stdin, streams.stdout, streams.stderr] == [Descriptor(fd) for fd in fds]
+        assert [[port.input for port in console.ports] for console in streams.consoles] == [[Descriptor(terminal)]]
+    finally:
+        for fd in (main, terminal, *fds):
+            os.close(fd)
 
 
 def test_a_console_beside_the_implicit_one(programs_once: Programs, pipe: tuple[int, int]) -> None:

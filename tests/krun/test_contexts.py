@@ -55,6 +55,16 @@ def test_a_context_that_is_freed_leaves_nothing() -> None:
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
+def test_a_descriptor_that_the_caller_has_closed() -> None:
+    """The rest of the context is given back all the same."""
+    made = krun.krun_create_ctx()
+    os.close(krun.krun_get_shutdown_eventfd(made))
+    nothing = find(made).nothing
+    assert krun.krun_free_ctx(made) == 0
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(nothing)
+
+
 def test_what_is_set_last_counts(ctx: int) -> None:
     assert krun.krun_set_vm_config(ctx, 2, 512) == krun.krun_set_vm_config(ctx, 1, 256) == 0
     assert krun.krun_set_exec(ctx, "/a", ["1"], ["A=1"]) == krun.krun_set_env(ctx, ["B=2"]) == 0

@@ -52,6 +52,7 @@ TEXTS: list[tuple[Function, tuple[object, ...], int]] = [
     (krun.krun_set_kernel, ("/dev/null", 0, None, None), 0),
     (krun.krun_set_firmware, ("/dev/null",), 0),
     (krun.krun_add_vhost_user_device, (4, "/s", None, 0, None), 1),
+    (krun.krun_set_tee_config_file, ("/config",), 0),
 ]
 """Functions with good arguments, and which of those is a text that must not be NULL."""
 
@@ -78,7 +79,22 @@ ARRAYS: list[tuple[Function, tuple[object, ...], int, bool]] = [
 ]
 """Functions with an array: good arguments, which one it is, and whether NULL means something else than an error."""
 
+UNSUPPORTED: list[tuple[Function, tuple[object, ...]]] = [
+    (krun.krun_add_display, (640, 480)),
+    (krun.krun_display_set_edid, (0, b"edid", 4)),
+    (krun.krun_display_set_dpi, (0, 96)),
+    (krun.krun_display_set_physical_size, (0, 100, 100)),
+    (krun.krun_display_set_refresh_rate, (0, 60)),
+    (krun.krun_set_display_backend, (b"", 0)),
+    (krun.krun_add_input_device, (None, 0, None, 0)),
+    (krun.krun_add_input_device_fd, (0,)),
+    (krun.krun_add_vhost_user_device, (4, "/s", "rng", 1, [256])),
+    (krun.krun_set_tee_config_file, ("/config",)),
+    (krun.krun_set_port_map, (None,)),
+]
+
 CONTEXTS: list[tuple[Function, tuple[object, ...]]] = [
+    *UNSUPPORTED,
     *((function, arguments) for function, arguments, _ in TEXTS),
     *((function, arguments) for function, arguments, _, _ in ARRAYS),
     (krun.krun_free_ctx, ()),
@@ -103,6 +119,7 @@ CONTEXTS: list[tuple[Function, tuple[object, ...]]] = [
     (krun.krun_set_gpu_options2, (0, 0)),
     (krun.krun_get_shutdown_eventfd, ()),
     (krun.krun_start_enter, ()),
+    (krun.krun_set_mapped_volumes, (["/a:/b"],)),
 ]
 
 INVALID: list[tuple[Function, tuple[object, ...]]] = [
@@ -162,20 +179,6 @@ INVALID: list[tuple[Function, tuple[object, ...]]] = [
     (krun.krun_add_vhost_user_device, (4, "/s", None, 1 << 16, None)),
 ]
 """Other arguments that cannot be, for a context to which nothing was added."""
-
-UNSUPPORTED: list[tuple[Function, tuple[object, ...]]] = [
-    (krun.krun_add_display, (640, 480)),
-    (krun.krun_display_set_edid, (0, b"edid", 4)),
-    (krun.krun_display_set_dpi, (0, 96)),
-    (krun.krun_display_set_physical_size, (0, 100, 100)),
-    (krun.krun_display_set_refresh_rate, (0, 60)),
-    (krun.krun_set_display_backend, (b"", 0)),
-    (krun.krun_add_input_device, (None, 0, None, 0)),
-    (krun.krun_add_input_device_fd, (0,)),
-    (krun.krun_add_vhost_user_device, (4, "/s", "rng", 1, [256])),
-    (krun.krun_set_tee_config_file, ("/config",)),
-    (krun.krun_set_port_map, (None,)),
-]
 
 
 def name_of(value: object) -> str:

@@ -105,6 +105,20 @@ def test_a_descriptor_becomes_the_logs_own() -> None:
 
 
 @pytest.mark.usefixtures("silent_again")
+def test_the_same_descriptor_again_and_another_level() -> None:
+    read, write = os.pipe()
+    with open(read, "rb") as stream:
+        assert krun.krun_init_log(write, 5, 2, 1) == 0
+        assert krun.krun_init_log(write, 0, 2, 1) == 0  # stays open
+        assert krun.krun_free_ctx(-1) < 0  # not said
+        assert krun.krun_set_log_level(1) == 0  # nothing but the level
+        assert krun.krun_free_ctx(-2) < 0
+        assert krun.krun_init_log(2, 0, 2, 1) == 0  # closes it
+        lines = stream.read().splitlines()
+    assert [line.rpartition(b" ")[2] for line in lines] == [b"-2"]
+
+
+@pytest.mark.usefixtures("silent_again")
 def test_a_reader_that_is_gone() -> None:
     read, write = os.pipe()
     assert krun.krun_init_log(write, 5, 2, 1) == 0

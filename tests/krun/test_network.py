@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import struct
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
+from pykrun import krun
+from pykrun.krun.context import find
+from pykrun.krun.description import describe
 from tests.boot.test_netdevs import Switch
 from tests.krun.programs import Programs
 
@@ -94,6 +101,23 @@ def test_two_stream_sockets(programs_once: Programs, tmp_path: Path) -> None:
             thread.join()
     assert (result.code, result.out) == (0, b"02:00:00:00:00:01\n02:00:00:00:00:02\n"), result
     assert sources == {"path": b"\2\0\0\0\0\1", "fd": b"\2\0\0\0\0\2"}
+
+
+@pytest.mark.parametrize("change", ["vsock", "explicit", "device", "none"])
+def test_a_port_map_that_is_not_used_is_told(ctx: int, change: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What comes after it makes it so: a network device, or no vsock device in whose place the network is."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ExitStack() as stack, caplog.at_level(logging.WARNING, logger="pykrun.krun"):
+        assert krun.krun_set_root(ctx, "/") == krun.krun_set_port_map(ctx, ["8080:80"]) == 0
+        if change == "device":
+            assert krun.krun_add_net_unixstream(ctx, None, ours.fileno(), bytes(6), 0, 0) == 0
+        elif change != "none":
+            assert krun.krun_disable_implicit_vsock(ctx) == 0
+            assert change == "vsock" or krun.krun_add_vsock(ctx, 0) == 0
+        publish = describe(find(ctx), stack).publish
+    assert publish == (("8080:80",) if change == "none" else ())
+    assert [record.levelno for record in caplog.records] == ([] if change == "none" else [logging.WARNING])
+    assert change == "none" or "the port map is not used: " in caplog.text
 
 
 def test_what_cannot_be_plugged_in(programs_once: Programs, tmp_path: Path) -> None:

@@ -410,7 +410,8 @@ def test_a_caller_with_other_ids(programs_once: Programs) -> None:
 
 @pytest.mark.root
 def test_ids_of_the_vm(programs_once: Programs, python_for_all: str) -> None:
-    """What the guest makes in a directory of the host belongs to them."""
+    """What the guest makes in a directory of the host belongs to them, and what only a group of the caller's may is
+    closed to it."""
     from pykrun import blob
 
     home = programs_once.pykrun.folder / "other"
@@ -418,11 +419,16 @@ def test_ids_of_the_vm(programs_once: Programs, python_for_all: str) -> None:
     for folder in (home, shared, cache):
         folder.mkdir()
         os.chown(folder, 54321, 12345)
+    (shared / "group").mkdir()
+    os.chown(shared / "group", 0, 54320)
+    (shared / "group").chmod(0o770)
     init = shutil.copy(blob.find().path, home / "init")
     programs_once.python = python_for_all
     result = programs_once.shell(
-        "mount -t virtiofs shared /mnt && touch /mnt/file",
+        "mount -t virtiofs shared /mnt && touch /mnt/file && ! touch /mnt/group/file",
         before=f"""
+good(krun_free_ctx(ctx)); os.setgroups([54320]); ctx = good(krun_create_ctx())
+good(krun_disable_implicit_vsock(ctx)); good(krun_set_root(ctx, root))
 good(krun_setuid(ctx, 54321)); good(krun_setgid(ctx, 12345))
 good(krun_add_virtiofs(ctx, "shared", {str(shared)!r}))
 """,

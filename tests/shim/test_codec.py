@@ -71,6 +71,15 @@ def test_events_arrive(event: object) -> None:
     assert there_and_back(event) == event
 
 
+def test_a_message_without_descriptors_is_sent_at_once() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps what was sent at once apart
+    with ours, theirs:
+        send(ours, ("a", 1))
+        receiver = Receiver(theirs)
+        receiver.fetch()
+        assert receiver.take() == (("a", 1), [])
+
+
 def test_descriptors_arrive_as_the_same_files_however_many_there_are() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))

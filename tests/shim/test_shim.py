@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -127,6 +128,42 @@ def test_a_supervisor_that_is_killed_is_an_error_and_not_a_hang(shell: Shell) ->
 def test_a_shim_that_never_gets_a_request_ends_quietly() -> None:
     shim = Shim()
     assert shim.close() == 125
+
+
+NO_PIDFD = """
+import errno, os, struct
+from pykrun.host import linux
+from pykrun.shim import Shim
+
+linux.set_no_new_privileges()
+words = (0x20, 0, 0, 0), (0x15, 0, 1, 434), (0x06, 0, 0, 0x50000 | errno.EPERM), (0x06, 0, 0, 0x7FFF0000)
+linux.install_filter(b"".join(struct.pack("HBBI", *word) for word in words))  # pidfd_open fails
+try:
+    Shim()
+except PermissionError:
+    pass
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    os._exit(0)
+"""
+
+
+def test_a_host_without_pidfds_has_no_child_left() -> None:
+    source = Path(__file__).parent.parent.parent / "src"
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    assert subprocess.run([sys.executable, "-c", NO_PIDFD], env=environment, timeout=LIMIT).returncode == 0
+
+
+def test_a_shim_keeps_nothing_of_the_callers_open() -> None:
+    """Not even what every child inherits, as the descriptors of a C program's pipe(2)."""
+    reads, writes = os.pipe()
+    os.set_inheritable(writes, True)
+    with Shim() as shim, open(reads, "rb") as stream:
+        os.close(writes)
+        assert select.select([stream], [], [], LIMIT)[0], "no end of it: somebody holds the other end"
+        assert stream.read() == b""
+        assert shim.receive(0) is None  # it lives
 
 
 def test_a_request_that_cannot_be_is_the_callers_error() -> None:

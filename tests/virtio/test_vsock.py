@@ -368,6 +368,18 @@ def test_refusals_that_nobody_fetches(guest: Guest) -> None:
     assert ring.finished(), "the one that waited"
 
 
+def test_connections_that_are_reset_before_the_guest_hears_of_them(guest: Guest) -> None:
+    """A guest that gives no buffers cannot make the device keep what is over."""
+    guest.say(wire.REQUEST)  # its answer is what the others wait behind
+    for number in range(500):
+        guest.say(wire.REQUEST, guest=number)
+        guest.hosts.pop().close()
+        guest.say(wire.RST, guest=number)
+    assert guest.device.connections == len(guest.device._owing) == len(guest.device._ready) == 1
+    assert guest.talk() == [(wire.RESPONSE, PORT, GUEST, 0, b"")]
+    guest.connect(GUEST + 1)
+
+
 def test_as_many_connections_as_there_can_be(guest: Guest) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 4096:

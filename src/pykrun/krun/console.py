@@ -62,7 +62,8 @@ def krun_add_virtio_console_default(ctx_id: int, input_fd: int, output_fd: int, 
 def krun_add_serial_console_default(ctx_id: int, input_fd: int, output_fd: int) -> int:
     """Add a serial console on two descriptors: ttyS0, ttyS1, ... in order; -1 for none.
 
-    On QEMU; User Mode Linux's serial lines are its own (ttyS0 there is no console of the host's).
+    User Mode Linux has eight, QEMU three for x86_64 and none for aarch64: virtio consoles (hvcN) stand in for the
+    others, and a line of the log says so.
 
     :return: 0; -EINVAL: no descriptors; -ENOENT: no such context.
     """

@@ -73,7 +73,7 @@ class NetSpec:
     :param kind: `unixstream`, `unixgram` or `tap`.
     :param path: the peer's socket, or the tap device's name; None when `descriptor` is connected to it.
     :param mac: six bytes.
-    :param features: bits of virtio-net that the peer can do.
+    :param features: bits of virtio-net that the peer can do; nothing follows from them.
     :param vfkit: send the magic word of vfkit's mode first.
     """
 
@@ -215,7 +215,10 @@ class Context:
         return [*self.nets, *([self.legacy_net] if self.legacy_net is not None else [])]
 
     def close(self) -> None:
-        """Close what the context has opened."""
+        """Close what the context has opened, and let the supervisor go."""
+        if self.shim is not None:
+            _left.append(self.shim.leave())
+            self.shim = None
         opened = [
             self.shutdown,
             self.nothing,
@@ -225,10 +228,10 @@ class Context:
         self.shutdown, self.nothing, self.firmware, self.kernel = -1, -1, -1, None
         for descriptor in opened:
             if descriptor >= 0:
-                os.close(descriptor)
-        if self.shim is not None:
-            _left.append(self.shim.leave())
-            self.shim = None
+                try:
+                    os.close(descriptor)
+                except OSError:  # the caller has closed it: EBADF
+                    pass
 
 
 _left: list[int] = []

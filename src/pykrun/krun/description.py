@@ -223,9 +223,11 @@ def _vsock(port: VsockPort, stack: ExitStack) -> Vsock:
 
 def _network(context: Context) -> tuple[bool, tuple[str, ...]]:
     """Whether there is user-mode networking, in place of TSI, and the ports that lead into the guest."""
-    if context.all_nets():
-        return False, ()
     has_tsi = context.vsock == IMPLICIT or (context.vsock == EXPLICIT and bool(context.tsi & TSI_INET))
-    if not has_tsi:
+    has_nets = bool(context.all_nets())
+    if has_nets or not has_tsi:
+        if context.port_map:
+            why = "there is a network device" if has_nets else "there is no vsock device with TSI for inet"
+            tell(WARNING, "%s: the port map is not used: %s", _NAME, why)
         return False, ()
     return True, tuple(f"{host}:{guest}" for guest, host in (context.port_map or {}).items())

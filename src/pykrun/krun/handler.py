@@ -43,11 +43,12 @@ class FdHandler(logging.Handler):
         except OSError:
             pass
 
-    def close(self) -> None:
-        """Close the target, if it is the log's own."""
+    def close(self, heir: FdHandler | None = None) -> None:
+        """Close the target, if it is the log's own, and not the heir's."""
         if self._owned and self._target >= 0:
             try:
-                os.close(self._target)
+                if heir is None or heir._target != self._target:
+                    os.close(self._target)
             except OSError:
                 pass
             self._target = -1
@@ -55,12 +56,13 @@ class FdHandler(logging.Handler):
 
 
 def listen(level: int) -> None:
-    """Log to standard error, but where a program has handlers of its own, there.
+    """Log to standard error, but where a program has handlers of its own, or `write_to` was called, there.
 
     :raise OSError: standard error is not open.
     """
-    logging.getLogger(NAME).setLevel(LEVELS[level])
-    if not logging.getLogger().handlers:
+    logger = logging.getLogger(NAME)
+    logger.setLevel(LEVELS[level])
+    if not logging.getLogger().handlers and not any(isinstance(found, FdHandler) for found in logger.handlers):
         _install(FdHandler(2, "auto", owned=False), propagate=True)
 
 
@@ -80,6 +82,6 @@ def _install(handler: FdHandler, *, propagate: bool) -> None:
     for old in list(logger.handlers):
         if isinstance(old, FdHandler):
             logger.removeHandler(old)
-            old.close()
+            old.close(heir=handler)
     logger.addHandler(handler)
     logger.propagate = propagate

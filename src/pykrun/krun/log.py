@@ -18,7 +18,7 @@ def krun_set_log_level(level: int) -> int:
     """Log what is at least that important: 0 nothing, 1 errors, 2 warnings, 3 information, 4 debug, 5 everything.
 
     A level above 5 means 5. `RUST_LOG` in the environment overrides it. Lines go to standard error, or, in a Python
-    program that has set up its own logging, where that sends them.
+    program that has set up its own logging, where that sends them; after `krun_init_log`, where that said.
 
     :return: 0; -EINVAL: no number of 32 bits; -EBADF: standard error is closed.
     """

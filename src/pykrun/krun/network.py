@@ -25,7 +25,8 @@ def krun_add_net_unixstream(ctx_id: int, c_path: Text, fd: int, c_mac: Buffer, f
     :param c_path: where the peer listens; NULL if `fd` is connected to it.
     :param fd: -1 if there is a path.
     :param c_mac: six bytes.
-    :param features: bits of virtio-net: 0, 1, 7, 8, 10, 11, 12, 14.
+    :param features: bits of virtio-net: 0, 1, 7, 8, 10, 11, 12, 14. Accepted, without effect: the guest is offered
+        none of them.
     :param flags: 2: the guest configures the device by DHCP.
     :return: 0; -EINVAL: both or neither of path and fd, unknown features or flags, no address; -ENOENT: no such
         context.
@@ -56,7 +57,7 @@ def krun_add_net_unixgram(ctx_id: int, c_path: Text, fd: int, c_mac: Buffer, fea
 
 @call
 def krun_add_net_tap(ctx_id: int, c_tap_name: Text, c_mac: Buffer, features: int, flags: int) -> int:
-    """Add a network device that is a tap device of the host.
+    """Add a network device that is a tap device of the host. Its features are without effect, as those of the others.
 
     :return: 0; -EINVAL: NULL, no UTF-8 text, unknown features or flags, GUEST_TSO4, GUEST_TSO6 or GUEST_UFO without
         GUEST_CSUM; -ENOENT: no such context.
@@ -116,6 +117,7 @@ def krun_set_port_map(ctx_id: int, port_map: Texts) -> int:
         vsock device is disabled; -ENOENT: no such context.
     """
     if port_map is None:
+        find(ctx_id)
         tell(WARNING, "krun_set_port_map(NULL) is not supported: which ports the guest listens on is not known here")
         return -errno.ENOTSUP
     ports: dict[int, int] = {}

@@ -57,7 +57,8 @@ def connect(context: Context, stack: ExitStack) -> Streams:
     else:
         ends = (-1, -1, -1)
     named = _named(further)
-    own = None if context.implicit_console or named else _take_terminal(further)
+    has_first = context.implicit_console or len(further) < len(context.consoles)
+    own = None if has_first or named else _take_terminal(further)
     if own is not None:
         ends = (own.input, own.output, own.output)
     ends = tuple(named.get(name, end) for name, end in zip(STREAMS, ends, strict=True))  # type: ignore[assignment]

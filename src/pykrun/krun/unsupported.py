@@ -36,54 +36,54 @@ def krun_set_gpu_options2(ctx_id: int, virgl_flags: int, shm_size: int) -> int:
 def krun_add_display(ctx_id: int, width: int, height: int) -> int:
     """Add a display. Not supported.
 
-    :return: -ENOTSUP.
+    :return: -ENOENT: no such context; else -ENOTSUP.
     """
-    return unsupported("krun_add_display", NO_GPU)
+    return _unsupported(ctx_id, "krun_add_display", NO_GPU)
 
 
 @call
 def krun_display_set_edid(ctx_id: int, display_id: int, edid_blob: Buffer, blob_size: int) -> int:
     """Set what a display says of itself. Not supported.
 
-    :return: -ENOTSUP.
+    :return: -ENOENT: no such context; else -ENOTSUP.
     """
-    return unsupported("krun_display_set_edid", NO_GPU)
+    return _unsupported(ctx_id, "krun_display_set_edid", NO_GPU)
 
 
 @call
 def krun_display_set_dpi(ctx_id: int, display_id: int, dpi: int) -> int:
     """Set a display's dots per inch. Not supported.
 
-    :return: -ENOTSUP.
+    :return: -ENOENT: no such context; else -ENOTSUP.
     """
-    return unsupported("krun_display_set_dpi", NO_GPU)
+    return _unsupported(ctx_id, "krun_display_set_dpi", NO_GPU)
 
 
 @call
 def krun_display_set_physical_size(ctx_id: int, display_id: int, width_mm: int, height_mm: int) -> int:
     """Set a display's size in millimetres. Not supported.
 
-    :return: -ENOTSUP.
+    :return: -ENOENT: no such context; else -ENOTSUP.
     """
-    return unsupported("krun_display_set_physical_size", NO_GPU)
+    return _unsupported(ctx_id, "krun_display_set_physical_size", NO_GPU)
 
 
 @call
 def krun_display_set_refresh_rate(ctx_id: int, display_id: int, refresh_rate: int) -> int:
     """Set a display's refresh rate in Hz. Not supported.
 
-    :return: -ENOTSUP.
+    :return: -ENOENT: no such context; else -ENOTSUP.
     """
-    return unsupported("krun_display_set_refresh_rate", NO_GPU)
+    return _unsupported(ctx_id, "krun_display_set_refresh_rate", NO_GPU)
 
 
 @call
 def krun_set_display_backend(ctx_id: int, display_backend: Buffer, backend_size: int) -> int:
     """Set the functions that draw. Not supported.
 
-    :return: -ENOTSUP.
+    :return: -ENOENT: no such context; else -ENOTSUP.
     """
-    return unsupported("krun_set_display_backend", NO_GPU)
+    return _unsupported(ctx_id, "krun_set_display_backend", NO_GPU)
 
 
 @call
@@ -96,18 +96,18 @@ def krun_add_input_device(
 ) -> int:
     """Add an input device whose events come from functions. Not supported.
 
-    :return: -ENOTSUP.
+    :return: -ENOENT: no such context; else -ENOTSUP.
     """
-    return unsupported("krun_add_input_device", NO_INPUT)
+    return _unsupported(ctx_id, "krun_add_input_device", NO_INPUT)
 
 
 @call
 def krun_add_input_device_fd(ctx_id: int, input_fd: int) -> int:
     """Add an input device of the host (/dev/input/*). Not supported.
 
-    :return: -ENOTSUP.
+    :return: -ENOENT: no such context; else -ENOTSUP.
     """
-    return unsupported("krun_add_input_device_fd", NO_INPUT)
+    return _unsupported(ctx_id, "krun_add_input_device_fd", NO_INPUT)
 
 
 @call
@@ -127,17 +127,23 @@ def krun_add_vhost_user_device(
     sizes = [] if queue_sizes is None else [number("a queue's size", size, 16) for size in queue_sizes]
     if queue_sizes is not None and count and len(sizes) < count:
         raise Refusal(errno.EINVAL, f"{count} queues have {len(sizes)} sizes")
-    find(ctx_id)
-    return unsupported("krun_add_vhost_user_device", "an engine in its sandbox cannot reach other processes' sockets")
+    why = "an engine in its sandbox cannot reach other processes' sockets"
+    return _unsupported(ctx_id, "krun_add_vhost_user_device", why)
 
 
 @call
 def krun_set_tee_config_file(ctx_id: int, filepath: Text) -> int:
     """Set the configuration of a confidential VM. Not supported.
 
-    :return: -ENOTSUP.
+    :return: -EINVAL: NULL or no UTF-8 text; -ENOENT: no such context; else -ENOTSUP.
     """
-    return unsupported("krun_set_tee_config_file", "there is no confidential computing without its hardware")
+    text("filepath", filepath)
+    return _unsupported(ctx_id, "krun_set_tee_config_file", "there is no confidential computing without its hardware")
+
+
+def _unsupported(ctx_id: int, name: str, why: str) -> int:
+    find(ctx_id)
+    return unsupported(name, why)
 
 
 def _no_gpu(name: str, ctx_id: int) -> int:

@@ -69,7 +69,9 @@ def krun_set_smbios_oem_strings(ctx_id: int, oem_strings: Texts) -> int:
 def krun_setuid(ctx_id: int, uid: int) -> int:
     """Change to that user id right before the VM starts, after the group id.
 
-    What the caller may open it may still use: files are opened before. That it fails is the result of
+    The further groups of the caller go too. Disks, sockets of network devices and the workload's streams are opened
+    before. What is opened by its name afterwards, that user has to reach and be allowed: the console's output, the
+    kernel, what a shared directory holds, the sockets of vsock ports. That it fails is the result of
     `krun_start_enter`.
 
     :return: 0; -EINVAL: no number of 32 bits; -ENOENT: no such context.
@@ -81,7 +83,7 @@ def krun_setuid(ctx_id: int, uid: int) -> int:
 
 @call
 def krun_setgid(ctx_id: int, gid: int) -> int:
-    """Change to that group id right before the VM starts.
+    """Change to that group id right before the VM starts; else as `krun_setuid`.
 
     :return: 0; -EINVAL: no number of 32 bits; -ENOENT: no such context.
     """

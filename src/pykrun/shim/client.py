@@ -45,7 +45,7 @@ class Shim:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self.pid = _spawn(theirs.fileno(), session)
-            self.pidfd = os.pidfd_open(self.pid)
+            self.pidfd = _open(self.pid)
         except BaseException:
             ours.close()
             raise
@@ -198,6 +198,19 @@ def _spawn(connection: int, session: bool) -> int:
     finally:
         for descriptor in (null, *high):
             os.close(descriptor)
+
+
+def _open(pid: int) -> int:
+    """Return a new child's pidfd; without one nobody would wait for it later."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except OSError:  # the caller reaps whatever child of its ends
+            pass
+        raise
 
 
 def _above(descriptor: int) -> int:

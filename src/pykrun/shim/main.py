@@ -43,6 +43,7 @@ _SAYING = 5.0
 
 def main() -> Never:
     """Run one request that comes over the inherited socket; the exit status is the VM's, or 125."""
+    os.closerange(CONNECTION + 1, 1 << 30)  # what the caller has without CLOEXEC: ends of its pipes, say
     for number in _QUIET:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
@@ -87,24 +88,29 @@ def _run(request: Request, line: Line) -> int:
 
 
 def _change_ids(request: Request) -> None:
-    """Become who the caller wants us to be, the group first: the user may not change it.
+    """Become who the caller wants us to be, without further groups, the group first: the user may not change it.
 
     :raise OSError: we may not.
     :raise UsageError: we could not go on as such: Python and pykrun are out of reach.
     """
+    if request.uid is None and request.gid is None:
+        return
+    try:
+        os.setgroups([])
+    except PermissionError:  # then the ids can only be ours already, or fail below
+        pass
     for what, change, number in (("group", os.setgid, request.gid), ("user", os.setuid, request.uid)):
         if number is not None:
             try:
                 change(-1 if number == (1 << 32) - 1 else number)  # which Python takes for too large
             except OSError as error:
                 raise OSError(error.errno, f"cannot change to {what} id {number}: {error.strerror}") from None
-    if request.uid is not None or request.gid is not None:
-        from pykrun.host.linux import set_dumpable
+    from pykrun.host.linux import set_dumpable
 
-        set_dumpable(True)  # else what /proc has of us is root's, and no user namespace could be made
-        for file in (os.__file__, __file__):
-            if not os.access(file, os.R_OK):
-                raise UsageError(f"user id {os.getuid()} may not read {file!r}", "install it where everybody may")
+    set_dumpable(True)  # else what /proc has of us is root's, and no user namespace could be made
+    for file in (os.__file__, __file__):
+        if not os.access(file, os.R_OK):
+            raise UsageError(f"user id {os.getuid()} may not read {file!r}", "install it where everybody may")
 
 
 class Line:

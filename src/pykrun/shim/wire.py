@@ -29,7 +29,11 @@ def send(connection: socket.socket, message: Plain, descriptors: Sequence[int] =
     """
     payload = marshal.dumps(message)
     batches = [list(descriptors[start : start + _BATCH]) for start in range(0, len(descriptors), _BATCH)]
-    connection.sendall(_HEADER.pack(len(payload), len(descriptors)))
+    header = _HEADER.pack(len(payload), len(descriptors))
+    if not descriptors:  # one system call, and no half of a message for the other side to wake up for
+        connection.sendall(header + payload)
+        return
+    connection.sendall(header)
     for batch in batches:
         connection.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(batch)}i", *batch))])
     connection.sendall(payload)

@@ -9,7 +9,7 @@ taken, `_MAX_REFUSALS` answers that it does not fetch; then its transmit queue w
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Protocol
@@ -91,7 +91,6 @@ class _Connection:
         "open",
         "owed",
         "peer",
-        "ready",
         "received",
         "sent",
         "shut",
@@ -106,7 +105,6 @@ class _Connection:
         self.peer = peer
         self.open = False
         self.owed: list[tuple[int, int]] = []  # operation and flags, for the guest
-        self.ready = False  # in the queue of those that may have bytes for the guest
         self.ended = False  # the guest was told that no more will come
         self.shut = 0  # what the guest said by SHUTDOWN
         self.unsent = bytearray()  # from the guest; its peer had no room
@@ -138,8 +136,8 @@ class VsockDevice(Device):
         self._queues: dict[int, Virtqueue] = {}
         self._connections: dict[tuple[int, int], _Connection] = {}
         self._lingering: set[_Connection] = set()  # the guest has closed; their peers have not taken everything
-        self._ready: deque[_Connection] = deque()
-        self._owing: deque[_Connection] = deque()
+        self._ready: OrderedDict[_Connection, None] = OrderedDict()  # may have bytes for the guest
+        self._owing: OrderedDict[_Connection, None] = OrderedDict()  # in these two are only connections that are known
         self._refusals: deque[bytes] = deque()
         self._next_port = _FIRST_PORT
         self.dropped = 0
@@ -331,7 +329,7 @@ class VsockDevice(Device):
 
     def _readable(self, connection: _Connection) -> None:
         self._offer(connection)
-        if connection.ready:
+        if connection in self._ready:
             self._wake(RECEIVE)
 
     def _gone(self, connection: _Connection) -> None:
@@ -363,6 +361,8 @@ class VsockDevice(Device):
         self._connections.pop((connection.guest_port, connection.host_port), None)
         connection.open = False
         connection.owed.clear()
+        self._owing.pop(connection, None)
+        self._ready.pop(connection, None)
 
     def _drop(self, connection: _Connection) -> None:
         self._lingering.discard(connection)
@@ -384,7 +384,7 @@ class VsockDevice(Device):
 
     def _owe(self, connection: _Connection, operation: int, flags: int = 0) -> None:
         if not connection.owed:
-            self._owing.append(connection)
+            self._owing[connection] = None
         elif operation == CREDIT_UPDATE:
             return  # whatever goes says the same
         connection.owed.append((operation, flags))
@@ -392,9 +392,8 @@ class VsockDevice(Device):
     def _offer(self, connection: _Connection) -> None:
         """Have the connection asked for bytes, if it may have some and the guest has room."""
         may_speak = connection.open and not connection.ended and not connection.shut & SHUT_RECEIVE
-        if may_speak and not connection.ready and connection.peer is not None and connection.credit:
-            connection.ready = True
-            self._ready.append(connection)
+        if may_speak and connection.peer is not None and connection.credit:
+            self._ready[connection] = None
 
     # What the guest is told
 
@@ -408,14 +407,14 @@ class VsockDevice(Device):
         if self._refusals:
             return
         while self._owing:
-            connection = self._owing[0]
+            connection = next(iter(self._owing))
             while connection.owed and (chain := queue.pop()) is not None:
                 operation, flags = connection.owed.pop(0)
                 _write(queue, chain, self._header(connection, operation, flags))
             if connection.owed:
                 return
-            self._owing.popleft()
-        while self._ready and self._send(queue, self._ready[0]):
+            del self._owing[connection]
+        while self._ready and self._send(queue, next(iter(self._ready))):
             pass
 
     def _header(self, connection: _Connection, operation: int, flags: int = 0, size: int = 0) -> bytes:
@@ -427,7 +426,7 @@ class VsockDevice(Device):
         """Give the guest some bytes of the first connection in turn; False when it has no buffers."""
         peer, credit = connection.peer, connection.credit
         if peer is None or not connection.open or connection.ended or connection.shut & SHUT_RECEIVE or not credit:
-            self._not_ready()
+            del self._ready[connection]
             return True
         chains: list[Chain] = []
         rooms: list[list[memoryview]] = []
@@ -442,11 +441,11 @@ class VsockDevice(Device):
             room += size
         if not chains:
             return False
+        self._ready.move_to_end(connection)  # the next one's turn
         try:
             count = peer.receive_into([view for rest in rooms for view in rest])
         except OSError:
             count = -1
-        self._ready.rotate(-1)  # the next one's turn
         sent = 0
         for chain, rest in zip(chains, rooms, strict=True):
             if count is None or sent >= count:
@@ -460,14 +459,10 @@ class VsockDevice(Device):
                 queue.unpop(chain)
         connection.sent = connection.sent + sent & _MASK
         if not count or count < 0:  # only then it will say when there is more
-            self._not_ready(last=True)
+            self._ready.pop(connection, None)
         if count is not None and count <= 0:
             self._ended(connection, broken=count < 0)
         return True
-
-    def _not_ready(self, *, last: bool = False) -> None:
-        connection = self._ready.pop() if last else self._ready.popleft()
-        connection.ready = False
 
     def _ended(self, connection: _Connection, *, broken: bool) -> None:
         """The peer sends no more, and perhaps does nothing at all."""

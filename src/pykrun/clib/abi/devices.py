@@ -25,7 +25,9 @@ from pykrun.clib.abi.kinds import (
 _SOCKET = Param("c_path", TEXT, "its Unix socket; NULL if fd is given")
 _FD = Param("fd", INT, "a socket that is connected to it; -1 if c_path is given")
 _MAC = Param("c_mac", MAC, "the guest's address on this network, six bytes")
-_FEATURES = Param("features", U32, "NET_FEATURE_*: what the peer can do")
+_FEATURES = Param(
+    "features", U32, "NET_FEATURE_*: what the peer can do. Accepted, without effect: the guest is offered none"
+)
 _FLAGS = Param("flags", U32, "NET_FLAG_*")
 _NET_ERRORS = ("-EINVAL: neither or both of path and descriptor, or unknown bits",)
 
@@ -86,6 +88,7 @@ NETWORK = Section(
             errors=(
                 "-EINVAL: no such ports, a port twice, or there is a network device",
                 "-ENODEV: vsock is disabled",
+                "-ENOTSUP: NULL",
             ),
         ),
     ),
@@ -168,7 +171,13 @@ CONSOLES = Section(
             about="Add a console hvcN. For each of the three that is no terminal there is a port of its own, "
             "krun-stdin, krun-stdout or krun-stderr, which init makes the program's.",
         ),
-        function("add_serial_console_default", _INPUT, _OUTPUT, about="Add a serial console ttySN."),
+        function(
+            "add_serial_console_default",
+            _INPUT,
+            _OUTPUT,
+            about="Add a serial console ttySN: eight with User Mode Linux, three with QEMU for x86_64, none for "
+            "aarch64; virtio consoles (hvcN) stand in for the others.",
+        ),
         function(
             "add_virtio_console_multiport",
             about="Add a console hvcN with exactly the ports that the next two functions add.",
@@ -196,7 +205,7 @@ CONSOLES = Section(
 )
 
 _DISPLAY = Param("display_id", U32, "a display")
-_UNSUPPORTED = ("-ENOTSUP: always",)
+_UNSUPPORTED = ("-ENOTSUP: for each context",)
 
 DISPLAY = Section(
     "Graphics and input",

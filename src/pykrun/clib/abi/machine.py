@@ -102,7 +102,8 @@ MACHINE = Section(
         function(
             "setuid",
             Param("uid", UID, "a user id"),
-            about="Become this user when the VM starts, after everything was opened.",
+            about="Become this user when the VM starts. What is opened by name from then on (console output, kernel, "
+            "shared directories, vsock sockets) has to be reachable for it.",
         ),
         function(
             "setgid",
@@ -113,7 +114,7 @@ MACHINE = Section(
             "set_tee_config_file",
             Param("filepath", TEXT, "a configuration of confidential computing"),
             about="Not supported.",
-            errors=("-ENOTSUP: always",),
+            errors=("-ENOTSUP: for each context",),
         ),
     ),
 )
