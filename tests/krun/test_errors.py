@@ -119,7 +119,6 @@ CONTEXTS: list[tuple[Function, tuple[object, ...]]] = [
     (krun.krun_set_gpu_options2, (0, 0)),
     (krun.krun_get_shutdown_eventfd, ()),
     (krun.krun_start_enter, ()),
-    (krun.krun_set_mapped_volumes, (["/a:/b"],)),
 ]
 
 INVALID: list[tuple[Function, tuple[object, ...]]] = [

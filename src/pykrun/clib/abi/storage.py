@@ -55,7 +55,7 @@ ROOT = Section(
             "set_mapped_volumes",
             Param("mapped_volumes", TEXTS, "HOST:GUEST each"),
             about="Not supported any more: use krun_add_virtiofs().",
-            errors=("-EINVAL: for each context",),
+            errors=("-EINVAL: always",),
         ),
         function(
             "disable_implicit_init",
