@@ -11,13 +11,16 @@ from tests.conformance.world import Company, World
 
 def trace_of(row: Row, company: Company, top: str, elsewhere: str) -> list[str]:
     """Run a scenario in a folder of its own; what it raises ends its trace."""
-    os.umask(0)
-    world = World(company, f"{top}/{row.name}", row.timed, elsewhere)
+    before = os.umask(0)
     try:
-        row.run(world)
-    except Exception as error:
-        world.trace.append(f"raised {error!r}".replace(world.top, ""))
-    return world.trace
+        world = World(company, f"{top}/{row.name}", row.timed, elsewhere)
+        try:
+            row.run(world)
+        except Exception as error:
+            world.trace.append(f"raised {error!r}".replace(world.top, ""))
+        return world.trace
+    finally:
+        os.umask(before)  # this process runs other tests, too
 
 
 def chosen(step: int, full: bool) -> list[Row]:
