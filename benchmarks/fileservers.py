@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -38,7 +39,7 @@ _QUIET = 0.04
 """Seconds without any CPU time after which a server has nothing left to do."""
 
 
-class FileServer:
+class FileServer(ABC):
     """A running server.
 
     :param name: for the tables.
@@ -77,9 +78,9 @@ class FileServer:
         self._position += len(text)
         return text.decode(errors="replace")
 
+    @abstractmethod
     def requests(self) -> dict[str, int]:
         """How many requests of each operation came, since the last call."""
-        raise NotImplementedError
 
     def memory(self) -> int:
         """Bytes of memory that are its own (PSS) now."""

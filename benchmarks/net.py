@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shutil import which
 
@@ -162,7 +163,7 @@ def measure(bench: Bench, places: list[str], kind: str, rounds: int) -> list[Tab
         each = CONNECTIONS / 1000 if kind == "connect" else SIZE[place] / (100 * MB)
         return costs[place][-1].wall / each
 
-    series = interleave(rounds, {place: lambda place=place: of(place) for place in places})  # type: ignore[misc]
+    series = interleave(rounds, {place: partial(of, place) for place in places})
     if kind == "connect":
         return [Table(title="connect and close, one after the other", series=series, unit="us")]
     series = [

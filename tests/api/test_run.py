@@ -40,17 +40,17 @@ def test_everything_of_a_result(box: Box, engine: str) -> None:
 def test_text_and_surroundings(box: Box) -> None:
     result = pykrun.run(
         ["/bin/sh", "-c", 'echo "$GREETING $PWD $(hostname) $(id -u):$(id -g)"; printf "a\\r\\nü"; ulimit -n'],
-        root=box().directory("/work/ü"),
+        root=box().directory("/data/ü"),
         engine="uml",
         text=True,
         env={"GREETING": "hello"},
-        workdir="/work/ü",
+        workdir="/data/ü",
         hostname="inside",
         user=(7, 8),
         rlimits={"nofile": (64, 128)},
         timeout=LIMIT,
     )
-    assert result.stdout == "hello /work/ü inside 7:8\na\nü64\n"
+    assert result.stdout == "hello /data/ü inside 7:8\na\nü64\n"
     result.check()
 
 

@@ -48,7 +48,7 @@ def _columns() -> int:
 
 
 # Its words are not translated: looking for that would import locale, before every run.
-argparse._ = str  # type: ignore[attr-defined]
+argparse._ = str  # type: ignore[attr-defined]  # argparse's own name for gettext
 
 
 class Parser(argparse.ArgumentParser):

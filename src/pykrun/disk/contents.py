@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from pykrun.disk.partitions import find
-from pykrun.disk.qcow2 import Qcow2, Unreadable
+from pykrun.disk.qcow2 import Qcow2
+from pykrun.disk.reading import Unreadable
 from pykrun.disk.superblock import Read, identify
 from pykrun.disk.vmdk import Vmdk
 from pykrun.errors import UsageError

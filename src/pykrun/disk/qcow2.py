@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from struct import Struct
 
+from pykrun.disk.reading import Unreadable, read_padded
 from pykrun.errors import UsageError
 
 MAGIC = b"QFI\xfb"
@@ -19,10 +20,6 @@ _EXTERNAL_DATA, _EXTENDED_L2 = 1 << 2, 1 << 4
 _WORD = Struct(">Q")
 _OFFSET = 0x00FF_FFFF_FFFF_FE00  # of an L1 or L2 entry
 _COMPRESSED, _ZERO = 1 << 62, 1
-
-
-class Unreadable(Exception):
-    """These bytes cannot be read in a simple way."""
 
 
 class Qcow2:
@@ -75,15 +72,8 @@ class Qcow2:
             raise Unreadable
         if entry & _ZERO or not entry & _OFFSET:
             return bytes(size)
-        return self._bytes((entry & _OFFSET) + inside, size)
+        return read_padded(self._fd, size, (entry & _OFFSET) + inside)
 
     def _word(self, offset: int) -> int:
-        value: int = _WORD.unpack(self._bytes(offset, 8))[0]
+        value: int = _WORD.unpack(read_padded(self._fd, 8, offset))[0]
         return value
-
-    def _bytes(self, offset: int, size: int) -> bytes:
-        try:
-            content = os.pread(self._fd, size, offset)
-        except (OSError, OverflowError):
-            raise Unreadable from None
-        return content.ljust(size, b"\0")  # the last cluster may be cut

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from struct import Struct
 
-from pykrun.disk.qcow2 import Unreadable
+from pykrun.disk.reading import Unreadable, read_padded
 from pykrun.errors import UsageError
 
 MAGIC = b"KDMV"
@@ -127,15 +127,8 @@ class Vmdk:
         start = self._word(place * SECTOR + 4 * entry) if place else 0
         if start <= 1:  # not there, or zeros
             return bytes(size)
-        return self._bytes(start * SECTOR + inside, size)
+        return read_padded(self._fd, size, start * SECTOR + inside)
 
     def _word(self, offset: int) -> int:
-        value: int = _WORD.unpack(self._bytes(offset, 4))[0]
+        value: int = _WORD.unpack(read_padded(self._fd, 4, offset))[0]
         return value
-
-    def _bytes(self, offset: int, size: int) -> bytes:
-        try:
-            content = os.pread(self._fd, size, offset)
-        except (OSError, OverflowError):
-            raise Unreadable from None
-        return content.ljust(size, b"\0")

@@ -14,7 +14,7 @@ from pykrun.krun.calls import Refusal, call, failure
 from pykrun.krun.description import describe
 from pykrun.krun.lifetime import start_shim
 from pykrun.krun.messages import DEBUG, ERROR, INFO, WARNING, is_heard, tell
-from pykrun.request import Outcome
+from pykrun.request import FORWARDED, Outcome
 from pykrun.shim import Ended, Failed, Reached, Shim
 
 TYPE_CHECKING = False
@@ -27,16 +27,6 @@ if TYPE_CHECKING:
 
 NAME = "krun_start_enter"
 SET_UP_FAILED = 125
-FORWARDED = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-)
-"""Signals that the supervisor hears of, where this process has no handler of its own for them."""
 LEVELS = (ERROR, WARNING, INFO, DEBUG)
 """Levels of `logging` for those of the guest's log: error, warning, information, debug."""
 

@@ -13,7 +13,7 @@ from pykrun import engine as engines
 from pykrun.errors import PeerError, UsageError
 from pykrun.loop import IN, Loop, Timer
 from pykrun.record import replace
-from pykrun.request import Outcome
+from pykrun.request import FORWARDED, Outcome
 from pykrun.root import INIT_PATH
 from pykrun.signals import HeldUp, Signals
 from pykrun.supervisor.build import build
@@ -44,15 +44,6 @@ else:
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
 TIME = "krun-timesync"
-FORWARDED = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-)
 NOT_FOUND = 127
 LOG_LINE, LOG_TEXT = 1024, 65536
 """Characters of one line and of all lines of the guest's log that are kept: more than init ever has to say."""
