@@ -1,4 +1,4 @@
-"""Ends of TCP streams: passt itself, and a guest's TCP by hand, whose end comes before passt has taken its bytes."""
+"""Ends of TCP streams that come too early: by hand, and with passt itself and a guest of ours that speaks TCP."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from pykrun.loop import Loop
 from pykrun.machine import Network
 from pykrun.net import FrameStream, make_pair
 from pykrun.net import passt as program
+from pykrun.net.ends import Ends
 from tests.net.internet import SERVER4, SERVER6, Internet
-from tests.net.test_border import GUEST4, GUEST6, MACS, TCP, checksum
+from tests.net.test_border import GUEST4, GUEST6, MACS, TCP, UDP, checksum, packet, turned
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 FIRST = 0xFFFF0000
@@ -37,6 +38,131 @@ def segment(to: str, ports: tuple[int, int], number: int, ack: int, flags: int, 
         return MACS + b"\x86\xdd" + struct.pack("!IHBB", 0x60000000, len(body), TCP, 64) + addresses + body
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, TCP, 0) + addresses
     return MACS + b"\x08\x00" + head[:10] + checksum(head) + head[12:] + body
+
+
+class Wire:
+    """The ends of one guest, and what goes to passt."""
+
+    def __init__(self, to: str = SERVER4) -> None:
+        self.to = to
+        self.loop = Loop()
+        self.sent: list[bytes] = []
+        self.ends = Ends(self.loop, self.sent.append)
+
+    def guest(self, number: int, flags: int, content: bytes = b"", port: int = 4000) -> bool:
+        """Whether a segment of the guest's goes at once."""
+        frame = segment(self.to, (port, 80), number, 77, flags, content)
+        return not self.ends.keeps(frame[:128], len(frame))
+
+    def passt(self, acknowledged: int, flags: int = ACK, port: int = 4000) -> None:
+        """A segment of passt's."""
+        self.ends.note(memoryview(turned(segment(self.to, (port, 80), 77, acknowledged, flags))))
+
+    def turn(self, seconds: float) -> None:
+        self.loop.call_later(seconds, self.loop.stop)
+        self.loop.run()
+
+
+@pytest.fixture(params=[SERVER4, SERVER6], ids=["IPv4", "IPv6"])
+def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
+    wire = Wire(request.param)
+    yield wire
+    wire.loop.close()
+
+
+def test_an_end_in_its_place_goes(wire: Wire) -> None:
+    wire.passt(1000)
+    assert wire.guest(1000, FIN | ACK)
+    assert wire.guest(900, FIN | ACK), "sent again, when passt had it already"
+    assert wire.guest(2000, FIN | ACK, b"behind data passt puts it in its place")
+    assert wire.guest(2000, ACK)
+    assert wire.guest(2000, FIN | ACK, port=4001), "nothing is known of that connection"
+    assert wire.sent == []
+
+
+@pytest.mark.parametrize("number", [1500, 5])
+def test_an_end_waits_for_what_comes_before(wire: Wire, number: int) -> None:
+    """Over the edge of sequence numbers, too."""
+    wire.passt(number - 500)
+    assert not wire.guest(number, FIN | ACK)
+    end = segment(wire.to, (4000, 80), number, 77, FIN | ACK)
+    assert wire.sent == [segment(wire.to, (4000, 80), number, 77, ACK)], "a question, its checksum right"
+    wire.sent.clear()
+    wire.passt(number - 1)
+    wire.passt(number, port=4001)
+    assert wire.sent == []
+    wire.passt(number)
+    wire.passt(number)
+    assert wire.sent == [end]
+    wire.turn(0.02)
+    assert wire.sent == [end]
+    assert wire.guest(number, FIN | ACK)
+
+
+def test_questions_become_rare_and_end(wire: Wire) -> None:
+    wire.passt(1000)
+    assert not wire.guest(1500, FIN | ACK)
+    wire.turn(0.2)
+    assert len(wire.sent) == 7
+    assert not wire.guest(1500, FIN | ACK)
+    wire.turn(0.1)
+    assert len(wire.sent) == 8, "one for each time that the guest repeats itself"
+    assert set(wire.sent) == {segment(wire.to, (4000, 80), 1500, 77, ACK)}
+
+
+@pytest.mark.parametrize("flags", [SYN, RST, RST | ACK, SYN | ACK])
+@pytest.mark.parametrize("whose", ["guest", "passt"])
+def test_an_end_is_forgotten_with_its_connection(wire: Wire, whose: str, flags: int) -> None:
+    wire.passt(1000)
+    assert not wire.guest(1500, FIN | ACK)
+    wire.sent.clear()
+    if whose == "guest":
+        assert wire.guest(1500, flags)
+    else:
+        wire.passt(1500, flags)
+    wire.passt(1500)
+    assert wire.sent == []
+
+
+def test_an_end_that_passt_had_by_other_means_is_not_sent_again(wire: Wire) -> None:
+    """The guest has put it behind the last data, sending that again."""
+    wire.passt(1000)
+    assert not wire.guest(1500, FIN | ACK)
+    wire.sent.clear()
+    assert wire.guest(1000, FIN | ACK, bytes(500))
+    wire.passt(1501)
+    assert wire.sent == []
+    assert not wire.ends._waiting
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    wire = Wire()
+    for port in range(20_000):
+        wire.passt(1000, port=port)
+        assert not wire.guest(1500, FIN | ACK, port=port)
+    assert len(wire.ends._waiting) == 4096
+    assert len(wire.ends._acknowledged) + len(wire.ends._earlier) <= 2 * 4097
+    wire.sent.clear()
+    wire.passt(1500, port=19_999)
+    wire.passt(1500, port=0)
+    assert len(wire.sent) == 1
+    wire.loop.close()
+
+
+def test_other_frames_are_none_of_its_business() -> None:
+    wire = Wire()
+    chance = random.Random(6)
+    for frame in (packet(SERVER4, UDP), packet(SERVER6, UDP), MACS + b"\x08\x06" + bytes(28)):
+        wire.ends.note(memoryview(frame))
+        assert not wire.ends.keeps(frame, len(frame))
+    for _ in range(20_000):
+        noise = bytearray(chance.randbytes(chance.randrange(54, 129)))
+        noise[12:14] = chance.choice((b"\x08\x00", b"\x86\xdd", b"\x08\x06"))
+        noise[20 if noise[12] == 0x86 else 23] = TCP
+        wire.ends.note(memoryview(noise))
+        wire.ends.keeps(bytes(noise), len(noise) + chance.randrange(2))
+        wire.ends.note(memoryview(noise)[: chance.randrange(14, 54)])
+    wire.loop.close()
 
 
 class Guest:

@@ -1,7 +1,7 @@
 """The end of a TCP stream, kept until passt has everything before it.
 
-Until 2025 passt takes a segment that is nothing but a FIN for the end of the stream, whatever its sequence number says.
-If its socket did not take all the data before (whoever reads there is slower than the guest), it shuts that down all
+passt of 2023 and 2024 takes a segment that is nothing but a FIN for the end of the stream, whatever its number says. If
+its socket did not take all the data before (whoever reads there is slower than the guest), it shuts that down all
 the same, and ignores what the guest sends again: the last bytes are lost, and nobody is told. A FIN behind data in one
 segment it puts in its place.
 
