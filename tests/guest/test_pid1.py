@@ -308,8 +308,7 @@ def test_workload_that_ends_on_term_ends_normally(machine: Machine, script: str,
 
 def test_output_of_a_killed_workload_is_not_lost(machine: Machine) -> None:
     """What it wrote before the KILL is in pipes that nobody has read yet."""
-    machine.read_outputs = False
-    machine.room = 4096
+    machine.read_outputs, machine.room = False, 4096
     script = "trap '' TERM; head -c 65536 /dev/zero; head -c 5000 /dev/zero >&2; exec sleep 60"
     machine.shell(script).boot()
     machine.wait_for(STARTED)
