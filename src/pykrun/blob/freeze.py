@@ -27,6 +27,9 @@ ALWAYS = {"sys", "builtins"}
 FORGETTER = "_forget"
 """The module that is imported first, and empty then."""
 
+KEPT = ("collect", "environ", "freeze", "set_threshold")
+"""What launcher.c itself asks the modules for."""
+
 SEAMS = ("_linux", "_freebsd")
 """Built-in modules that the package imports as its own."""
 
@@ -159,6 +162,7 @@ def forgetter(sources: dict[str, str], names: list[str], allowed: set[str]) -> s
     imported = {module for tree, package in trees for _line, module, _names in imports_of(tree, package)}
     used = {node.attr for tree, _package in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     used |= {name for tree, package in trees for _line, _module, names in imports_of(tree, package) for name in names}
+    used.update(KEPT)
     modules = sorted(imported & allowed - ALWAYS - set(SEAMS) - set(sources))
     return f"""
 for module in ({"".join(f"__import__({name!r}), " for name in modules)}):
