@@ -39,16 +39,15 @@ def shell(script: str) -> tuple[str, str, str]:
 
 def test_streams_codes_and_attributes(session_once: Session) -> None:
     """Three streams apart, exit codes, signals, failures; and what a command has from the workload or for itself."""
-    session = session_once
-    result = session.run(*shell("cat; echo err >&2; exit 42"), stdin=b"in\xff\0")
+    result = session_once.run(*shell("cat; echo err >&2; exit 42"), stdin=b"in\xff\0")
     assert (result.code, result.out, result.err) == (42, b"in\xff\0", b"err\n")
-    assert session.run(*shell("kill -11 $$")).code == 139
-    missing = session.run("/not/there")
+    assert session_once.run(*shell("kill -11 $$")).code == 139
+    missing = session_once.run("/not/there")
     assert (missing.code, missing.err) == (127, b"Couldn't execute '/not/there': No such file or directory")
-    assert session.run("/etc/passwd").code == 126
-    assert b"working directory '/not/there'" in session.run("/bin/true", cwd="/not/there").err
-    assert session.run(*shell('echo "$OWN $(pwd) $(id -u)"')).out == b"workload /usr 0\n"
-    own = session.run(
+    assert session_once.run("/etc/passwd").code == 126
+    assert b"working directory '/not/there'" in session_once.run("/bin/true", cwd="/not/there").err
+    assert session_once.run(*shell('echo "$OWN $(pwd) $(id -u)"')).out == b"workload /usr 0\n"
+    own = session_once.run(
         *shell('echo "$OWN $MINE $(pwd) $(id -un):$(id -g) $(ulimit -n) $HOME"'),
         env=["MINE=1"],
         cwd="/proc/..",
@@ -56,7 +55,7 @@ def test_streams_codes_and_attributes(session_once: Session) -> None:
         rlimits=[{"type": "RLIMIT_NOFILE", "soft": 40, "hard": 50}],
     )
     assert own.out == b" 1 / nobody:7 40 /nonexistent\n"
-    assert session.end().code == 143
+    assert session_once.end().code == 143
 
 
 def test_bytes_are_exact(session: Session) -> None:
@@ -101,55 +100,51 @@ def test_slow_reader_holds_up_nobody_else(session: Session) -> None:
 
 def test_reader_that_goes_away(session_once: Session) -> None:
     """It gets EPIPE, as in a pipe here; and who feeds one that does not read hears of that."""
-    session = session_once
     reader, writer = os.pipe()
-    number = session.start("/usr/bin/yes", streams=(None, writer, None))
+    number = session_once.start("/usr/bin/yes", streams=(None, writer, None))
     os.close(writer)
     assert os.read(reader, 2) == b"y\n"
     os.close(reader)
-    assert session.wait(number) == (141, 13, "")
-    command = Piped(session, *shell("exec <&-; echo closed; sleep 0.5"))
+    assert session_once.wait(number) == (141, 13, "")
+    command = Piped(session_once, *shell("exec <&-; echo closed; sleep 0.5"))
     command.feed(bytes(1 << 20))
     assert command.finish().out == b"closed\n"
-    assert session.end().code == 143
+    assert session_once.end().code == 143
 
 
 def test_background_child_does_not_hold_it_up(session_once: Session) -> None:
-    session = session_once
     began = time.monotonic()
-    result = session.run(*shell("(sleep 100; echo late) & echo early"))
+    result = session_once.run(*shell("(sleep 100; echo late) & echo early"))
     assert (result.code, result.out) == (0, b"early\n")
     assert time.monotonic() - began < 30
-    assert session.end().code == 143
+    assert session_once.end().code == 143
 
 
 def test_signals(session_once: Session) -> None:
-    session = session_once
-    command = Piped(session, *shell("trap 'echo got; exit 3' USR1; echo ready; while :; do sleep 0.1; done"))
-    session.wait_for("started", command.number)
+    command = Piped(session_once, *shell("trap 'echo got; exit 3' USR1; echo ready; while :; do sleep 0.1; done"))
+    session_once.wait_for("started", command.number)
     while not command.out[0]:
         time.sleep(0.01)
-    session.say("signal", command.number, int(signal.SIGUSR1))
+    session_once.say("signal", command.number, int(signal.SIGUSR1))
     os.close(command.stdin)
     result = command.finish()
     assert (result.code, result.out) == (3, b"ready\ngot\n")
-    session.say("signal", command.number, int(signal.SIGKILL))
-    assert session.end().code == 143
+    session_once.say("signal", command.number, int(signal.SIGKILL))
+    assert session_once.end().code == 143
 
 
 def test_abandoned(session_once: Session) -> None:
     """HUP ends most, KILL the others."""
-    session = session_once
-    polite = Piped(session, *shell("trap 'exit 5' HUP; trap '' PIPE; echo; while :; do sleep 0.1; done"))
-    deaf = Piped(session, *shell("trap '' HUP PIPE; echo; while :; do sleep 0.1; done"))
+    polite = Piped(session_once, *shell("trap 'exit 5' HUP; trap '' PIPE; echo; while :; do sleep 0.1; done"))
+    deaf = Piped(session_once, *shell("trap '' HUP PIPE; echo; while :; do sleep 0.1; done"))
     for command in (polite, deaf):
         while not command.out[0]:
             time.sleep(0.01)
-        session.say("abandon", command.number)
+        session_once.say("abandon", command.number)
         os.close(command.stdin)
     assert polite.finish().code == 5
     assert deaf.finish().code == 137
-    assert session.end().code == 143
+    assert session_once.end().code == 143
 
 
 def test_terminal(session: Session) -> None:
@@ -185,15 +180,14 @@ def test_two_hundred_at_once(session: Session) -> None:
 
 def test_end_of_the_vm_is_the_end_of_all(session_once: Session) -> None:
     """The workload ends; then a VM is ended from outside: each command hears why."""
-    session = session_once
     commands = [
-        Piped(session, *shell("echo; sleep 1000")),
-        Piped(session, *shell("trap '' HUP TERM; echo; sleep 1000")),
+        Piped(session_once, *shell("echo; sleep 1000")),
+        Piped(session_once, *shell("trap '' HUP TERM; echo; sleep 1000")),
     ]
     for command in commands:
         while not command.out[0]:
             time.sleep(0.01)
-    assert session.end().code == 143
+    assert session_once.end().code == 143
     for command in commands:
         os.close(command.stdin)
         result = command.finish()
