@@ -493,9 +493,8 @@ def test_workload_is_untouched(machine: Machine) -> None:
     machine.boot().wait_for(STARTED)
     host = Host(machine)
     for word in (b"1", b"2", b"3"):
-        number = host.shell("exit 3")
+        assert host.wait(host.shell("exit 3"))[0] == 3
         machine.feed(word + b"\n")
-        assert host.wait(number)[0] == 3
     machine.wait()
     assert machine.stdout == b"1\n2\n3\n"
     assert machine.exit == (4, 0, "")
