@@ -6,20 +6,29 @@ nothing of pykrun. ENTRY is a module; what it does not import, not even through 
 inits of several systems.
 
 What exists only for type checkers is taken out before compiling: annotations, ``from __future__``, and what stands
-under ``if TYPE_CHECKING:``. Doc strings and asserts go with optimize=2. Line numbers stay those of the source.
+under ``if TYPE_CHECKING:``. Doc strings and asserts go with optimize=2. Line numbers stay those of the source; columns,
+which nobody is shown, go.
 """
 
 from __future__ import annotations
 import __future__
 
 import ast
+import itertools
 import marshal
 import sys
+import types
 from collections.abc import Iterator
 
 MAGIC = b"KRUNFRZ1"
 ALWAYS = {"sys", "builtins"}
 """Modules every CPython has; the rest is the second table of modules.c."""
+
+FORGETTER = "_forget"
+"""The module that is imported first, and empty then."""
+
+KEPT = ("collect", "environ", "freeze", "set_threshold")
+"""What launcher.c itself asks the modules for."""
 
 SEAMS = ("_linux", "_freebsd")
 """Built-in modules that the package imports as its own."""
@@ -118,7 +127,53 @@ def compile_module(sources: dict[str, str], name: str, known: set[str]) -> bytes
     check_imports(tree, name, package, known)
     flags = __future__.annotations.compiler_flag
     code = compile(tree, name.replace(".", "/") + ".py", "exec", flags=flags, dont_inherit=True, optimize=2)
-    return marshal.dumps(code)
+    return marshal.dumps(without_columns(code))
+
+
+def without_columns(code: types.CodeType) -> types.CodeType:
+    """The same code with a table of lines alone, a quarter as long (CPython's Objects/locations.md)."""
+    table = bytearray()
+    before = code.co_firstlineno
+    for line, units in itertools.groupby(position[0] for position in code.co_positions()):
+        left = sum(1 for _unit in units)
+        while left:
+            size = min(left, 8)
+            left -= size
+            if line is None:
+                table.append(0x80 | 15 << 3 | size - 1)
+                continue
+            delta, before = line - before, line
+            table.append(0x80 | 13 << 3 | size - 1)
+            rest = -delta << 1 | 1 if delta < 0 else delta << 1
+            while rest > 63:
+                table.append(rest & 63 | 64)
+                rest >>= 6
+            table.append(rest)
+    inner = (without_columns(value) if isinstance(value, types.CodeType) else value for value in code.co_consts)
+    return code.replace(co_linetable=bytes(table), co_consts=tuple(inner))
+
+
+def forgetter(sources: dict[str, str], names: list[str], allowed: set[str]) -> str:
+    """A module to be imported first: takes out of the built-in modules whatever no module of the package names.
+
+    That is most of their constants, which are 60 kB of strings and numbers.
+    """
+    trees = [parse(sources, name) for name in names]
+    imported = {module for tree, package in trees for _line, module, _names in imports_of(tree, package)}
+    used = {node.attr for tree, _package in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used |= {name for tree, package in trees for _line, _module, names in imports_of(tree, package) for name in names}
+    used.update(KEPT)
+    modules = sorted(imported & allowed - ALWAYS - set(SEAMS) - set(sources))
+    return f"""
+for module in ({"".join(f"__import__({name!r}), " for name in modules)}):
+    kept = {{}}
+    for name, value in module.__dict__.items():
+        if name[0] == "_" or name in {sorted(used)!r}:
+            kept[name] = value
+    module.__dict__.clear()  # with its table
+    module.__dict__.update(kept)
+globals().clear()
+"""
 
 
 def freeze(sources: dict[str, str], entry: str, allowed: set[str]) -> bytes:
@@ -126,6 +181,8 @@ def freeze(sources: dict[str, str], entry: str, allowed: set[str]) -> bytes:
     package = entry.partition(".")[0]
     known = ALWAYS | allowed | set(sources) | {f"{package}.{seam}" for seam in SEAMS if seam in allowed}
     names = sorted(reached(sources, entry))
+    sources = {**sources, FORGETTER: forgetter(sources, names, allowed)}
+    names.insert(0, FORGETTER)
     out = [MAGIC, len(names).to_bytes(4, "little")]
     for name in names:
         is_package = any(other.startswith(name + ".") for other in sources)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pykrun.machine import Machine, Network
     from pykrun.sandbox import Ended, Wish
     from pykrun.start_data import StartData
+    from pykrun.supervisor.commands import Commands
     from pykrun.supervisor.devices import Devices
     from pykrun.supervisor.disks import DiskServers
     from pykrun.supervisor.network import GuestNetwork
@@ -124,6 +125,7 @@ class VirtualMachine:
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
         self._devices: Devices | None = None
+        self._commands: Commands | None = None
         if plan.console_output is None:
             self._log = BootLog(plan.boot_log)
         elif plan.boot_log is not None:
@@ -184,6 +186,8 @@ class VirtualMachine:
             code = TIMED_OUT if held.number == signal.SIGALRM else 128 + held.number
             self._verdict = (code, "the engine held its supervisor up, and was ended")
             running.kill()
+        if self._commands is not None:
+            self._commands.close()
         self._phase("ended")
         return self._outcome(engine.name, running)
 
@@ -328,18 +332,9 @@ class VirtualMachine:
         return self._plan.network if self._plan.dhcp is None else self._plan.dhcp
 
     def _prepare_resolver(self) -> None:
-        from pykrun.supervisor.network import RESOLVER
+        from pykrun.supervisor.network import prepare_resolver
 
-        root = self._plan.root
-        self._keep_resolver = RESOLVER in root.files
-        taken = (*root.files, *root.directories)
-        if (
-            self._plan.start.root_device is None
-            and RESOLVER not in taken
-            and os.path.dirname(RESOLVER) not in root.files
-        ):
-            # Something to mount the guest's own on, where nothing can be written or it would be the host's.
-            root.file(RESOLVER, b"")
+        self._keep_resolver = prepare_resolver(self._plan.root, self._plan.start.root_device is None)
 
     def _start_network(self, network: Network) -> None:
         """After the engine, which has its kernel to boot meanwhile."""
@@ -450,6 +445,21 @@ class VirtualMachine:
 
     # -- what the host says ------------------------------------------------------------------------------------
 
+    @property
+    def commands(self) -> Commands:
+        """Further commands in this VM; whether there can be any now, its `start` tells."""
+        if self._commands is None:
+            from pykrun.supervisor.commands import Commands
+
+            self._commands = Commands(self._loop, self._control, self._why_no_commands)
+        return self._commands
+
+    def _why_no_commands(self) -> str:
+        from pykrun.supervisor.commands import why_not
+
+        over = self._has_ended or self._engine_ended or self._verdict is not None
+        return why_not(self._control, over=over, started="started" in self._phases, pid1=self._is_pid1)
+
     def send_signal(self, number: int) -> None:
         """Send the workload a signal, as soon as it runs; in PID1 mode there is nobody to hand it on."""
         if "started" in self._phases:
@@ -541,11 +551,14 @@ class VirtualMachine:
         self._wiring.drain()
         if self._devices is not None:
             self._devices.drain()
+        if self._commands is not None:
+            self._commands.vm_ended(self._on_port_end)
         self._on_port_end()
 
     def _on_port_end(self) -> None:
         """The run is over when the engine is, and what it had said was handed on."""
-        drained = self._wiring.drained and (self._devices is None or self._devices.drained)
+        others = (self._devices, self._commands)
+        drained = self._wiring.drained and all(other is None or other.drained for other in others)
         if self._engine_ended and (self._verdict is not None or drained):
             self._loop.stop()
 
