@@ -11,6 +11,7 @@ from functools import partial
 
 from pykrun import engine as engines
 from pykrun.errors import PeerError, UsageError
+from pykrun.host.terminal import Escape, Terminal
 from pykrun.loop import IN, Loop, Timer
 from pykrun.record import replace
 from pykrun.request import FORWARDED, Outcome
@@ -23,7 +24,6 @@ from pykrun.supervisor.needs import missing_interpreter, with_what_there_is
 from pykrun.supervisor.plan import Plan
 from pykrun.supervisor.remote import Remote, Remotes
 from pykrun.supervisor.streams import FdSink, FdSource
-from pykrun.supervisor.terminal import Escape, Terminal
 from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
 
 TYPE_CHECKING = False
