@@ -10,9 +10,9 @@ from pykrun import vms
 from pykrun.cli import values
 from pykrun.errors import UsageError
 
-EPILOG = """COMMAND runs beside the VM's own, in the same root, with its environment, user and limits unless said otherwise.
-Its standard streams are this command's. Exit status: COMMAND's; 128+n for a signal (137 too when the VM ends first);
-125 it could not be run (with the reason), 126 not executable, 127 not found.
+EPILOG = """COMMAND runs beside the VM's own, in the same root, with its environment, user and limits where nothing
+else is said. Its standard streams are this command's. Exit status: COMMAND's; 128+n for a signal (137 too when the
+VM ends first); 125 it could not be run (with the reason), 126 not executable, 127 not found.
 
 examples:
   pykrun exec web -- nginx -s reload

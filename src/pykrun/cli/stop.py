@@ -8,8 +8,8 @@ from pykrun import vms
 from pykrun.cli import values
 from pykrun.errors import PykrunError
 
-EPILOG = """The command of each VM gets its stop signal (TERM, or what its image says), and KILL after the grace; then disks
-are synced, and the VM ends. It returns when all of them have.
+EPILOG = """The command of each VM gets its stop signal (TERM, or what its image says), and KILL after the grace; then
+disks are synced, and the VM ends. It returns when all of them have.
 
 examples:
   pykrun stop web
