@@ -27,8 +27,13 @@ def busybox() -> str:
     return os.path.realpath(found)
 
 
-def start(pykrun: Pykrun, engine: str, script: str, *options: str, **streams: Any) -> subprocess.Popen[bytes]:
-    """Start a VM with a shell and tools that runs a script and says `ready` first; wait for that."""
+def start(
+    pykrun: Pykrun, engine: str, script: str, *options: str, trap: str = "", **streams: Any
+) -> subprocess.Popen[bytes]:
+    """Start a VM with a shell and tools that runs a script and says `ready` first; wait for that.
+
+    :param trap: arguments of a trap that is set by then.
+    """
     program = busybox()
     words = ["run", "--engine", engine, "--timeout", "300", *(["--accel", "tcg"] if engine == "qemu" else [])]
     words += [word for tool in TOOLS for word in ("--file", f"/bin/{tool}={program}:0755")]
@@ -41,7 +46,9 @@ def start(pykrun: Pykrun, engine: str, script: str, *options: str, **streams: An
         "/etc/passwd=root:x:0:0::/:/bin/sh\nann:x:7:8::/:/bin/sh\n",
     ]
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    process = pykrun.start([*words, *options, "--", "/bin/sh", "-c", f"echo ready; {script}"], **streams)
+    process = pykrun.start(
+        [*words, *options, "--", "/bin/sh", "-c", f"{f'trap {trap}; ' if trap else ''}echo ready; {script}"], **streams
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n", process.communicate()
     return process
