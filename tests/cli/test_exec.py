@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from pykrun.cli import exec as exec_command
+from pykrun.cli.dispatch import Parser
 from tests.boot.vm import engine_process
 from tests.cli import vms
 from tests.conftest import ENGINES
@@ -187,6 +189,46 @@ def test_a_hundred_at_once(box: Machine) -> None:
     for number, process in enumerate(running):
         out, err = process.communicate(f"in {number} ".encode(), timeout=LIMIT)
         assert (process.returncode, out, err) == (number, f"in {number} {number}\n".encode(), b"")
+
+
+WORDS = [
+    ["box", "true"],
+    ["box", "--", "-t"],
+    ["-t", "box", "sh", "-c", "x"],
+    ["box", "-T", "-i", "-e", "A=b", "--env", "C", "--env-file", "f", "--", "env"],
+    ["-w", "/tmp", "-u", "a:b", "box", "id", "-u"],
+    ["--user", "5", "box", "--workdir", "/", "--no-tty", "--tty", "pwd"],
+]
+UNUSUAL = [
+    [],
+    ["box"],
+    ["box", "--"],
+    ["--help"],
+    ["box", "-it", "sh"],
+    ["--env=A=b", "box", "sh"],
+    ["box", "--debug", "sh"],
+    ["-e", "-x", "box", "sh"],
+    ["box", "-e"],
+    ["box", "--nothing", "sh"],
+]
+
+
+@pytest.mark.parametrize("words", WORDS, ids=" ".join)
+def test_usual_words_are_read_as_argparse_does(words: list[str]) -> None:
+    parser = Parser(allow_abbrev=False)
+    exec_command.add_arguments(parser)
+    options, command = exec_command.split_words(parser, words)
+    arguments = parser.parse_args(options)
+    wanted = exec_command.read(words)
+    assert wanted is not None
+    assert wanted.command == command
+    for name in ("vm", "tty", "env", "env_file", "workdir", "user"):
+        assert getattr(wanted, name) == getattr(arguments, name), name
+
+
+@pytest.mark.parametrize("words", UNUSUAL, ids=" ".join)
+def test_other_words_are_left_to_argparse(words: list[str]) -> None:
+    assert exec_command.read(words) is None
 
 
 # -- terminals -------------------------------------------------------------------------------------------------

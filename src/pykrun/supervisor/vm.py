@@ -14,9 +14,9 @@ from pykrun.errors import PeerError, UsageError
 from pykrun.host.terminal import Escape, Terminal
 from pykrun.loop import IN, Loop
 from pykrun.record import replace
-from pykrun.request import FORWARDED, Outcome
+from pykrun.request import Outcome
 from pykrun.root import INIT_PATH
-from pykrun.signals import HeldUp, Signals
+from pykrun.signals import FORWARDED, HeldUp, Signals
 from pykrun.supervisor.acknowledge import Acknowledgement
 from pykrun.supervisor.build import build
 from pykrun.supervisor.console import BootLog, GuestLog, printable
