@@ -382,6 +382,25 @@ def test_a_vm_that_still_starts_is_waited_for(run_pykrun: Pykrun, engine: str) -
     vm.communicate(b"\n", timeout=LIMIT)
 
 
+@pytest.mark.qemu
+def test_who_leaves_before_it_starts_leaves_nothing(run_pykrun: Pykrun) -> None:
+    vm = run_pykrun.start(
+        ["run", "--engine", "qemu", "--accel", "tcg", "--name", "young", "--file", f"/x={vms.busybox()}", "--", "/x"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(lambda: run_pykrun(["ps", "--quiet"]).stdout == b"young\n", LIMIT)
+    with vms.visit(run_pykrun, "young") as client:
+        reading, writing = os.pipe()
+        client.ask("exec", [writing], process={"args": ["/x"]}, streams=[False, True, False])
+        os.close(writing)
+        assert client.receive(0.3) is None
+    with open(reading, "rb") as stream:
+        assert stream.read() == b""
+    assert vm.poll() is None
+    vms.stop(vm)
+
+
 def test_a_vm_without_an_init_of_ours_says_so(run_pykrun: Pykrun) -> None:
     vm = vms.start(
         run_pykrun, "uml", "read x", "--name", "one", "--kernel-arg", "KRUN_INIT_PID1=1", stdin=subprocess.PIPE

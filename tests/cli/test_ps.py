@@ -7,33 +7,17 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from pykrun.errors import EngineError
-from pykrun.vms import Client, connect
 from tests.boot.vm import engine_process
 from tests.cli import vms
 from tests.support.command import Pykrun, wait_until
 from tests.support.descriptors import open_descriptors
 
 LIMIT = vms.LIMIT
-
-
-@contextmanager
-def visit(pykrun: Pykrun, name: str) -> Iterator[Client]:
-    """A connection to a VM of that user's list."""
-    before = os.environ["XDG_RUNTIME_DIR"]
-    os.environ["XDG_RUNTIME_DIR"] = str(pykrun.folder / "run")
-    try:
-        client = connect(name)
-    finally:
-        os.environ["XDG_RUNTIME_DIR"] = before
-    with client:
-        yield client
 
 
 def table(pykrun: Pykrun) -> list[list[str]]:
@@ -135,7 +119,7 @@ def test_it_stands_still_and_goes_on_with_the_right_time(run_pykrun: Pykrun, eng
     script = "while :; do date +%s; done"
     vm = vms.start(run_pykrun, engine, script, "--name", "web", stderr=subprocess.DEVNULL)
     assert vm.stdout is not None
-    with visit(run_pykrun, "web") as client:
+    with vms.visit(run_pykrun, "web") as client:
         pid = engine_process(vm, engine).pid
         for _ in range(2):
             assert client.call("pause") == {"event": "done"}
@@ -175,7 +159,7 @@ def _cpu_time(pid: int) -> float:
 @pytest.mark.parametrize("way", ["stop", "SIGTERM", "end"])
 def test_a_paused_vm_ends(run_pykrun: Pykrun, engine: str, way: str) -> None:
     vm = vms.start(run_pykrun, engine, "exec sleep 1000", "--name", "web")
-    with visit(run_pykrun, "web") as client:
+    with vms.visit(run_pykrun, "web") as client:
         client.call("pause")
         if way == "SIGTERM":
             vm.send_signal(signal.SIGTERM)
@@ -187,7 +171,7 @@ def test_a_paused_vm_ends(run_pykrun: Pykrun, engine: str, way: str) -> None:
 
 def test_signals_and_the_end_are_told(run_pykrun: Pykrun, engine: str) -> None:
     vm = vms.start(run_pykrun, engine, "while :; do sleep 0.1; done", "--name", "web", trap="'exit 9' USR1")
-    with visit(run_pykrun, "web") as client, visit(run_pykrun, "web") as waits:
+    with vms.visit(run_pykrun, "web") as client, vms.visit(run_pykrun, "web") as waits:
         waits.ask("wait")
         assert client.call("signal", number=int(signal.SIGUSR1)) == {"event": "done"}
         assert waits.receive(LIMIT) == {"event": "ended", "code": 9, "signal": 0, "reason": ""}
@@ -199,7 +183,7 @@ def test_signals_and_the_end_are_told(run_pykrun: Pykrun, engine: str) -> None:
 def test_end_has_its_own_status(run_pykrun: Pykrun) -> None:
     before = open_descriptors()
     vm = vms.start(run_pykrun, "uml", "sleep 1000", "--name", "web")
-    with visit(run_pykrun, "web") as client:
+    with vms.visit(run_pykrun, "web") as client:
         client.call("end", code=42)
     vm.communicate(timeout=LIMIT)
     assert vm.returncode == 42

@@ -6,11 +6,13 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from pykrun.vms import Client, connect
 from tests.support.command import Pykrun
 
 LIMIT = 60.0
@@ -67,3 +69,16 @@ def run(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `pykrun WORDS` to its end."""
     return pykrun(list(words), stdin=data or b"", timeout=limit)
+
+
+@contextmanager
+def visit(pykrun: Pykrun, name: str) -> Iterator[Client]:
+    """A connection to a VM of that user's list."""
+    before = os.environ["XDG_RUNTIME_DIR"]
+    os.environ["XDG_RUNTIME_DIR"] = str(pykrun.folder / "run")
+    try:
+        client = connect(name)
+    finally:
+        os.environ["XDG_RUNTIME_DIR"] = before
+    with client:
+        yield client

@@ -86,7 +86,7 @@ class Door:
 
     def adopt(self, connection: socket.socket) -> None:
         """Take a connection that needs no questions asked."""
-        visitor = Visitor(connection, self._handle, self._visitors.discard)
+        visitor = Visitor(connection, self._handle, self._on_leave)
         self._visitors.add(visitor)
         if self._loop is not None:
             visitor.attach(self._loop)
@@ -100,6 +100,13 @@ class Door:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+
+    def _on_leave(self, visitor: Visitor) -> None:
+        """Forget who has closed his connection, and what he was waiting for."""
+        self._visitors.discard(visitor)
+        for entry in [entry for entry in self._queue if entry[0] is visitor]:
+            self._queue.remove(entry)
+            _close(entry[2])
 
     def _listen(self) -> None:
         if self._listener is not None and self._loop is not None:
@@ -122,7 +129,7 @@ class Door:
             refusal = "this VM belongs to another user"
         elif len(self._visitors) >= MOST:
             refusal = f"there are {MOST} connections to this VM, and that is all that there may be"
-        visitor = Visitor(connection, self._handle, self._visitors.discard)
+        visitor = Visitor(connection, self._handle, self._on_leave)
         if refusal:
             visitor.refuse(UsageError(refusal))
             visitor.close()
@@ -194,7 +201,7 @@ class Door:
     def _begin_queued(self) -> None:
         queue, self._queue = self._queue, []
         for visitor, process, streams in queue:
-            if visitor.is_open and self.vm is not None:
+            if visitor.is_open:
                 try:
                     self._begin(visitor, process, streams)
                 except PykrunError as error:
@@ -219,11 +226,11 @@ class Door:
             visitor.command.signal(number)
 
     def _forget_queue(self) -> None:
-        for visitor, _, streams in self._queue:
+        queue, self._queue = self._queue, []
+        for visitor, _, streams in queue:
             visitor.refuse(EngineError("the VM ended before its workload ran"))
             visitor.leave()
             _close(streams)
-        self._queue.clear()
 
     def _signal(self, visitor: Visitor, message: Message, _: list[int]) -> None:
         """To the connection's command; to the workload where it has asked for none."""
