@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pykrun.errors import EngineError
+from pykrun.errors import EngineError, UsageError
 from tests.boot.vm import engine_process
 from tests.cli import vms
 from tests.support.command import Pykrun, wait_until
@@ -178,6 +179,24 @@ def test_signals_and_the_end_are_told(run_pykrun: Pykrun, engine: str) -> None:
         vm.communicate(timeout=LIMIT)
         with pytest.raises(EngineError, match="the VM has ended"):
             client.call("info")
+
+
+def test_descriptors_that_are_no_streams(run_pykrun: Pykrun) -> None:
+    vm = vms.start(run_pykrun, "uml", "sleep 1000", "--name", "web")
+    epoll = select.epoll()
+    odd = [os.open("/", os.O_PATH), os.open("/", os.O_RDONLY), os.eventfd(0), os.dup(epoll.fileno()), *os.pipe()]
+    epoll.close()
+    for stream in odd:
+        for place in range(3):
+            with vms.visit(run_pykrun, "web") as client:
+                streams = [number == place for number in range(3)]
+                client.ask("exec", [stream], process={"args": ["/bin/ls"], "env": []}, streams=streams)
+                with contextlib.suppress(UsageError):
+                    assert client.receive(LIMIT)
+        assert run_pykrun(["exec", "web", "true"]).returncode == 0
+    for stream in odd:
+        os.close(stream)
+    vms.stop(vm)
 
 
 def test_end_has_its_own_status(run_pykrun: Pykrun) -> None:

@@ -111,6 +111,7 @@ class Door:
     def _listen(self) -> None:
         if self._listener is not None and self._loop is not None:
             self._listener.setblocking(False)
+            self._loop.remove(self._listener.fileno())  # after a break it may listen again already
             self._loop.add(self._listener.fileno(), IN, self._on_connection)
 
     def _on_connection(self, _events: int) -> None:
@@ -206,6 +207,8 @@ class Door:
                     self._begin(visitor, process, streams)
                 except PykrunError as error:
                     visitor.refuse(error)
+                except OSError as error:  # a descriptor that nothing can be done with
+                    visitor.refuse(UsageError(f"one of the streams is none: {error.strerror}"))
             _close(streams)
 
     def _begin(self, visitor: Visitor, process: bytes, streams: list[int | None]) -> None:
