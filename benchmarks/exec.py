@@ -20,7 +20,7 @@ from benchmarks.programs import TIMEOUT, available, static
 
 if TYPE_CHECKING:
     from pykrun.loop import Loop
-    from pykrun.supervisor import VirtualMachine
+    from pykrun.supervisor import Outcome, VirtualMachine
 
 ROUNDS = {"uml": 40, "qemu": 15}
 MIB = 4
@@ -88,6 +88,9 @@ class Driver:
 
     def input_unread(self) -> None:
         """The shell reads no more: it has ended."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """The VM is gone."""
 
     def _on_job(self, events: int) -> None:
         os.read(self._reader, 1)

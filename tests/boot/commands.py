@@ -30,6 +30,8 @@ class Driver:
         self.loop.remove(connection.fileno())
     def reached(self, phase, when):
         say("reached", phase)
+    def ended(self, outcome):
+        pass
     def input_unread(self):
         pass
     def on_event(self, events):
@@ -57,7 +59,7 @@ class Driver:
             for fd in streams:
                 if fd is not None:
                     os.close(fd)
-supervisor.run_plan = lambda plan, remote=None: run_plan(plan, Driver())
+supervisor.run_plan = lambda plan, *remotes: run_plan(plan, Driver(), *remotes)
 """
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pykrun.cli import run as run_command
 from pykrun.cli import values
+from pykrun.cli.environment import environment
 from pykrun.cli.run import split_words
 from pykrun.config import show
 from pykrun.errors import UsageError
@@ -69,10 +70,11 @@ def effective(arguments: argparse.Namespace) -> dict[str, Any]:
         "memory": values.positive("--memory", arguments.memory, unit=" of MiB", largest=1 << 20),
         "net": arguments.net,
         "publish": list(arguments.publish),
+        "name": values.vm_name(arguments.name) or None,
         "timeout": None if arguments.timeout is None else values.seconds("--timeout", arguments.timeout),
         "sandbox": arguments.sandbox,
         "boot_log": log,
-        "env": values.environment(arguments.env, arguments.env_file),
+        "env": environment(arguments.env, arguments.env_file),
         "rlimits": _rlimits(arguments.rlimit),
         "files": _files(arguments),
         "secrets": dict(_host_file("--secret", text) for text in arguments.secret),

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Sequence
 
 from pykrun.cli import values
+from pykrun.cli.environment import environment
 from pykrun.cli.roots import add_root_arguments, compose
 from pykrun.cli.workload import workload
 from pykrun.errors import UsageError
@@ -110,6 +111,7 @@ def _add_machine(vm: argparse._ArgumentGroup) -> None:
         metavar="[ADDR:]HOST:GUEST[/udp]",
         help="a port here that leads to one of the guest, on 127.0.0.1 unless ADDR says otherwise; implies --net user",
     )
+    vm.add_argument("--name", metavar="NAME", help="what `pykrun ps` and `pykrun exec` call it (one is made up)")
     vm.add_argument("--timeout", metavar="SECONDS", help="end the VM after that time, exit 124")
     vm.add_argument("--sandbox", choices=("auto", "require"), default="auto", help="require: or refuse to run (auto)")
     vm.add_argument("--boot-log", metavar="FILE", help="write the kernel's console there")
@@ -161,7 +163,12 @@ def expand(options: list[str], command: list[str]) -> tuple[list[str], list[str]
     """
     from pykrun.config import read
 
-    checks = {"hostname": values.hostname, "rlimits": values.rlimit, "kernel_args": _kernel_word}
+    checks = {
+        "hostname": values.hostname,
+        "name": values.vm_name,
+        "rlimits": values.rlimit,
+        "kernel_args": _kernel_word,
+    }
     said: list[str] = []
     default: list[str] = []
     for index, word in enumerate(options):
@@ -196,12 +203,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     if command and not command[0]:
         raise UsageError("the command is empty")
     terminal = _wants_terminal(arguments.tty)
-    environment = values.environment(arguments.env, arguments.env_file)
+    variables = environment(arguments.env, arguments.env_file)
     if terminal and "TERM" in os.environ:
-        environment.setdefault("TERM", os.environ["TERM"])
+        variables.setdefault("TERM", os.environ["TERM"])
     tmpfs = [values.tmpfs(text) for text in arguments.tmpfs]
     composed = compose(arguments)
-    work = workload(arguments, composed, command, environment)
+    work = workload(arguments, composed, command, variables)
     start = StartData(
         program=work.program,
         arguments=work.arguments,
@@ -241,6 +248,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         timeout=None if arguments.timeout is None else values.seconds("--timeout", arguments.timeout),
         sandbox=arguments.sandbox,
         boot_log=arguments.boot_log,
+        name=values.vm_name(arguments.name),
         stdin=standard_stream(0),
         stdout=standard_stream(1),
         stderr=standard_stream(2),

@@ -64,21 +64,6 @@ def user(text: str) -> User:
     return User(uid=int(numbers[0]), gid=int(numbers[1]))
 
 
-def environment(items: list[str], files: list[str]) -> dict[str, str]:
-    """`K=V` words and the lines of `--env-file`s; later ones win, words win over files."""
-    result: dict[str, str] = {}
-    for path in files:
-        result.update(_environment_file(path))
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals and key in os.environ:
-            value, equals = os.environ[key], "="
-        if not key or not equals:
-            raise UsageError(f"--env wants K=V, or the name of a variable that is set here, not {item!r}")
-        result[key] = value
-    return result
-
-
 def disks(options: list[tuple[str, str]]) -> tuple[Disk, ...]:
     """Open the images of `--disk` and `--disk-format` options, given in their order on the command line."""
     from pykrun.disk import open_image  # of use only here
@@ -144,24 +129,6 @@ def file_system(name: str | None) -> str | None:
     return name
 
 
-def _environment_file(path: str) -> dict[str, str]:
-    try:
-        with open(path, "rb") as stream:
-            lines = os.fsdecode(stream.read()).split("\n")
-    except OSError as error:
-        raise UsageError(f"--env-file: cannot read {path!r}: {error.strerror}") from None
-    result = {}
-    for number, line in enumerate(lines, 1):
-        line = line.removesuffix("\r")
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        key, equals, value = line.partition("=")
-        if not key or not equals or "\0" in line:
-            raise UsageError(f"--env-file: {path}:{number} is not K=V")
-        result[key] = value
-    return result
-
-
 def rlimit(text: str) -> tuple[int, int, int]:
     """`NAME=CUR[:MAX]`; NAME as in RLIMIT_NOFILE, with or without the prefix, in any case."""
     name, equals, limits = text.partition("=")
@@ -211,3 +178,15 @@ def hostname(text: str) -> str:
     if not 1 <= len(raw) <= 64 or b"\0" in raw or b"/" in raw or any(byte <= 32 for byte in raw):
         raise UsageError(f"--hostname wants 1 to 64 bytes without blanks or slashes, not {text!r}")
     return text
+
+
+def vm_name(text: str | None) -> str:
+    """A VM's name; empty for one that is made up.
+
+    :raise UsageError: no VM can be called so.
+    """
+    if text is None:
+        return ""
+    from pykrun.vms import check_name
+
+    return check_name(text)
