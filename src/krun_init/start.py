@@ -38,6 +38,23 @@ class Volume:
         self.readonly = readonly
 
 
+class Mount:
+    """One of a list of mounts: file system type (`root`: what lies in the root at `source`), where, with which options.
+
+    With `copy` it begins with what the root has there; without an `optional` one the boot goes on.
+    """
+
+    __slots__ = ("copy", "destination", "kind", "optional", "options", "source")
+
+    def __init__(self, kind: str, destination: str, options: list[str]) -> None:
+        self.kind = kind
+        self.destination = destination
+        self.options = options
+        self.source = ""
+        self.copy = False
+        self.optional = False
+
+
 class BlockRoot:
     """A block device to boot into, the type of its file system (empty: probe), mount options with commas.
 
@@ -82,6 +99,7 @@ class Start:
     root: BlockRoot | None = None
     layer: Layer | None = None
     tmpfs: list[Tmpfs] = []
+    mounts: list[Mount] = []
     volumes: list[Volume] = []
     seed = b""
     dhcp = False
@@ -151,6 +169,7 @@ def _take_surroundings(start: Start, fields: Fields) -> None:
     layer = fields.child("layer")
     start.layer = Layer(layer.text("tag") or "") if layer is not None else None
     start.tmpfs = [tmpfs(entry) for entry in fields.children("tmpfs")]
+    start.mounts = [_mount(entry) for entry in fields.children("mounts")]
     start.volumes = [_volume(entry) for entry in fields.children("volumes")]
     seed = fields.text("seed")
     if seed is not None:
@@ -191,6 +210,17 @@ def _volume(entry: Fields) -> Volume:
     if not tag:
         raise InitError(f"{entry.where} needs a tag")
     return Volume(tag, _destination(entry), entry.flag("readonly"))
+
+
+def _mount(entry: Fields) -> Mount:
+    kind = entry.text("type")
+    if not kind:
+        raise InitError(f"{entry.where} needs a type")
+    mount = Mount(kind, _destination(entry), entry.texts("options") or [])
+    mount.source = entry.text("source") or ""
+    mount.copy = entry.flag("copy")
+    mount.optional = entry.flag("optional")
+    return mount
 
 
 def _destination(entry: Fields) -> str:

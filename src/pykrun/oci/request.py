@@ -6,10 +6,9 @@ import os
 
 from pykrun.errors import UsageError
 from pykrun.oci.bundle import Bundle
-from pykrun.oci.mounts import Sorted
 from pykrun.oci.plain_json import dumps
 from pykrun.request import Descriptor, Entry, Request, Tree
-from pykrun.start_data import StartData
+from pykrun.start_data import GuestMount, StartData
 
 DEFAULT_MEMORY = 1024
 """MiB of a VM when nobody sets a limit, as crun's krun handler has it; the host gives what the guest touches."""
@@ -18,10 +17,11 @@ SMALLEST_MEMORY = 64
 _CONFIG = b"/.krun_config.json"
 
 
-def make_request(bundle: Bundle, folder: str, mounts: Sorted) -> Request:
+def make_request(bundle: Bundle, folder: str, mounts: list[GuestMount]) -> Request:
     """Say what is to be run.
 
     :param folder: the root file system, composed.
+    :param mounts: what the guest is to mount.
     :raise UsageError: an annotation is wrong.
     """
     process = bundle.process
@@ -32,7 +32,7 @@ def make_request(bundle: Bundle, folder: str, mounts: Sorted) -> Request:
         start=StartData(
             hostname=bundle.hostname or None,
             terminal=process.terminal,
-            tmpfs=mounts.tmpfs,
+            mounts=mounts,
         ),
         root=Tree(directory=folder, entries=(Entry(path=_CONFIG, content=config, one_shot=True),)),
         engine=_choice(bundle, "engine", ("auto", "uml", "qemu")),

@@ -52,6 +52,29 @@ class RootFs:
         """
         return _open_in(self._top, path, os.O_PATH)
 
+    def real_path(self, path: str) -> str:
+        """The path without symbolic links, as it is inside.
+
+        :raise OSError: as open(2).
+        """
+        descriptor = self.find(path)
+        try:
+            real = os.readlink(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
+        return real.removeprefix(self.folder) or "/"
+
+    def directory(self, path: str) -> tuple[int | None, bool]:
+        """The permissions of a directory, None where there is none, and whether there is something in it."""
+        try:
+            descriptor = _open_in(self._top, path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return None, False
+        try:
+            return stat.S_IMODE(os.fstat(descriptor).st_mode), bool(os.listdir(descriptor))
+        finally:
+            os.close(descriptor)
+
     def make(self, path: str, *, directory: bool) -> int:
         """Find it as `find` does; what is missing is made: directories, and at the end perhaps an empty file.
 

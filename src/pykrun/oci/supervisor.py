@@ -15,7 +15,7 @@ from pykrun.oci.bundle import Bundle, read_bundle
 from pykrun.oci.console import open_console
 from pykrun.oci.control import Control
 from pykrun.oci.hooks import run_hooks
-from pykrun.oci.mounts import sort
+from pykrun.oci.mounts import binds, guest_mounts, hides
 from pykrun.oci.program import check_program
 from pykrun.oci.request import make_request
 from pykrun.oci.rootfs import compose
@@ -120,10 +120,10 @@ class Life:
         limits.forbid_core_file()
         self._kept["pykrun"] = {"cgroups": self._enter(bundle)}
         os.mkdir(container.path("root"), 0o700)
-        mounts = sort(bundle)
-        root = compose(bundle, container.path("root"), mounts.binds)
+        root = compose(bundle, container.path("root"), binds(bundle))
+        mounts = guest_mounts(bundle, root)
         assert bundle.process is not None, "checked"
-        check_program(root, bundle.process, tuple(where for where, _ in mounts.tmpfs))
+        check_program(root, bundle.process, lambda path: hides(mounts, path))
         root.close()
         if bundle.process.terminal:
             open_console(self._console, bundle.process.size)
