@@ -123,6 +123,15 @@ def _await_lock(container: Container) -> None:
 
 def remove(container: Container, kept: dict[str, Any] | None = None) -> None:
     """Remove what is left of a container whose supervisor has ended."""
+    try:
+        kept = container.read() if kept is None else kept
+    except (UsageError, ValueError):
+        kept = {}
+    folders = kept.get("pykrun", {}).get("cgroups")
+    if folders:
+        from pykrun.oci import cgroup
+
+        cgroup.remove(folders)
     container.remove()
 
 

@@ -22,9 +22,13 @@ _KERNEL = frozenset(("proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "
 _NOT_OURS = frozenset(("tmpcopyup", "rbind", "bind"))
 
 
-def binds(bundle: Bundle) -> list[Mount]:
-    """Those that are made in the tree, in order."""
-    return [one for one in bundle.mounts if one.kind == "bind" and one.destination not in (*_OWN, _SHARED_MEMORY)]
+def host_mounts(bundle: Bundle) -> list[Mount]:
+    """Those that need something in the tree, in order: it is bound there, or mounted on by the guest."""
+    return [
+        one
+        for one in bundle.mounts
+        if one.destination not in (*_OWN, _SHARED_MEMORY) and (one.kind == "bind" or not hides([], one.destination))
+    ]
 
 
 def guest_mounts(bundle: Bundle, root: RootFs) -> list[GuestMount]:

@@ -15,7 +15,7 @@ from pykrun.oci.bundle import Bundle, read_bundle
 from pykrun.oci.console import open_console
 from pykrun.oci.control import Control
 from pykrun.oci.hooks import run_hooks
-from pykrun.oci.mounts import binds, guest_mounts, hides
+from pykrun.oci.mounts import guest_mounts, hides, host_mounts
 from pykrun.oci.program import check_program
 from pykrun.oci.request import make_request
 from pykrun.oci.rootfs import compose
@@ -120,7 +120,7 @@ class Life:
         limits.forbid_core_file()
         self._kept["pykrun"] = {"cgroups": self._enter(bundle)}
         os.mkdir(container.path("root"), 0o700)
-        root = compose(bundle, container.path("root"), binds(bundle))
+        root = compose(bundle, container.path("root"), host_mounts(bundle))
         mounts = guest_mounts(bundle, root)
         assert bundle.process is not None, "checked"
         check_program(root, bundle.process, lambda path: hides(mounts, path))
@@ -161,7 +161,7 @@ class Life:
     def _enter(self, bundle: Bundle) -> list[str]:
         """Go where the container is to be; return the folders of its cgroups."""
         assert bundle.process is not None, "checked"
-        folders = cgroup.enter(bundle.cgroup, bundle.limits, systemd=self._systemd)
+        folders = cgroup.enter(cgroup.path_of(bundle.cgroup, systemd=self._systemd), bundle.limits)
         if bundle.process.oom_score_adjust is not None:
             try:
                 with open("/proc/self/oom_score_adj", "w") as file:
