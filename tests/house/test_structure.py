@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("start_data",),
     ("engine",),
     ("net",),
-    ("kernel", "sandbox", "disk"),
+    ("kernel", "sandbox", "disk", "vms"),
     ("blob",),
     ("vhost_user",),
     ("virtio",),

@@ -233,6 +233,7 @@ class Request:
     command_line: str | None = None
     oem_strings: tuple[str, ...] = ()
     network_optional: bool = False
+    name: str | None = ""
     uid: int | None = None
     gid: int | None = None
     shutdown: Descriptor | None = None

@@ -34,7 +34,7 @@ _HOMES = {
         "pykrun.request",
     ),
     **dict.fromkeys(("StartData", "User", "GuestMount"), "pykrun.start_data"),
-    **dict.fromkeys(("Ended", "Failed", "Reached"), "pykrun.shim.events"),
+    **dict.fromkeys(("Ended", "Failed", "Named", "Reached"), "pykrun.shim.events"),
     "Publish": "pykrun.net",
 }
 """The records that may travel, and where they are; a module is imported when the first of its records does."""

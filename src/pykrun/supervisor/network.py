@@ -7,6 +7,7 @@ warning: what the workload has done is worth more than its network.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 from pykrun.loop import IN, Loop
@@ -14,8 +15,25 @@ from pykrun.machine import Network
 from pykrun.net import Border, FrameStream, Publish, check_all, look, make_pair, passt
 from pykrun.virtio.net import NetDevice
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pykrun.root import Root
+    from pykrun.start_data import StartData
+
 RESOLVER = b"/etc/resolv.conf"
 """Where the guest's init writes the name servers, or mounts a file of its own."""
+
+
+def prepare_resolver(root: Root, start: StartData) -> bool:
+    """Give the guest something to mount its own on, where nothing can be written or it would be the host's.
+
+    :return: the root has one already, which is to be kept.
+    """
+    taken = (*root.files, *root.directories)
+    if start.root_device is None and RESOLVER not in taken and os.path.dirname(RESOLVER) not in root.files:
+        root.file(RESOLVER, b"")
+        return False
+    return RESOLVER in root.files
 
 
 class GuestNetwork:
