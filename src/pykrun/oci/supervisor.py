@@ -130,7 +130,7 @@ class Life:
         for stage in ("prestart", "createRuntime", "createContainer"):
             run_hooks(stage, bundle.hooks.get(stage, ()), self._kept)
         plan = make_plan(make_request(bundle, root.folder, mounts))
-        control = Control(container.path("socket"), lambda: self._become(state.RUNNING))
+        control = Control(container.folder, self._become)
         self._become(state.CREATED)
         send(connection, (OK,))
         connection.close()
@@ -140,11 +140,11 @@ class Life:
         gc.enable()
         control.wait_for_start()
         try:
-            outcome = run_plan(plan, control)
+            outcome = run_plan(plan, control.door, control)
         except (PykrunError, OSError) as error:
-            control.failed(*describe(error))
+            control.failed(UsageError(*describe(error)))
             return SET_UP_FAILED
-        heard = control.failed(_as_runtimes_say(outcome.exit_code, outcome.reason))
+        heard = control.failed(UsageError(outcome.reason or f"it ended with {outcome.exit_code} before it ran"))
         if outcome.reason and not heard:
             lines = (f"pykrun-oci: {outcome.reason}", *(f"  | {line}" for line in outcome.console))
             _say("".join(f"{line}\n" for line in lines))
@@ -180,10 +180,6 @@ class Life:
     def _become(self, status: str) -> None:
         self._kept["status"] = status
         self._container.write(self._kept)
-
-
-def _as_runtimes_say(code: int, reason: str) -> str:
-    return reason or f"the container ended with {code} before it ran"
 
 
 def _say(text: str) -> None:
