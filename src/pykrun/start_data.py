@@ -25,6 +25,22 @@ class User:
 
 
 @record(frozen=True, slots=True, kw_only=True)
+class Address:
+    """An IPv4 address of the guest and what goes with it.
+
+    :param address: as in `10.0.0.2`.
+    :param prefix: bits of its network.
+    :param routes: destination, bits of it, gateway; in this form.
+    :param mtu: of the interface.
+    """
+
+    address: str
+    prefix: int
+    routes: Sequence[tuple[str, int, str]] = ()
+    mtu: int = 1500
+
+
+@record(frozen=True, slots=True, kw_only=True)
 class GuestMount:
     """A mount that the guest makes.
 
@@ -57,6 +73,7 @@ class StartData:
     :param ports: names of the virtio ports that the machine has.
     :param streams: `relay`, `ports` or `console`.
     :param dhcp: the machine has a network card, `eth0`, that the guest is to configure by DHCP.
+    :param network: what `eth0` is to be, without DHCP.
     :param keep_resolver: /etc/resolv.conf was given, and DHCP is to leave it alone.
     :param pid1: execute the workload as PID 1, without an init.
     :param seed: entropy for the guest's kernel.
@@ -85,6 +102,7 @@ class StartData:
     streams: str = "relay"
     pid1: bool = False
     dhcp: bool = False
+    network: Address | None = None
     keep_resolver: bool = False
     seed: bytes = b""
     root_device: str | None = None
@@ -133,6 +151,13 @@ class StartData:
             document["layer"] = {"tag": self.layer} if self.layer else {}
         if self.dhcp:
             document["dhcp"] = True
+        if self.network is not None:
+            document["network"] = {
+                "address": self.network.address,
+                "prefix": self.network.prefix,
+                "routes": [list(route) for route in self.network.routes],
+                "mtu": self.network.mtu,
+            }
         if self.keep_resolver:
             document["keep_resolver"] = True
         if self.volumes:

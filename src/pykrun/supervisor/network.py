@@ -29,6 +29,8 @@ def prepare_resolver(root: Root, start: StartData) -> bool:
 
     :return: the root has one already, which is to be kept.
     """
+    if start.keep_resolver:
+        return True
     taken = (*root.files, *root.directories)
     if start.root_device is None and RESOLVER not in taken and os.path.dirname(RESOLVER) not in root.files:
         root.file(RESOLVER, b"")

@@ -159,7 +159,7 @@ def _links(links: tuple[Link, ...]) -> tuple[network_link.Link, ...]:
     from pykrun.net import link as network_link
 
     return tuple(
-        network_link.Link(kind=one.kind, fd=_number(one.end), path=one.tap if one.kind == "tap" else None, mac=one.mac)
+        network_link.Link(kind=one.kind, fd=_number(one.end), path=one.tap or None, mac=one.mac, mtu=one.mtu)
         for one in links
     )
 
