@@ -112,7 +112,7 @@ class Guest:
         pid = run(streams.start, program, ends)
         self.trace.report(log)
         grace = data.grace_ms / 1000
-        return streams.watch(pid, ends, self.signals, log.control, grace, clock, net.keeper)
+        return streams.watch(pid, program, ends, self.signals, log, grace, clock, net.keeper)
 
     def open_control(self, found: dict[str, str]) -> None:
         """Greet the host, if it has a control port."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pykrun.request import Outcome
+    from pykrun.supervisor.control import Exit
     from pykrun.supervisor.vm import VirtualMachine
 
 MOST = 1024
@@ -205,7 +206,19 @@ class Door:
             _close(streams)
 
     def _begin(self, visitor: Visitor, process: bytes, streams: list[int | None]) -> None:
-        raise EngineError("this pykrun cannot run further commands in a VM yet")
+        def on_end(how: Exit) -> None:
+            visitor.command = None
+            visitor.answer("ended", code=how.code, signal=how.signal, reason=how.reason)
+            visitor.leave()
+
+        stdin, stdout, stderr = streams
+        visitor.command = self._running().commands.start(
+            process,
+            (stdin, stdout, stderr),
+            on_started=lambda pid: visitor.answer("started", pid=pid),
+            on_end=on_end,
+        )
+        streams.clear()  # they are the command's now
 
     def _forget_queue(self) -> None:
         for visitor, _, streams in self._queue:

@@ -13,29 +13,11 @@ from collections.abc import Callable, Sequence
 from pykrun.loop import IN, Loop
 from pykrun.machine import Network
 from pykrun.net import Border, FrameStream, Publish, check_all, look, make_pair, passt
+from pykrun.root import Root
 from pykrun.virtio.net import NetDevice
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pykrun.root import Root
-    from pykrun.start_data import StartData
 
 RESOLVER = b"/etc/resolv.conf"
 """Where the guest's init writes the name servers, or mounts a file of its own."""
-
-
-def prepare_resolver(root: Root, start: StartData) -> bool:
-    """Give the guest something to mount its own on, where nothing can be written or it would be the host's.
-
-    :return: the root has one already, which is to be kept.
-    """
-    if start.keep_resolver:
-        return True
-    taken = (*root.files, *root.directories)
-    if start.root_device is None and RESOLVER not in taken and os.path.dirname(RESOLVER) not in root.files:
-        root.file(RESOLVER, b"")
-        return False
-    return RESOLVER in root.files
 
 
 class GuestNetwork:
@@ -93,3 +75,15 @@ class GuestNetwork:
             if descriptor >= 0:
                 self._loop.remove(descriptor)
         self._passt.close()
+
+
+def prepare_resolver(root: Root, is_served: bool) -> bool:
+    """Make a place for the guest's own resolver configuration; whether the root has one that is to be kept.
+
+    :param is_served: the root is served by us; otherwise it is a disk's.
+    """
+    keep = RESOLVER in root.files
+    if is_served and RESOLVER not in (*root.files, *root.directories) and os.path.dirname(RESOLVER) not in root.files:
+        # Something to mount the guest's own on, where nothing can be written or it would be the host's.
+        root.file(RESOLVER, b"")
+    return keep

@@ -11,11 +11,13 @@ from functools import partial
 
 from pykrun import engine as engines
 from pykrun.errors import PeerError, UsageError
-from pykrun.loop import IN, Loop, Timer
+from pykrun.host.terminal import Escape, Terminal
+from pykrun.loop import IN, Loop
 from pykrun.record import replace
 from pykrun.request import FORWARDED, Outcome
 from pykrun.root import INIT_PATH
 from pykrun.signals import HeldUp, Signals
+from pykrun.supervisor.acknowledge import Acknowledgement
 from pykrun.supervisor.build import build
 from pykrun.supervisor.console import BootLog, GuestLog, printable
 from pykrun.supervisor.control import Control, Events, Exit
@@ -23,7 +25,6 @@ from pykrun.supervisor.needs import missing_interpreter, with_what_there_is
 from pykrun.supervisor.plan import Plan
 from pykrun.supervisor.remote import Remote, Remotes
 from pykrun.supervisor.streams import FdSink, FdSource
-from pykrun.supervisor.terminal import Escape, Terminal
 from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
 
 TYPE_CHECKING = False
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pykrun.machine import Machine, Network
     from pykrun.sandbox import Ended, Wish
     from pykrun.start_data import StartData
+    from pykrun.supervisor.commands import Commands
     from pykrun.supervisor.devices import Devices
     from pykrun.supervisor.disks import DiskServers
     from pykrun.supervisor.listing import ListedDoor
@@ -52,8 +54,6 @@ QUIT = 5.0
 ESCAPED = 130
 END_OF_FILE = b"\x04"
 """What a terminal in its usual mode takes for the end of its input (VEOF)."""
-ALIVE = 1.0
-"""Seconds between two DRAINING frames; the guest gives up after five of silence."""
 
 
 def run_plan(plan: Plan, *remotes: Remote) -> Outcome:
@@ -98,8 +98,6 @@ class VirtualMachine:
         self._reported: int | None = None
         self._exit: Exit | None = None
         self._verdict: tuple[int, str] | None = None
-        self._counts: tuple[int, int] | None = None
-        self._draining: Timer | None = None
         self._heard: set[int] = set()
         self._has_ended = False
         self._lost = ""
@@ -112,6 +110,7 @@ class VirtualMachine:
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
         self._devices: Devices | None = None
+        self._commands: Commands | None = None
         if plan.console_output is None:
             self._log = BootLog(plan.boot_log)
         elif plan.boot_log is not None:
@@ -146,9 +145,7 @@ class VirtualMachine:
         self._stack.callback(self._log.detach)
         self._loop.add(running.pidfd, IN, lambda events: self._on_engine_end())
         if self._dhcp:
-            from pykrun.supervisor.network import prepare_resolver
-
-            self._keep_resolver = prepare_resolver(plan.root, plan.start)
+            self._prepare_resolver()
         if plan.network:
             self._start_network(machine.networks[0])
         self._serve(running, machine)
@@ -169,6 +166,8 @@ class VirtualMachine:
             code = TIMED_OUT if held.number == signal.SIGALRM else 128 + held.number
             self._verdict = (code, "the engine held its supervisor up, and was ended")
             running.kill()
+        if self._commands is not None:
+            self._commands.close()
         self._phase("ended")
         outcome = self._outcome(engine.name, running)
         self._remote.ended(outcome)
@@ -196,6 +195,7 @@ class VirtualMachine:
             ),
             self._on_peer_error,
         )
+        self._acknowledgement = Acknowledgement(loop, self._control, self._has_handed_on)
         escape = Escape(partial(self._end, ESCAPED, "ended by ^] ^] ^]")) if self._window else None
         self._stdin = FdSource(
             loop,
@@ -322,6 +322,12 @@ class VirtualMachine:
     def _dhcp(self) -> bool:
         return self._plan.network if self._plan.dhcp is None else self._plan.dhcp
 
+    def _prepare_resolver(self) -> None:
+        from pykrun.supervisor.network import prepare_resolver
+
+        start = self._plan.start
+        self._keep_resolver = start.keep_resolver or prepare_resolver(self._plan.root, start.root_device is None)
+
     def _start_network(self, network: Network) -> None:
         """After the engine, which has its kernel to boot meanwhile."""
         from pykrun.supervisor.network import GuestNetwork
@@ -363,28 +369,16 @@ class VirtualMachine:
 
     def _on_output(self, _count: int) -> None:
         self._phase("output")
-        if self._counts is not None:
-            self._acknowledge()
+        self._acknowledgement.look()
 
     def _on_counts(self, stdout: int, stderr: int) -> None:
         self._phase("exited")
         self._has_ended = True
-        self._counts = (stdout, stderr)
         self._stdin.close()
-        self._acknowledge()
+        self._acknowledgement.expect(stdout, stderr)
 
-    def _acknowledge(self) -> None:
-        """Say ACK when everything was handed on, else DRAINING now and then (docs/control-port.md)."""
-        if self._counts is None:
-            return
-        if self._draining is not None:
-            self._draining.cancel()
-        if self._window or (self._stdout.count >= self._counts[0] and self._stderr.count >= self._counts[1]):
-            self._counts = None
-            self._control.ack()
-        else:
-            self._control.draining()
-            self._draining = self._loop.call_later(ALIVE, self._acknowledge)
+    def _has_handed_on(self, stdout: int, stderr: int) -> bool:
+        return self._window is not None or (self._stdout.count >= stdout and self._stderr.count >= stderr)
 
     def _on_broken(self, stream: int, error: OSError) -> None:
         if error.errno != errno.EPIPE and not self._lost:
@@ -423,6 +417,21 @@ class VirtualMachine:
             self._end(SET_UP_FAILED, reason)
 
     # -- what the host says ------------------------------------------------------------------------------------
+
+    @property
+    def commands(self) -> Commands:
+        """Further commands in this VM; whether there can be any now, its `start` tells."""
+        if self._commands is None:
+            from pykrun.supervisor.commands import Commands
+
+            self._commands = Commands(self._loop, self._control, self._why_no_commands)
+        return self._commands
+
+    def _why_no_commands(self) -> str:
+        from pykrun.supervisor.commands import why_not
+
+        over = self._has_ended or self._engine_ended or self._verdict is not None
+        return why_not(self._control, over=over, started="started" in self._phases, pid1=self._is_pid1)
 
     def send_signal(self, number: int) -> None:
         """Send the workload a signal, as soon as it runs; in PID1 mode there is nobody to hand it on."""
@@ -541,11 +550,14 @@ class VirtualMachine:
         self._wiring.drain()
         if self._devices is not None:
             self._devices.drain()
+        if self._commands is not None:
+            self._commands.vm_ended(self._on_port_end)
         self._on_port_end()
 
     def _on_port_end(self) -> None:
         """The run is over when the engine is, and what it had said was handed on."""
-        drained = self._wiring.drained and (self._devices is None or self._devices.drained)
+        others = (self._devices, self._commands)
+        drained = self._wiring.drained and all(other is None or other.drained for other in others)
         if self._engine_ended and (self._verdict is not None or drained):
             self._loop.stop()
 
