@@ -241,7 +241,9 @@ def _address(entry: Fields) -> Address:
 
 def _four(label: str, value: object) -> bytes:
     words = checks.text(label, value).split(".")
-    if len(words) != 4 or not all(word.isascii() and word.isdigit() and len(word) < 4 and int(word) < 256 for word in words):
+    if len(words) != 4 or not all(
+        word.isascii() and word.isdigit() and len(word) < 4 and int(word) < 256 for word in words
+    ):
         raise InitError(f"{label} must be an IPv4 address, not {value!r}")
     return bytes(map(int, words))
 

@@ -12,7 +12,8 @@ from tests.house.sources import ROOT, SRC, imports, module_name, python_files
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
-    ("cli", "aio", "pytest_plugin", "oci"),
+    ("oci",),
+    ("cli", "aio", "pytest_plugin"),
     ("clib",),
     ("krun",),
     ("api", "config"),

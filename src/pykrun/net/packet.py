@@ -202,6 +202,3 @@ def _change(control: socket.socket, name: str, mac: bytes, noarp: int) -> None:
     flags = int.from_bytes(_ask(control, _GET_FLAGS, name)[:2], "little")
     _ask(control, _SET_FLAGS, name, (flags & ~_NOARP | noarp).to_bytes(2, "little"))
     _ask(control, _SET_HARDWARE, name, _ETHERNET.to_bytes(2, "little") + mac)
-
-
-

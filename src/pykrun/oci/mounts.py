@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 _OWN = frozenset(("/proc", "/sys", "/sys/fs/cgroup", "/dev", "/dev/pts"))
 """The guest has mounted its own there before it hears of any other."""
 _SHARED_MEMORY = "/dev/shm"
-_KERNEL = frozenset(("proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "securityfs", "debugfs", "tracefs", "bpf"))
+_KERNEL = frozenset(
+    ("proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "securityfs", "debugfs", "tracefs", "bpf")
+)
 """Types that the guest's kernel may have; without one of them it goes on."""
 _NOT_OURS = frozenset(("tmpcopyup", "rbind", "bind"))
 
