@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import hypothesis
@@ -61,6 +62,26 @@ def engine(request: pytest.FixtureRequest) -> str:
     """Each engine in turn, by the name that --engine takes."""
     name: str = request.param
     return name
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _runtime_directory() -> Iterator[None]:
+    """VMs that tests start from this process are listed in a place of their own, and in the end nothing is left there.
+
+    `pykrun ps` removes what VMs have left whose supervisors were killed.
+    """
+    folder = tempfile.mkdtemp(prefix="pkrun")
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    os.environ["XDG_RUNTIME_DIR"] = folder
+    yield
+    left = Pykrun.swept(folder)
+    if before is None:
+        del os.environ["XDG_RUNTIME_DIR"]
+    else:
+        os.environ["XDG_RUNTIME_DIR"] = before
+    shutil.rmtree(folder)
+    if left:
+        pytest.fail(f"left in the runtime directory: {left}", pytrace=False)
 
 
 @pytest.fixture(autouse=True)

@@ -17,12 +17,13 @@ import asyncio
 import os
 import signal
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future
 from subprocess import DEVNULL, PIPE, STDOUT
 from typing import Any, Self, Unpack
 
 from pykrun.api import Options, Result, Root
+from pykrun.api.further import LAST, Further
 from pykrun.api.microvm import Command, Running, captured_streams, collect, expired, finish
 from pykrun.api.options import Stream, has_image, words_of
 from pykrun.api.session import Session
@@ -107,6 +108,11 @@ class MicroVM:
         return self._session.pid
 
     @property
+    def name(self) -> str:
+        """What `pykrun ps` and `pykrun exec` call it; empty where VMs cannot be listed."""
+        return self._session.name
+
+    @property
     def exit_code(self) -> int | None:
         """The command's, as a shell would see it; None while it runs.
 
@@ -140,6 +146,52 @@ class MicroVM:
         out, err, _ = await asyncio.gather(_read(self.stdout), _read(self.stderr), _feed(self.stdin, input or b""))
         await self.result()
         return out, err
+
+    async def exec(
+        self,
+        command: Command,
+        *,
+        input: bytes | str | None = None,
+        stdin: Stream = DEVNULL,
+        stdout: Stream = PIPE,
+        stderr: Stream = PIPE,
+        capture_output: bool = True,
+        text: bool = False,
+        encoding: str | None = None,
+        errors: str | None = None,
+        check: bool = False,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: int | tuple[int, int] | str | None = None,
+        tty: bool = False,
+    ) -> Result[Any]:
+        """Run one more command in this VM and return what came of it; see `pykrun.MicroVM.exec`.
+
+        When the task is cancelled, the command is killed first.
+
+        :raise subprocess.TimeoutExpired: it was killed after `timeout` seconds.
+        :raise EngineError: the VM has ended, or cannot run further commands.
+        """
+        chosen = Encoding.choose(text, encoding, errors)
+        streams = captured_streams(stdin, stdout, stderr, input, capture_output)
+        data = b"" if input is None else chosen.encode(input)
+        further = Further(self._session, command, streams, chosen, data, env=env, workdir=workdir, user=user, tty=tty)
+        try:
+            async with asyncio.timeout(timeout):
+                await _settled(further.ended)
+        except BaseException as error:
+            further.send_kill()
+            try:
+                async with asyncio.timeout(LAST):
+                    await _settled(further.ended)
+            except TimeoutError:
+                pass
+            if not isinstance(error, TimeoutError):
+                raise
+            assert timeout is not None
+            raise further.expired(timeout) from None
+        return further.finish(check)
 
     def send_signal(self, number: int) -> None:
         """Send the command a signal; one that comes before it runs waits for it."""

@@ -81,6 +81,54 @@ def test_bash(run_pykrun: Pykrun, folder: Path, words: list[str], expected: list
     assert sorted(name for name in got if name != "script") == sorted(expected), done.stderr
 
 
+@pytest.fixture
+def with_vms(folder: Path) -> dict[str, str]:
+    """An environment whose pykrun lists two VMs."""
+    program = folder / "bin" / "pykrun"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\n[ "$*" = "ps --quiet" ] && printf "web\\nwood\\n"\n')
+    program.chmod(0o755)
+    return {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["exec", "w"], ["web", "wood"]),
+        (["exec", "-t", "we"], ["web"]),
+        (["exec", "--wor"], ["--workdir"]),
+        (["stop", "web", "wo"], ["wood"]),
+    ],
+)
+def test_bash_knows_the_vms(
+    run_pykrun: Pykrun, folder: Path, with_vms: dict[str, str], words: list[str], expected: list[str]
+) -> None:
+    program = need("bash")
+    (folder / "script").write_text(script(run_pykrun, "bash"))
+    command = [program, "--norc", "-c", BASH, "bash", "pykrun", *words]
+    done = subprocess.run(command, cwd=folder, env=with_vms, capture_output=True, text=True, timeout=60)
+    assert [line for line in done.stdout.splitlines() if line] == expected, done.stderr
+
+
+def test_fish_knows_the_vms(run_pykrun: Pykrun, folder: Path, with_vms: dict[str, str]) -> None:
+    program = need("fish")
+    (folder / "script").write_text(script(run_pykrun, "fish"))
+    command = [program, "--no-config", "-c", "source ./script; complete -C 'pykrun exec w'"]
+    environment = {**with_vms, "HOME": str(folder)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    assert {"web", "wood"} <= {word.partition("\t")[0] for word in done.stdout.splitlines()}, done.stderr
+
+
+def test_zsh_knows_the_vms(
+    run_pykrun: Pykrun, folder: Path, with_vms: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = need("zsh")
+    monkeypatch.setenv("PATH", with_vms["PATH"])
+    (folder / "script").write_text(script(run_pykrun, "zsh"))
+    for line in ("pykrun exec ", "pykrun stop web "):
+        assert {"web", "wood"} <= zsh_completes(program, folder, line), line
+
+
 def test_bash_lists_every_command_and_option(run_pykrun: Pykrun, folder: Path) -> None:
     program = need("bash")
     (folder / "script").write_text(script(run_pykrun, "bash"))

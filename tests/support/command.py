@@ -107,11 +107,21 @@ class Pykrun:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
+        self.swept(self.folder / "run")
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         left += [f"mount: {line}" for line in mounts if f"{self.folder}/" in line]
         left += [f"file: {path}" for name in ("tmp", "home", "run") for path in (self.folder / name).rglob("*")]
         shutil.rmtree(self.folder)
         return left
+
+    @staticmethod
+    def swept(folder: str | Path) -> list[str]:
+        """What is in a runtime directory after `pykrun ps`, which removes what killed supervisors have left."""
+        if os.listdir(folder):
+            command = [sys.executable, "-I", "-S", "-c", LAUNCH, "ps", "--quiet"]
+            environment = {**os.environ, "XDG_RUNTIME_DIR": str(folder)}
+            subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=60)
+        return [str(path) for path in Path(folder).rglob("*")]
 
     def _end(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
         os.killpg(process.pid, signal.SIGTERM)

@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import IO, Any, Self, Unpack, cast
 
+from pykrun.api.further import Further
 from pykrun.api.options import Options, Stream, has_image, make_request, words_of
 from pykrun.api.result import Result
 from pykrun.api.session import Session
@@ -195,6 +196,11 @@ class MicroVM:
         return self._running.session.pid
 
     @property
+    def name(self) -> str:
+        """What `pykrun ps` and `pykrun exec` call it; empty where VMs cannot be listed."""
+        return self._running.session.name
+
+    @property
     def exit_code(self) -> int | None:
         """The command's, as a shell would see it; None while it runs."""
         return self.poll()
@@ -267,6 +273,53 @@ class MicroVM:
         decode, taken = self._running.encoding.decode, self._taken or {}
         out, err = (decode(bytes(taken[name]), cut=cut) if name in taken else None for name in NAMES[1:])
         return out, err
+
+    def exec(
+        self,
+        command: Command,
+        *,
+        input: bytes | str | None = None,
+        stdin: Stream = subprocess.DEVNULL,
+        stdout: Stream = subprocess.PIPE,
+        stderr: Stream = subprocess.PIPE,
+        capture_output: bool = True,
+        text: bool = False,
+        encoding: str | None = None,
+        errors: str | None = None,
+        check: bool = False,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: int | tuple[int, int] | str | None = None,
+        tty: bool = False,
+    ) -> Result[Any]:
+        """Run one more command in this VM, wait for its end, and return what came of it; shaped as `pykrun.run`.
+
+        It waits until the VM's own command runs, with whose environment, directory, user and limits it runs unless said
+        otherwise. If the VM ends first, it was killed: signal 9, and a `reason`. Any number may run at a time.
+
+        :param env: variables over the workload's.
+        :param user: uid, or uid and gid, or `NAME[:GROUP]` that the guest knows.
+        :param tty: it has a terminal of its own, whose output is standard output.
+        :param timeout: seconds until the command is killed; the VM goes on.
+        :raise subprocess.TimeoutExpired: it was killed; what it wrote is in the exception.
+        :raise EngineError: the VM has ended, or cannot run further commands.
+        """
+        session = self._running.session
+        session.check_may_wait()
+        chosen = Encoding.choose(text, encoding, errors)
+        streams = captured_streams(stdin, stdout, stderr, input, capture_output)
+        data = b"" if input is None else chosen.encode(input)
+        further = Further(session, command, streams, chosen, data, env=env, workdir=workdir, user=user, tty=tty)
+        try:
+            further.ended.exception(timeout)
+        except FutureTimeout:
+            further.kill()
+            raise further.expired(cast(float, timeout)) from None
+        except BaseException:  # Ctrl-C
+            further.kill()
+            raise
+        return further.finish(check)
 
     def send_signal(self, number: int) -> None:
         """Send the command a signal; one that comes before it runs waits for it."""

@@ -144,7 +144,7 @@ def _start(command: Sequence[str | bytes], options: Options, root: Root) -> Star
     return StartData(
         program=command[0] if command else None,
         arguments=list(command[1:]),
-        environment=_environment(options.get("env", {})),
+        environment=check_environment(options.get("env", {})),
         workdir=_text("workdir", options.get("workdir")),
         hostname=_hostname(options.get("hostname")),
         user=None if root.image else _user(options.get("user")),
@@ -182,7 +182,11 @@ def _name(given: Any) -> str:
     return check_name(given)
 
 
-def _environment(given: Any) -> dict[str, str]:
+def check_environment(given: Any) -> dict[str, str]:
+    """Return the variables.
+
+    :raise UsageError: it is no mapping of names to texts.
+    """
     if not isinstance(given, Mapping):
         raise UsageError(f"env is a mapping of names to texts, not {given!r}")
     for name, value in given.items():

@@ -18,6 +18,10 @@ from pykrun.errors import EngineError, PykrunError, UsageError
 from pykrun.request import Outcome, Request
 from pykrun.shim import Ended, Failed, Named, Shim
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+
 OnData = Callable[[bytes], None]
 """Takes what was read; b"" is the end."""
 
@@ -33,6 +37,7 @@ class Session:
     :param feed: a descriptor to write to, and the bytes for it; closed here when they are written, or not taken.
     :ivar launched: done when the VM is on its way; has the error if there is none.
     :ivar name: what it is called from then on, empty where it is not listed.
+    :ivar lock: held while something is said to the VM.
     :ivar ended: done when it is gone and everything that it wrote was read.
     :raise PykrunError: no supervisor could be started.
     """
@@ -48,7 +53,7 @@ class Session:
         for future in (self.launched, self.ended):
             future.set_running_or_notify_cancel()  # who waits may give up, which changes nothing here
         self.name = ""
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._outcome: Outcome | None = None
         self._error: PykrunError | None = None
         self._closed = False
@@ -86,15 +91,34 @@ class Session:
         """Write to one more descriptor, and close it."""
         self._ask(lambda: self._add_feed(descriptor, data), lambda: os.close(descriptor))
 
+    def visit(self) -> socket:
+        """Return a new connection to the VM's door.
+
+        :raise EngineError: the VM has ended.
+        """
+        with self.lock:
+            if self._closed:
+                raise EngineError("the VM has ended")
+            return self._shim.visit()
+
+    def watch(self, descriptor: int, on_ready: Callable[[], bool]) -> None:
+        """Call a function whenever a descriptor is readable, from the thread, until it returns False."""
+
+        def catch_up() -> None:
+            while on_ready():
+                time.sleep(0.001)
+
+        self._ask(lambda: self._add_watch(descriptor, on_ready), catch_up)
+
     def send_signal(self, number: int) -> None:
         """Send the workload a signal."""
-        with self._lock:
+        with self.lock:
             if not self._closed:
                 self._shim.send_signal(number)
 
     def stop(self, grace: float | None) -> None:
         """Ask for an orderly end."""
-        with self._lock:
+        with self.lock:
             if not self._closed:
                 self._shim.stop(grace)
 
@@ -104,7 +128,7 @@ class Session:
         Before it is launched the shim may be pulling or unpacking an image, and reads nothing: it is ended itself, and
         the run has failed.
         """
-        with self._lock:
+        with self.lock:
             if self._closed:
                 return
             if self.launched.done():
@@ -122,7 +146,7 @@ class Session:
 
     def _ask(self, action: Callable[[], None], otherwise: Callable[[], None]) -> None:
         """Have the thread do something, or do `otherwise` when it is gone."""
-        with self._lock:
+        with self.lock:
             if not self._closed:
                 self._asked.append(action)
                 os.write(self._waker, b"x")
@@ -138,7 +162,7 @@ class Session:
     def _is_over(self) -> bool:
         if self._open or not (self._outcome or self._error):
             return False
-        with self._lock:
+        with self.lock:
             if self._asked:
                 return False
             self._closed = True
@@ -159,7 +183,7 @@ class Session:
             self.ended.set_result(self._outcome)
 
     def _on_event(self) -> None:
-        with self._lock:
+        with self.lock:
             event = self._shim.receive(0)
         while event is not None:
             match event:
@@ -173,12 +197,12 @@ class Session:
             if isinstance(event, Ended | Failed):
                 self._selector.unregister(self._shim)
                 return
-            with self._lock:
+            with self.lock:
                 event = self._shim.receive(0)
 
     def _on_wake(self) -> None:
         os.read(self._wake, 512)
-        with self._lock:
+        with self.lock:
             asked, self._asked = self._asked, []
         for action in asked:
             action()
@@ -199,6 +223,19 @@ class Session:
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self._thread)))
 
         self._selector.register(descriptor, selectors.EVENT_READ, on_ready)
+
+    def _add_watch(self, descriptor: int, on_ready: Callable[[], bool]) -> None:
+        self._open += 1
+
+        def check() -> None:
+            # Not known to the selector when it is closed: its number may be another one's at once.
+            self._selector.unregister(descriptor)
+            if on_ready():
+                self._selector.register(descriptor, selectors.EVENT_READ, check)
+            else:
+                self._open -= 1
+
+        self._selector.register(descriptor, selectors.EVENT_READ, check)
 
     def _add_feed(self, descriptor: int, data: bytes | memoryview) -> None:
         os.set_blocking(descriptor, False)  # our end of a pipe that we have made
@@ -231,7 +268,7 @@ class Session:
 
         The thread is not here, and may have held any lock. The selector is the parent's too: closing is all we may do.
         """
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._closed = True
         self._shim.forget()
         streams = [key.fd for key in self._selector.get_map().values() if key.fileobj not in (self._shim, self._wake)]

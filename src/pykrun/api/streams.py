@@ -118,6 +118,11 @@ class Streams:
         stdin, stdout, stderr = map(_place, self._theirs)
         return replace(request, stdin=stdin, stdout=stdout, stderr=stderr)
 
+    def numbers(self) -> list[int | None]:
+        """The VM's descriptors of the three; None for one that is closed here."""
+        places = map(_place, self._theirs)
+        return [None if place is None else place.number for place in places]
+
     def take(self, name: str) -> int | None:
         """Take our end of that pipe; None when it is none."""
         return self.ours.pop(name, None)

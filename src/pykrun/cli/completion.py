@@ -26,7 +26,7 @@ class Option:
     """One option, or what stands without one.
 
     :ivar words: how it is written; empty for a positional argument.
-    :ivar value: what it takes: `none`, `any`, `files`, `folders` or `choices`.
+    :ivar value: what it takes: `none`, `any`, `files`, `folders`, `vms` or `choices`.
     """
 
     words: tuple[str, ...]
@@ -68,13 +68,15 @@ def _option(action: argparse.Action) -> Option:
         value = "folders"
     elif name in FILES:
         value = "files"
+    elif name == "VM":
+        value = "vms"
     return Option(
         words=tuple(action.option_strings),
         value=value,
         choices=tuple(map(str, action.choices or ())),
         help=_help(action),
         name=name,
-        repeats=isinstance(action.default, list),
+        repeats=isinstance(action.default, list) or action.nargs == "+",
     )
 
 
@@ -100,6 +102,8 @@ def bash(commands: dict[str, list[Option]]) -> str:
                 values.append(f"        {pattern}) {action}; return ;;")
             elif not pattern and option.choices:
                 words[-1] = f"        {name}) words='{' '.join(option.choices)}' ;;"
+            elif not pattern and option.value == "vms":
+                words[-1] = words[-1].removesuffix(" ;;") + "; [[ $cur == -* ]] || words=$(_pykrun_vms) ;;"
     return _BASH.format(commands=" ".join(commands), values="\n".join(values), words="\n".join(words))
 
 
@@ -111,6 +115,10 @@ _pykrun_words() {{
 _pykrun_files() {{
     compopt -o filenames 2> /dev/null
     mapfile -t COMPREPLY < <(compgen "$1" -- "$cur")
+}}
+
+_pykrun_vms() {{
+    "${{COMP_WORDS[0]}}" ps --quiet 2> /dev/null
 }}
 
 _pykrun() {{
@@ -164,18 +172,21 @@ def zsh(commands: dict[str, list[Option]]) -> str:
     for name, options in commands.items():
         lines = [f"            {_zsh(option)}" for option in options]
         if name in ("run", "config"):
-            lines += ["            '(-):command:_files'", "            '*::arguments:_normal'"]
+            lines.append("            '(-):command:_files'")
+        if name in ("run", "config", "exec"):
+            lines.append("            '*::arguments:_normal'")
         parts.append(f"        {name})\n            specs=(\n" + "\n".join(lines) + "\n            )\n            ;;")
     names = "\n".join(f"        {_quoted(f'{name}:{text}')}" for name, text in COMMANDS.items() if name in commands)
     return _ZSH.format(names=names, cases="\n".join(parts))
 
 
 def _zsh(option: Option) -> str:
-    actions = {"folders": "_files -/", "files": "_files", "any": " ", "choices": f"({' '.join(option.choices)})"}
+    actions = {"folders": "_files -/", "files": "_files", "vms": "_pykrun_vms", "any": " "}
+    actions["choices"] = f"({' '.join(option.choices)})"
     name = option.name.replace(":", " ").replace("[", "").replace("]", "")
     value = "" if option.value == "none" else f":{name}:{actions[option.value]}"
     if not option.words:
-        return _quoted(value)
+        return _quoted(f"*{value}" if option.repeats else value)
     text = option.help.replace("[", "(").replace("]", ")").replace(":", "\\:")
     start = "*" if option.repeats else f"({' '.join(option.words)})"
     if len(option.words) == 1:
@@ -189,6 +200,12 @@ def _quoted(text: str) -> str:
 
 _ZSH = """#compdef pykrun
 # zsh completion for pykrun, made by `pykrun completion zsh`
+_pykrun_vms() {{
+    local -a running
+    running=(${{(f)"$(pykrun ps --quiet 2> /dev/null)"}})
+    compadd -a running
+}}
+
 _pykrun() {{
     local -a names specs
     names=(
@@ -230,7 +247,7 @@ def fish(commands: dict[str, list[Option]]) -> str:
     for name, options in commands.items():
         seen = f"-n '__fish_seen_subcommand_from {name}'"
         lines += [f"complete -c pykrun {seen} {_fish(option)}" for option in options]
-        if name in ("run", "config"):
+        if name in ("run", "config", "exec"):
             lines.append(f"complete -c pykrun {seen} -F")
     return "\n".join(lines) + "\n"
 
@@ -240,6 +257,7 @@ def _fish(option: Option) -> str:
         "none": "",
         "folders": "-x -a '(__fish_complete_directories)'",
         "files": "-r -F",
+        "vms": "-x -a '(pykrun ps --quiet 2> /dev/null)'",
         "any": "-x",
         "choices": f"-x -a '{' '.join(option.choices)}'",
     }

@@ -183,13 +183,14 @@ class Door:
             raise UsageError("exec needs a process, an object")
         if not isinstance(given, list) or len(given) != 3 or sum(map(bool, given)) != len(descriptors):
             raise UsageError("exec needs streams, three times true or false, and as many descriptors as there are true")
-        if visitor.command is not None or any(one is visitor for one, _, _ in self._queue):
+        if visitor.is_taken:
             raise UsageError("this connection has its command", "one connection for each")
         vm = self._running()
         if not vm.tells:
             raise EngineError("no further command can run in this VM: its PID 1 is not pykrun's init")
         import json
 
+        visitor.is_taken = True
         streams: list[int | None] = [descriptors.pop(0) if one else None for one in given]
         self._queue.append((visitor, json.dumps(process, separators=(",", ":")).encode(), streams))
         if vm.has_started:
@@ -219,6 +220,8 @@ class Door:
             on_end=on_end,
         )
         streams.clear()  # they are the command's now
+        for number in visitor.early:
+            visitor.command.signal(number)
 
     def _forget_queue(self) -> None:
         for visitor, _, streams in self._queue:
@@ -228,10 +231,12 @@ class Door:
         self._queue.clear()
 
     def _signal(self, visitor: Visitor, message: Message, _: list[int]) -> None:
-        """To the connection's command, which may have ended; without one to the workload."""
+        """To the connection's command; to the workload where it has asked for none."""
         number = whole(message, "number", 1, signal.NSIG - 1)
         if visitor.command is not None:
             visitor.command.signal(number)
+        elif visitor.is_taken:
+            visitor.early.append(number)
         else:
             self._running().send_signal(number)
             visitor.answer("done")

@@ -46,6 +46,8 @@ class Visitor:
 
     :param handle: called with each request; what it raises is the answer.
     :param on_end: called once, when the connection is closed.
+    :ivar is_taken: it has asked for its one command.
+    :ivar early: signals for that from before it runs.
     :ivar command: what runs in the guest for this connection.
     :ivar waits: it is to be told how the VM ends.
     """
@@ -53,6 +55,8 @@ class Visitor:
     def __init__(self, connection: socket.socket, handle: Handler, on_end: Callable[[Visitor], None]) -> None:
         connection.setblocking(False)
         self.command: Running | None = None
+        self.is_taken = False
+        self.early: list[int] = []
         self.waits = False
         self.is_open = True
         self._channel = Channel(connection)
