@@ -12,6 +12,7 @@ from krun_init import (
     ending,
     entropy,
     environment,
+    hold,
     layer,
     mount_list,
     mounts,
@@ -109,6 +110,8 @@ class Guest:
         if pid1:
             self.trace.report(log)
             return streams.become(program, ends, log.control, clock, net.keeper)
+        if data.hold and (stopped := run(hold.wait, log.control, clock)) is not None:
+            return stopped
         pid = run(streams.start, program, ends)
         self.trace.report(log)
         grace = data.grace_ms / 1000

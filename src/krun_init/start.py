@@ -108,6 +108,7 @@ class Start:
     ports: list[str] = []
     streams = "ports"
     pid1 = False
+    hold = False
     root: BlockRoot | None = None
     layer: Layer | None = None
     tmpfs: list[Tmpfs] = []
@@ -168,6 +169,7 @@ def _take_workload(start: Start, fields: Fields) -> None:
             raise InitError(f"{fields.label('window')} must be rows and columns")
         start.window = (window[0], window[1])
     start.pid1 = fields.flag("pid1")
+    start.hold = fields.flag("hold")
 
 
 def _take_surroundings(start: Start, fields: Fields) -> None:

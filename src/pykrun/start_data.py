@@ -75,6 +75,7 @@ class StartData:
     :param dhcp: the machine has a network card, `eth0`, that the guest is to configure by DHCP.
     :param network: what `eth0` is to be, without DHCP.
     :param keep_resolver: /etc/resolv.conf was given, and DHCP is to leave it alone.
+    :param hold: the workload starts when the host says so (`VirtualMachine.begin`); not with `pid1`.
     :param pid1: execute the workload as PID 1, without an init.
     :param seed: entropy for the guest's kernel.
     :param root_device: block device whose file system becomes the root (`/dev/vda1`); None stays in the virtio-fs root.
@@ -100,6 +101,7 @@ class StartData:
     window: tuple[int, int] | None = None
     ports: Sequence[str] = ()
     streams: str = "relay"
+    hold: bool = False
     pid1: bool = False
     dhcp: bool = False
     network: Address | None = None
@@ -138,6 +140,8 @@ class StartData:
             document["window"] = list(self.window)
         document["ports"] = list(self.ports)
         document["streams"] = self.streams
+        if self.hold:
+            document["hold"] = True
         if self.pid1:
             document["pid1"] = True
         if self.root_device is not None:

@@ -24,8 +24,8 @@ class Link:
 
     :param kind: `stream`: a Unix stream socket that carries each frame behind its length, four bytes, the highest first
         (passt, socket_vmnet). `datagram`: a Unix datagram socket that carries a frame a datagram (gvproxy).
-        `tap`: a tap device; `path` is its name. `interface`: one of this network namespace, `path`, whose hardware and IP
-        addresses become the guest's (`pykrun.net.packet`).
+        `tap`: a tap device; `path` is its name. `interface`: one of this network namespace, `path`, whose hardware and
+        IP addresses become the guest's (`pykrun.net.packet`).
     :param fd: a connected socket, which stays the caller's.
     :param path: of a socket that somebody listens to.
     :param mac: the card's address: six bytes, not a multicast one; empty for a random one.

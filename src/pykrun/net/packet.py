@@ -1,8 +1,8 @@
-"""The cable to a network interface of this process's network namespace, whose address and IP addresses become the guest's.
+"""The cable to a network interface of this process's network namespace, whose addresses become the guest's.
 
-The namespace's own network stack must not answer in the guest's place. So the interface gets another address and stays
-promiscuous: frames for the guest are somebody else's to the stack, which drops them, while a packet socket sees them. And
-it answers no ARP (NOARP). Its IP addresses stay as they are, so that a later VM finds them.
+The namespace's own network stack must not answer in the guest's place. So the interface gets another hardware address
+and stays promiscuous: frames for the guest are somebody else's to the stack, which drops them, while a packet socket
+sees them. And it answers no ARP (NOARP). Its IP addresses stay as they are, so that a later VM finds them.
 
 The guest may send in its own name only: with its own hardware and IP addresses.
 """

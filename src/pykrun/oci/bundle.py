@@ -1,4 +1,4 @@
-"""A bundle's config.json, read and checked (runtime-spec 1.0.2). Unknown fields are ignored: the specification says so."""
+"""A bundle's config.json, read and checked (runtime-spec 1.0.2). Unknown fields are ignored, as it asks."""
 
 from __future__ import annotations
 

@@ -23,6 +23,8 @@ HELPERS = 64
 _PATIENCE = 2.0
 """Seconds that the kernel has for letting go of a group whose processes have ended."""
 _V2 = "v2"
+_OPTIONAL = ("memory.memsw.limit_in_bytes", "memory.swap.max")
+"""Files that a kernel without accounting of swap does not have."""
 _WANTED = ("memory", "cpu", "cpuset", "pids")
 
 
@@ -137,17 +139,26 @@ def _enable(folder: str) -> None:
             pass
 
 
-def apply(folder: str, tree: Tree, limits: Limits) -> list[str]:
-    """Write the limits that belong into that group; return the names of files that could not be written."""
-    failed = []
+def wanted(limits: Limits) -> set[str]:
+    """The controllers that the limits need."""
+    return {name.split(".")[0] for name in _v1(limits)}
+
+
+def apply(folder: str, tree: Tree, limits: Limits) -> set[str]:
+    """Write the limits that belong into that group; return the controllers that took theirs."""
+    taken: set[str] = set()
+    refused: set[str] = set()
     for name, value in (_v2(limits) if _V2 in tree.controllers else _v1(limits)).items():
         if _V2 not in tree.controllers and name.split(".")[0] not in tree.controllers:
             continue
+        controller = name.split(".")[0]
         try:
             _write(f"{folder}/{name}", value)
+            taken.add(controller)
         except OSError:
-            failed.append(name)
-    return failed
+            if name not in _OPTIONAL:
+                refused.add(controller)
+    return taken - refused
 
 
 def _memory(limit: int | None) -> int | None:

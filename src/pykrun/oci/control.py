@@ -8,6 +8,7 @@ import socket
 
 from pykrun.errors import EngineError, PykrunError, UsageError
 from pykrun.loop import Loop
+from pykrun.oci.state import CREATED, PAUSED, RUNNING
 from pykrun.supervisor.door import Door
 
 TYPE_CHECKING = False
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 class Control:
     """Who asks for the start, and what it is told. A `Remote` of the VM, beside its `door`.
 
+    The VM boots as soon as the container is created, and holds the program back until its start.
+
     :param folder: where the socket is to be.
     :param on_status: called with what the container is from now on.
     """
@@ -31,33 +34,28 @@ class Control:
         self._on_status = on_status
         self._starter: Visitor | None = None
         self._is_waiting = True
-        self._loop = Loop()
+        self._vm: VirtualMachine | None = None
         self.door = Door(_listen(folder), {"start": self._start})
-
-    def wait_for_start(self) -> None:
-        """Answer until somebody says that the container is to start."""
-        self.door.attach(self._loop, None)
-        if self._is_waiting:
-            self._loop.run()
-        self.door.detach()
-        self._loop.close()
 
     def _start(self, visitor: Visitor, _message: Message, _descriptors: list[int]) -> None:
         if not self._is_waiting:
             raise UsageError("cannot start an already running container")
         self._is_waiting = False
         self._starter = visitor
-        self._loop.stop()
+        assert self._vm is not None, "the door listens only while it runs"
+        self._vm.begin()
 
-    def attach(self, loop: Loop, vm: VirtualMachine) -> None:
+    def attach(self, _loop: Loop, vm: VirtualMachine) -> None:
         """The door listens (`Remote`)."""
+        self._vm = vm
 
     def detach(self) -> None:
-        """Nothing to do (`Remote`)."""
+        """The VM is gone (`Remote`)."""
+        self._vm = None
 
     def reached(self, phase: str, _when: float) -> None:
         """Tell who waits for the start; keep what the container is (`Remote`)."""
-        status = {"started": "running", "paused": "paused", "resumed": "running"}.get(phase)
+        status = {"launched": CREATED, "started": RUNNING, "paused": PAUSED, "resumed": RUNNING}.get(phase)
         if status is not None:
             self._on_status(status)
         if phase == "started" and self._starter is not None:

@@ -1,7 +1,7 @@
 """The verb `exec`: one more process in a container, through its supervisor's door.
 
-With --detach a process stays that stands for the other one: under the pid of --pid-file, it hands signals and the size of
-the terminal on, and ends with the exit code.
+With --detach a process stays that stands for the other one: under the pid of --pid-file, it hands signals and the size
+of the terminal on, and ends with the exit code.
 """
 
 from __future__ import annotations

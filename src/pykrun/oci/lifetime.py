@@ -27,6 +27,13 @@ OPTIONS: dict[str, tuple[str, Table]] = {
     ),
     "delete": ("[OPTION...] CONTAINER", {"force,f": (FLAG, "end it first; no error when there is none")}),
 }
+_HARMLESS = frozenset(
+    (
+        *(signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH),
+        *(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
+    )
+)
+"""What does not end a process by default."""
 _PATIENCE = 10.0
 """Seconds that the processes of a VM have for their end after SIGKILL."""
 
@@ -66,11 +73,14 @@ def kill(root: str, _settings: Given, options: Given) -> int:
         if options.flag("all") and kept["status"] == STOPPED:
             return 0
         raise UsageError("container not running", f"it is {kept['status']}")
-    if number == signal.SIGKILL or kept["status"] == CREATED:
-        send(kept["pid"], number)  # before its start it is a process that has set up nothing, and does what it would
-    else:
+    if number == signal.SIGKILL:
+        send(kept["pid"], number)
+    elif kept["status"] != CREATED:
         with knock(container.folder) as client:
             client.call("signal", number=number)
+    elif number not in _HARMLESS:  # before its start it is a process that has set up nothing, and ends of what it hears
+        with knock(container.folder) as client:
+            client.call("end", code=128 + number)
     return 0
 
 

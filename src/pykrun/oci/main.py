@@ -38,6 +38,11 @@ VERBS = {
     "kill": ("pykrun.oci.lifetime", "send a container a signal"),
     "delete": ("pykrun.oci.lifetime", "remove a container that has ended"),
     "list": ("pykrun.oci.listing", "list containers"),
+    "ps": ("pykrun.oci.looking", "list the processes of a container"),
+    "events": ("pykrun.oci.looking", "print what a container uses"),
+    "update": ("pykrun.oci.update", "change the limits of a container"),
+    "features": ("pykrun.oci.features", "print what this runtime can do"),
+    "spec": ("pykrun.oci.spec", "write a config.json to begin with"),
     "checkpoint": ("pykrun.oci.unsupported", "not supported"),
     "restore": ("pykrun.oci.unsupported", "not supported"),
 }

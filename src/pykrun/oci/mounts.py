@@ -1,6 +1,7 @@
 """What becomes of the bundle's `mounts`: binds go into the tree that is served, the others are the guest's to make.
 
-The guest mounts over the tree: a bind below such a mount is in the tree all the same, and the guest shows it again on top.
+The guest mounts over the tree: a bind below such a mount is in the tree all the same, and the guest shows it again on
+top.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ def make_request(bundle: Bundle, folder: str, mounts: list[GuestMount]) -> Reque
             hostname=bundle.hostname or None,
             terminal=process.terminal,
             mounts=mounts,
+            hold=True,
             network=network[1] if network else None,
             keep_resolver=resolver,
         ),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import _socket as socket
-import gc
-import importlib
 import os
 import signal
+from functools import partial
 
 from pykrun.errors import PykrunError, UsageError
 from pykrun.host import limits, linux
@@ -30,16 +29,6 @@ if TYPE_CHECKING:
 CONNECTION = 3
 """Where it finds the socket to who creates it."""
 SET_UP_FAILED = 125
-_AHEAD = (
-    "json",
-    "pykrun.blob",
-    "pykrun.share",
-    "pykrun.supervisor.shares",
-    "pykrun.supervisor.timesync",
-    "pykrun.supervisor.wiring",
-    "pykrun.sandbox.servant",
-)
-"""What a VM needs; imported while nobody waits."""
 
 
 def main() -> Never:
@@ -118,7 +107,8 @@ class Life:
         container.write(self._kept)
         limits.allow_descriptors()
         limits.forbid_core_file()
-        self._kept["pykrun"] = {"cgroups": self._enter(bundle)}
+        path = cgroup.path_of(bundle.cgroup, systemd=self._systemd)
+        self._kept["pykrun"] = {"path": path, "cgroups": self._enter(bundle, path)}
         os.mkdir(container.path("root"), 0o700)
         root = compose(bundle, container.path("root"), host_mounts(bundle))
         mounts = guest_mounts(bundle, root)
@@ -130,20 +120,18 @@ class Life:
         for stage in ("prestart", "createRuntime", "createContainer"):
             run_hooks(stage, bundle.hooks.get(stage, ()), self._kept)
         plan = make_plan(make_request(bundle, root.folder, mounts))
-        control = Control(container.folder, self._become)
-        self._become(state.CREATED)
-        send(connection, (OK,))
-        connection.close()
-        for name in _AHEAD:
-            importlib.import_module(name)
-        gc.freeze()
-        gc.enable()
-        control.wait_for_start()
+        control = Control(container.folder, partial(self._become, connection))
         try:
             outcome = run_plan(plan, control.door, control)
         except (PykrunError, OSError) as error:
-            control.failed(UsageError(*describe(error)))
+            if self._kept["status"] == state.CREATING:
+                raise
+            message, hint = describe(error)
+            if not control.failed(UsageError(message, hint)):
+                _say(f"pykrun-oci: {message}\n")
             return SET_UP_FAILED
+        finally:
+            control.door.close()
         heard = control.failed(UsageError(outcome.reason or f"it ended with {outcome.exit_code} before it ran"))
         if outcome.reason and not heard:
             lines = (f"pykrun-oci: {outcome.reason}", *(f"  | {line}" for line in outcome.console))
@@ -158,10 +146,13 @@ class Life:
         if not bundle.process.terminal and self._console:
             raise UsageError("--console-socket needs process.terminal in config.json")
 
-    def _enter(self, bundle: Bundle) -> list[str]:
-        """Go where the container is to be; return the folders of its cgroups."""
+    def _enter(self, bundle: Bundle, path: str) -> list[str]:
+        """Go where the container is to be; return the folders of its cgroups.
+
+        :param path: of the cgroups, below their mount points.
+        """
         assert bundle.process is not None, "checked"
-        folders = cgroup.enter(cgroup.path_of(bundle.cgroup, systemd=self._systemd), bundle.limits)
+        folders = cgroup.enter(path, bundle.limits)
         if bundle.process.oom_score_adjust is not None:
             try:
                 with open("/proc/self/oom_score_adj", "w") as file:
@@ -177,9 +168,12 @@ class Life:
                 raise UsageError(f"cannot join network namespace {bundle.network!r}: {error.strerror}") from None
         return folders
 
-    def _become(self, status: str) -> None:
+    def _become(self, connection: socket.socket, status: str) -> None:
         self._kept["status"] = status
         self._container.write(self._kept)
+        if status == state.CREATED:
+            send(connection, (OK,))
+            connection.close()
 
 
 def _say(text: str) -> None:

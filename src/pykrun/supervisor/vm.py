@@ -433,6 +433,10 @@ class VirtualMachine:
         over = self._has_ended or self._engine_ended or self._verdict is not None
         return why_not(self._control, over=over, started="started" in self._phases, pid1=self._is_pid1)
 
+    def begin(self) -> None:
+        """Let the workload start that the plan holds back (`StartData.hold`)."""
+        self._control.begin()
+
     def send_signal(self, number: int) -> None:
         """Send the workload a signal, as soon as it runs; in PID1 mode there is nobody to hand it on."""
         if "started" in self._phases:
