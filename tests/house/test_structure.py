@@ -12,7 +12,7 @@ from tests.house.sources import ROOT, SRC, imports, module_name, python_files
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
-    ("cli", "aio", "pytest_plugin"),
+    ("cli", "aio", "pytest_plugin", "oci"),
     ("clib",),
     ("krun",),
     ("api", "config"),

@@ -1,0 +1,132 @@
+"""The verbs that move a container from one state to the next, or say which it has."""
+
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found]  # signal itself would import enum
+import os
+import select
+import time
+
+from pykrun.errors import EngineError, UsageError
+from pykrun.oci.options import FLAG, Given, Table
+from pykrun.oci.plain_json import dumps
+from pykrun.oci.signals import number_of
+from pykrun.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container
+from pykrun.oci.wire import SIGNAL, START, ask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_NONE: Table = {}
+OPTIONS: dict[str, tuple[str, Table]] = {
+    "start": ("CONTAINER", _NONE),
+    "state": ("CONTAINER", _NONE),
+    "kill": (
+        "[OPTION...] CONTAINER [SIGNAL]",
+        {"all,a": (FLAG, "accepted: what a signal does not end, the VM's end does")},
+    ),
+    "delete": ("[OPTION...] CONTAINER", {"force,f": (FLAG, "end it first; no error when there is none")}),
+}
+_PATIENCE = 10.0
+"""Seconds that the processes of a VM have for their end after SIGKILL."""
+
+
+def start(root: str, _settings: Given, options: Given) -> int:
+    """Run the program of a created container; returns when it runs."""
+    container = _named(root, options)
+    kept = container.read()
+    status = kept["status"]
+    if status == STOPPED:
+        raise UsageError("cannot start a container that has stopped")
+    if status in (RUNNING, PAUSED):
+        raise UsageError("cannot start an already running container")
+    if status != CREATED:
+        raise UsageError(f"cannot start a container in the {status} state")
+    ask(container.path("socket"), (START,))
+    return 0
+
+
+def state(root: str, _settings: Given, options: Given) -> int:
+    """Print the state, as the specification has it."""
+    kept = _named(root, options).read()
+    kept.pop("pykrun", None)
+    os.write(1, (dumps(kept, 2) + "\n").encode())
+    return 0
+
+
+def kill(root: str, _settings: Given, options: Given) -> int:
+    """Send a container a signal."""
+    if not 1 <= len(options.rest) <= 2:
+        raise UsageError(f"a container ID and perhaps a signal are wanted, not {len(options.rest)} words")
+    container = Container(root, options.rest[0])
+    number = number_of(options.rest[1] if len(options.rest) > 1 else "SIGTERM")
+    kept = container.read()
+    if kept["status"] in (STOPPED, CREATING):
+        if options.flag("all") and kept["status"] == STOPPED:
+            return 0
+        raise UsageError("container not running", f"it is {kept['status']}")
+    if number == signal.SIGKILL:
+        end(kept["pid"])
+    else:
+        ask(container.path("socket"), (SIGNAL, number))
+    return 0
+
+
+def delete(root: str, _settings: Given, options: Given) -> int:
+    """Remove a container."""
+    container = _named(root, options)
+    force = options.flag("force")
+    try:
+        kept: dict[str, Any] = container.read()
+    except UsageError:
+        if force:
+            remove(container)
+            return 0
+        raise
+    if kept["status"] not in (STOPPED, CREATED) and not force:
+        raise UsageError(f"cannot delete container {container.name} that is not stopped: {kept['status']}")
+    if kept["pid"]:
+        end(kept["pid"], wait=True)
+        _await_lock(container)
+    remove(container, kept)
+    return 0
+
+
+def end(pid: int, *, wait: bool = False) -> None:
+    """Kill a supervisor: the kernel ends all that it has started.
+
+    :param wait: return when it has ended.
+    :raise EngineError: it does not end.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if wait and not poll.poll(_PATIENCE * 1000):
+            raise EngineError(f"process {pid} does not end, {_PATIENCE:g} seconds after SIGKILL")
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def _await_lock(container: Container) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while container.supervisor() and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def remove(container: Container, kept: dict[str, Any] | None = None) -> None:
+    """Remove what is left of a container whose supervisor has ended."""
+    container.remove()
+
+
+def _named(root: str, options: Given) -> Container:
+    if len(options.rest) != 1:
+        raise UsageError(f"one container ID is wanted, not {len(options.rest)}")
+    return Container(root, options.rest[0])
