@@ -31,7 +31,7 @@ def podman(request: pytest.FixtureRequest, store: Store) -> Iterator[Podman]:
     """Podman with each runtime; afterwards no container and nothing of one may be there."""
     podman = Podman(store, request.param)
     yield podman
-    left = podman.clear() + store.enclave.left()
+    left = podman.clear()
     if left:
         pytest.fail("left behind: " + "; ".join(left), pytrace=False)
 
@@ -41,6 +41,6 @@ def ours(store: Store) -> Iterator[Podman]:
     """Podman with our runtime only, for what a container without a VM has not."""
     podman = Podman(store, OURS)
     yield podman
-    left = podman.clear() + store.enclave.left()
+    left = podman.clear()
     if left:
         pytest.fail("left behind: " + "; ".join(left), pytrace=False)
