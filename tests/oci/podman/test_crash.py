@@ -39,7 +39,7 @@ def program(pid: int) -> str:
 
 def conmon(podman: Podman, name: str) -> int:
     """Conmon's pid."""
-    return int(podman.inspect(name)["ConmonPid"])
+    return int(podman.inspect(name)["State"]["ConmonPid"])
 
 
 def supervisor(podman: Podman, name: str) -> int:
@@ -64,6 +64,13 @@ def ended(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         return True
+
+
+def remove(podman: Podman, name: str, orphans: list[int]) -> None:
+    """`rm -f`, with somebody who waits for orphans meanwhile, as PID 1 of a machine would."""
+    process = podman.start("rm", "-f", "-t", "0", name, stdout=subprocess.DEVNULL)
+    wait_until(lambda: list(map(ended, orphans)) and process.poll() is not None, 30, "the removal")
+    assert process.returncode == 0
 
 
 VICTIMS: list[Callable[[Podman, str], int]] = [conmon, supervisor, engine]
@@ -109,7 +116,7 @@ def test_kill(ours: Podman, stage: Callable[[Podman], str], victim: Callable[[Po
         state = ours.inspect(name)["State"]
         assert state["Status"] in ("exited", "stopped")
         assert state["ExitCode"] != 0
-    ours.must("rm", "-f", "-t", "0", name)
+    remove(ours, name, [pid, watcher, *below])
     wait_until(lambda: all(map(ended, [watcher, *below])), 10, "everybody's end")
 
 
