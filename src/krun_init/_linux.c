@@ -20,6 +20,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -583,6 +584,23 @@ linux_reboot(PyObject *module, PyObject *args)
     return none_or_error(reboot(command));
 }
 
+/* To `wanted`, or as far as we may. */
+static PyObject *
+linux_allow_descriptors(PyObject *module, PyObject *args)
+{
+    unsigned long long wanted;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "K", &wanted))
+        return NULL;
+    uint64_t before[2];
+    if (syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, before) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    uint64_t more[2] = {wanted, wanted > before[1] ? wanted : before[1]}, most[2] = {before[1], before[1]};
+    if (before[0] < wanted && syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, more, NULL) < 0)
+        (void)syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, most, NULL);
+    return Py_BuildValue("KK", (unsigned long long)before[0], (unsigned long long)before[1]);
+}
+
 static PyObject *
 linux_sethostname(PyObject *module, PyObject *args)
 {
@@ -686,6 +704,7 @@ static PyMethodDef METHODS[] = {
     {"umount", linux_umount, METH_VARARGS, "umount2(2)"},
     {"swapoff", linux_swapoff, METH_VARARGS, "swapoff(2)"},
     {"reboot", linux_reboot, METH_VARARGS, "reboot(2)"},
+    {"allow_descriptors", linux_allow_descriptors, METH_VARARGS, "Raise RLIMIT_NOFILE; returns it as it was."},
     {"sethostname", linux_sethostname, METH_VARARGS, "sethostname(2)"},
     {"finit_module", linux_finit_module, METH_VARARGS, "finit_module(2), without parameters"},
     {"filesystem_type", linux_filesystem_type, METH_VARARGS, "f_type of fstatfs(2)"},

@@ -73,6 +73,9 @@ def swapoff(path: str, /) -> None:
 def reboot(command: int, /) -> None:
     """reboot(2), without syncing."""
 
+def allow_descriptors(count: int, /) -> tuple[int, int]:
+    """Let this process have so many open (RLIMIT_NOFILE), or as many as it may; returns both limits as they were."""
+
 def sethostname(name: Text, /) -> None:
     """sethostname(2)."""
 

@@ -56,7 +56,7 @@ def parse(where: str, data: bytes, log: Log) -> Config:
     config = Config()
     process = fields.child("process")
     if process is not None:
-        arguments = _take_process(config, process, log)
+        arguments = take_process(config, process, log)
     else:
         arguments = _take_flat(config, fields)
     config.argv = (fields.texts("Entrypoint") or []) + arguments
@@ -65,8 +65,11 @@ def parse(where: str, data: bytes, log: Log) -> Config:
     return config
 
 
-def _take_process(config: Config, process: Fields, log: Log) -> list[str]:
-    """OCI runtime specification, `process`."""
+def take_process(config: Config, process: Fields, log: Log) -> list[str]:
+    """Take what `process` of the OCI runtime specification says; returns its arguments.
+
+    :raise InitError: says what is wrong with which field.
+    """
     config.env = _environment(process, ("env",))
     config.workdir = process.text("cwd") or None
     config.terminal = process.flag("terminal")

@@ -11,19 +11,28 @@ from krun_init.loop import IN, OUT, Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
     from krun_init.errors import Ending
+
+    Values = tuple[Any, ...]  # integers; of BYTES one bytes object
+    Frame = tuple[int, int, Values]
+    OnFrame = Callable[[int, int, Values], None]
 
 VERSION = 1
 HEADER = Struct("<IHHI")
 MAX_BODY = 65536
 OPTIONAL = 0x8000
+FURTHER_COMMANDS = 1
+"""Feature bit of HELLO: this init starts further commands."""
 
 HELLO, STARTED, COUNTS, EXIT, LOG, CLOSE, DONE = range(0x01, 0x08)
 WELCOME, ACK, DRAINING, SIGNAL, STOP, RESIZE, STDIN_END, CLOSE_OUTPUT, TIME = range(0x101, 0x10A)
+SPEC, EXEC, INPUT, CREDIT = range(0x201, 0x205)
+OUTPUT, INPUT_CREDIT = 0x211, 0x212
 
-# What the host may send: the fields of each body.
+# What the host may send: the fields of each body; those of BYTES are followed by more.
 BODIES = {
     WELCOME: Struct("<HHI"),
     ACK: Struct("<"),
@@ -34,7 +43,13 @@ BODIES = {
     STDIN_END: Struct("<Q"),
     CLOSE_OUTPUT: Struct("<B"),
     TIME: Struct("<Q"),
+    SPEC: Struct("<"),
+    EXEC: Struct("<"),
+    INPUT: Struct("<"),
+    CREDIT: Struct("<BI"),
 }
+BYTES = (SPEC, EXEC, INPUT)
+_OF_BOTH = (SIGNAL, RESIZE, STDIN_END, CLOSE_OUTPUT)  # the workload's, and further commands'; from SPEC on only theirs
 
 _U8 = Struct("<B")
 _I32 = Struct("<i")
@@ -43,10 +58,12 @@ _EXIT = Struct("<ii")
 
 _MAX_PENDING = 1 << 20
 _LAST_SECONDS = 2.0
+_PAGE = 4096
+_PAGES = 31
 
 
-def frames(received: bytearray) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Take every whole frame off the front: its type and the fields of its body.
+def frames(received: bytearray) -> Iterator[Frame]:
+    """Take every whole frame off the front: its type, the process, and the fields of its body (or the body itself).
 
     Frames of optional types are skipped.
 
@@ -65,13 +82,16 @@ def frames(received: bytearray) -> Iterator[tuple[int, tuple[int, ...]]]:
             fields = BODIES.get(kind)
             if fields is None:
                 raise ProtocolError(f"unknown frame type {kind:#x}")
-            if process:
-                raise ProtocolError(f"frame {kind:#x} for process {process}, which was never started")
+            if kind not in _OF_BOTH and (kind >= SPEC) != (process > 0):
+                raise ProtocolError(f"frame {kind:#x} for process {process}")
             if length < fields.size:
                 raise ProtocolError(f"frame {kind:#x} has {length} bytes, at least {fields.size} are needed")
-            values = fields.unpack_from(received, HEADER.size)
+            if kind in BYTES:
+                values: Values = (bytes(memoryview(received)[HEADER.size : end]),)
+            else:
+                values = fields.unpack_from(received, HEADER.size)
             del received[:end]
-            yield kind, values
+            yield kind, process, values
         else:
             del received[:end]
 
@@ -84,33 +104,38 @@ class Control:
 
     def __init__(self, fd: int) -> None:
         self.fd: int | None = fd
-        self.on_frame: Callable[[int, tuple[int, ...]], None] | None = None
+        self.on_frame: OnFrame | None = None
+        self.on_sent: Callable[[], None] | None = None
+        """Called when nothing waits for the host any more (`backlog`)."""
         self.opened = time.monotonic_ns()
         """When the host was greeted: nothing that it says was said before."""
-        self._early: list[tuple[int, tuple[int, ...]]] = []  # what it said while nobody listened
+        self._early: list[Frame] = []  # what it said while nobody listened
         self._received = bytearray()
         self._pending = bytearray()
+        self._pages: list[bytearray] = []
         self._loop: Loop | None = None
         self._greeted = False
-        self._send(HELLO, BODIES[WELCOME].pack(VERSION, 0, 0))
+        self.send(HELLO, BODIES[WELCOME].pack(VERSION, 0, FURTHER_COMMANDS))
 
     # -- towards the host --------------------------------------------------------------------------------------
 
     def started(self, pid: int) -> None:
         """The workload was executed."""
-        self._send(STARTED, _I32.pack(pid))
+        self.send(STARTED, _I32.pack(pid))
 
     def counts(self, output: int, error: int) -> None:
         """So many bytes went into the ports; nothing follows."""
-        self._send(COUNTS, _COUNTS.pack(output, error))
+        self.send(COUNTS, _COUNTS.pack(output, error))
 
     def close_input(self) -> None:
         """Nobody reads standard input any more."""
-        self._send(CLOSE, _U8.pack(0))
+        self.send(CLOSE, _U8.pack(0))
 
     def log(self, level: int, text: str) -> bool:
-        """A line for the host's log; whether it could be sent."""
-        return self._send(LOG, _U8.pack(level) + text.encode("utf-8", "replace")[: MAX_BODY - 1])
+        """A line for the host's log; whether it could be sent. A host that has long read nothing hears no more."""
+        if len(self._pending) >= _MAX_PENDING:
+            return self.fd is not None
+        return self.send(LOG, _U8.pack(level) + text.encode("utf-8", "replace")[: MAX_BODY - 1])
 
     def settle(self) -> None:
         """Wait, within a bound, until what was said so far is out: nobody will go on saying it, or listen."""
@@ -125,13 +150,13 @@ class Control:
         """
         acknowledged = False
 
-        def heard(kind: int, _values: tuple[int, ...]) -> None:
+        def heard(kind: int, _process: int, _values: Values) -> None:
             nonlocal acknowledged
             acknowledged = acknowledged or kind == ACK
 
         reason = ending.reason.encode("utf-8", "replace")[: MAX_BODY - _EXIT.size]
-        self._send(EXIT, _EXIT.pack(ending.code, ending.signal) + reason)
-        self._send(DONE, b"")
+        self.send(EXIT, _EXIT.pack(ending.code, ending.signal) + reason)
+        self.send(DONE, b"")
         self.on_frame = heard
         self._wait(lambda: acknowledged)
 
@@ -151,13 +176,18 @@ class Control:
         while self.fd is not None and not expired and not done():
             loop.turn()
 
-    def _send(self, kind: int, body: bytes) -> bool:
+    def send(self, kind: int, body: bytes, process: int = 0) -> bool:
+        """A frame of any type; whether the port is still there."""
         if self.fd is None:
             return False
-        if len(self._pending) < _MAX_PENDING:  # a host that reads nothing for so long hears no more
-            self._pending += HEADER.pack(len(body), kind, 0, 0) + body
+        self._pending += HEADER.pack(len(body), kind, 0, process) + body
         self._flush()
         return self.fd is not None
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the host has not taken yet."""
+        return len(self._pending)
 
     def _flush(self) -> None:
         try:
@@ -170,22 +200,23 @@ class Control:
             return
         if self._loop is not None:
             self._watch(self._loop)
+        if self.on_sent is not None and not self._pending:
+            self.on_sent()
 
     # -- from the host -----------------------------------------------------------------------------------------
 
-    def early(self, kind: int) -> list[tuple[int, ...]]:
+    def early(self, kind: int) -> list[Values]:
         """Take out the frames of that type that came before anybody listened; the others wait on."""
         self._read()
-        taken = [values for other, values in self._early if other == kind]
+        taken = [values for other, _process, values in self._early if other == kind]
         self._early = [frame for frame in self._early if frame[0] != kind]
         return taken
 
-    def listen(self, on_frame: Callable[[int, tuple[int, ...]], None]) -> None:
-        """Call `on_frame` with each frame's type and fields, those that came early first."""
+    def listen(self, on_frame: OnFrame) -> None:
+        """Call `on_frame` with each frame's type, process and fields, those that came early first."""
         self.on_frame = on_frame
         early, self._early = self._early, []
-        for kind, values in early:
-            on_frame(kind, values)
+        self._hand_on(early)
 
     def attach(self, loop: Loop) -> None:
         """Take part in the loop from now on."""
@@ -217,7 +248,7 @@ class Control:
         if self.fd is None:
             return
         try:
-            data = posix.read(self.fd, 4096)
+            data = self._take(self.fd)
         except BlockingIOError:
             return
         except OSError:
@@ -228,14 +259,30 @@ class Control:
             return
         self._greeted = True
         self._received += data
+        self._hand_on(frames(self._received))
+
+    def _hand_on(self, some: Iterable[Frame]) -> None:
         try:
-            for kind, values in frames(self._received):
+            for frame in some:
                 if self.on_frame is not None:
-                    self.on_frame(kind, values)
+                    self.on_frame(*frame)
                 else:
-                    self._early.append((kind, values))
-        except ProtocolError:
+                    self._early.append(frame)
+        except ProtocolError as error:
+            self.log(0, f"the host broke the protocol, init goes on without it: {error}")
             self.close()
+
+    def _take(self, fd: int) -> bytes:
+        """The driver gives at most a page at a time; behind a whole one there is more."""
+        data = posix.read(fd, _PAGE)
+        if len(data) < _PAGE:
+            return data
+        self._pages = self._pages or [bytearray(_PAGE) for _ in range(_PAGES)]
+        try:
+            size = posix.readv(fd, self._pages)
+        except BlockingIOError:
+            return data
+        return data + b"".join(self._pages)[:size]
 
     def close(self) -> None:
         """Give the port up."""
@@ -247,5 +294,5 @@ class Control:
             posix.close(fd)
 
 
-def _ignore(_kind: int, _values: tuple[int, ...]) -> None:
+def _ignore(_kind: int, _process: int, _values: Values) -> None:
     pass

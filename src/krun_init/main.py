@@ -13,6 +13,7 @@ from krun_init import (
     entropy,
     environment,
     layer,
+    mount_list,
     mounts,
     network,
     ports,
@@ -97,6 +98,7 @@ class Guest:
         conf = run(config.read, self.words.get("KRUN_CONFIG", places.config), log)
         run(mounts.volumes, data.volumes, places)
         run(mounts.tmpfs, data.tmpfs + conf.tmpfs, places)
+        run(mount_list.make, data.mounts, places, log)
         variables = run(environment.compose, self.words, self.kernel_variables, data, conf)
         run(environment.set_hostname, _linux.sethostname, variables, data, conf, net.hostname)
         run(workload.enter, posix.chdir, data.workdir or self.words.get("KRUN_WORKDIR") or conf.workdir)
@@ -110,7 +112,7 @@ class Guest:
         pid = run(streams.start, program, ends)
         self.trace.report(log)
         grace = data.grace_ms / 1000
-        return streams.watch(pid, ends, self.signals, log.control, grace, clock, net.keeper)
+        return streams.watch(pid, program, ends, self.signals, log, grace, clock, net.keeper)
 
     def open_control(self, found: dict[str, str]) -> None:
         """Greet the host, if it has a control port."""

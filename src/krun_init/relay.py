@@ -73,12 +73,7 @@ class Output:
         """The workload has ended: move what the pipe holds now, then close it, whoever else may hold it open."""
         if self._pipe < 0:
             return
-        size = bytearray(4)
-        try:
-            fcntl.ioctl(self._pipe, _FIONREAD, size)
-        except OSError:
-            pass
-        self._left = int.from_bytes(size, "little")
+        self._left = waiting(self._pipe)
         if not self._left:
             self._close_pipe()
 
@@ -287,6 +282,16 @@ class Input:
         self.close()
         self._on_closed()
         self._listen()
+
+
+def waiting(pipe: int) -> int:
+    """Bytes that a pipe holds now."""
+    size = bytearray(4)
+    try:
+        fcntl.ioctl(pipe, _FIONREAD, size)
+    except OSError:
+        pass
+    return int.from_bytes(size, "little")
 
 
 def grow(pipe: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from krun_init import launch, ports, relay, session
+from krun_init import commands, launch, ports, relay, session
 from krun_init.errors import SETUP_FAILED, Ending
 from krun_init.loop import Loop
 from krun_init.watch import Watch
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from krun_init.config import Config
     from krun_init.control import Control
     from krun_init.dhcp.keeper import Keeper
+    from krun_init.log import Log
     from krun_init.places import Places
     from krun_init.start import Start
     from krun_init.timesync import Clock
@@ -107,9 +108,10 @@ def start(program: Workload, ends: Ends) -> int | Ending:
 
 def watch(
     pid: int | Ending,
+    program: Workload,
     ends: Ends,
     signals: int,
-    control: Control | None,
+    log: Log,
     grace: float,
     clock: Clock | None,
     keeper: Keeper | None,
@@ -120,7 +122,7 @@ def watch(
     """
     if isinstance(pid, Ending):
         return pid
-    loop = Loop()
+    loop, control = Loop(), log.control
     watching = Watch(loop, signals, control, grace, clock)
     for stream, port in ends.ports.items():
         if stream:
@@ -129,6 +131,8 @@ def watch(
             on_closed = control.close_input if control is not None else _nothing
             watching.input = relay.Input(loop, port, ends.pipes[stream], on_closed)
     watching.terminal = ends.terminal
+    if control is not None:
+        watching.commands = commands.Commands(loop, control, program, log)
     if keeper is not None:
         loop.after("network", keeper.delay(), keeper.start)
     return watching.run(pid)

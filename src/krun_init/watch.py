@@ -12,7 +12,8 @@ from krun_init.loop import IN, Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from krun_init.control import Control
+    from krun_init.commands import Commands
+    from krun_init.control import Control, Values
     from krun_init.relay import Input, Output
     from krun_init.timesync import Clock
 
@@ -43,6 +44,7 @@ class Watch:
         self.outputs: dict[int, Output] = {}
         self.input: Input | None = None
         self.terminal = -1
+        self.commands: Commands | None = None
         self._loop = loop
         self._signals = signals
         self._control = control
@@ -98,6 +100,8 @@ class Watch:
                         self.input.close()
                 if not pid:
                     return
+                if self.commands is not None:
+                    self.commands.reaped(pid, _ending(status))
         except ChildProcessError:
             if self._ending is None:
                 self._ending = Ending(SETUP_FAILED, 0, "the workload's process was lost")
@@ -139,8 +143,11 @@ class Watch:
 
     # -- the host's frames -------------------------------------------------------------------------------------
 
-    def _on_frame(self, kind: int, values: tuple[int, ...]) -> None:
-        if kind == frames.SIGNAL:
+    def _on_frame(self, kind: int, process: int, values: Values) -> None:
+        if process:
+            if self.commands is not None:
+                self.commands.on_frame(kind, process, values)
+        elif kind == frames.SIGNAL:
             self._signal(values[0])
         elif kind == frames.STOP:
             self._stop(values[0] / 1000)
@@ -172,6 +179,9 @@ class Watch:
         """Move what the pipes hold, tell the counts, wait until the host has handed everything on."""
         if self.terminal >= 0:
             session.drain(self.terminal)
+        if self.commands is not None:
+            self.commands.end()
+            self._loop.after("commands", _AFTER_KILL, self._give_commands_up)
         for output in self.outputs.values():
             output.close_after_drain()
         while not self._overdue and not all(output.closed for output in self.outputs.values()):
@@ -186,6 +196,13 @@ class Watch:
         self._loop.after("silence", _SILENCE, self._fall_silent)
         while not (self._acknowledged or self._silent or self._overdue) and control.fd is not None:
             self._loop.turn()
+        while self.commands and not self._overdue and control.fd is not None:
+            self._loop.turn()
+        self._give_commands_up()
+
+    def _give_commands_up(self) -> None:
+        if self.commands:
+            self.commands.abandon()
 
     def _fall_silent(self) -> None:
         self._silent = True

@@ -12,10 +12,10 @@ _PRELUDE = """
 import pykrun.supervisor as supervisor
 from pykrun.record import replace
 run_plan = supervisor.run_plan
-def changed(plan):
+def changed(plan, *remotes):
     names = {{}}
     exec("from pykrun.machine import *; from pykrun.net.link import Link", names)
-    return run_plan(replace(plan, **eval({fields!r}, names)))
+    return run_plan(replace(plan, **eval({fields!r}, names)), *remotes)
 supervisor.run_plan = changed
 """
 

@@ -18,6 +18,11 @@ from tests.guest.machine import frame
 KINDS = sorted(control.BODIES)
 
 
+def process_of(kind: int) -> int:
+    """A process that such a frame may be for."""
+    return 3 if kind >= control.SPEC else 0
+
+
 @given(
     st.lists(st.tuples(st.sampled_from([*KINDS, 0x8000, 0xFFFF]), st.binary(max_size=20)), max_size=6),
     st.lists(st.integers(1, 30), max_size=50),
@@ -28,9 +33,10 @@ def test_frames_however_they_are_cut(sent: list[tuple[int, bytes]], cuts: list[i
     for kind, extra in sent:
         fields = control.BODIES.get(kind)
         body = bytes(fields.size) + extra if fields is not None else extra
-        stream += frame(kind, body)
+        stream += frame(kind, body, process_of(kind) if fields is not None else 7)
         if fields is not None:
-            expected.append((kind, fields.unpack(bytes(fields.size))))
+            values = (body,) if kind in control.BYTES else fields.unpack(bytes(fields.size))
+            expected.append((kind, process_of(kind), values))
     received, found = bytearray(), []
     for size in [*cuts, len(stream)]:
         received += stream[:size]
@@ -44,9 +50,10 @@ def test_frames_however_they_are_cut(sent: list[tuple[int, bytes]], cuts: list[i
 def test_any_bytes_are_frames_or_an_error(data: bytes) -> None:
     received = bytearray(data)
     try:
-        for kind, values in frames(received):
+        for kind, process, values in frames(received):
             assert kind in control.BODIES
-            assert all(isinstance(value, int) for value in values)
+            assert (kind < control.SPEC) or process
+            assert all(isinstance(value, bytes if kind in control.BYTES else int) for value in values)
     except ProtocolError:
         return
     assert len(received) < 12 or struct.unpack_from("<I", received)[0] > len(received) - 12
@@ -58,6 +65,10 @@ def test_any_bytes_are_frames_or_an_error(data: bytes) -> None:
         struct.pack("<IHHI", control.MAX_BODY + 1, control.ACK, 0, 0),
         struct.pack("<IHHI", 0, control.ACK, 1, 0),
         struct.pack("<IHHI", 0, control.ACK, 0, 1),
+        frame(control.STOP, bytes(4), 1),
+        frame(control.EXEC, b"{}"),
+        frame(control.INPUT, b"x"),
+        frame(control.CREDIT, bytes(4), 1),
         frame(0x00),
         frame(0x7FFF),
         frame(control.HELLO, bytes(8)),
@@ -89,7 +100,7 @@ def test_what_the_guest_says(pair: tuple[socket.socket, socket.socket]) -> None:
     port.finish(Ending(139, 11, "why"))
     port.close()
     expected = [
-        frame(0x01, struct.pack("<HHI", 1, 0, 0)),
+        frame(0x01, struct.pack("<HHI", 1, 0, 1)),
         frame(0x02, struct.pack("<i", 7)),
         frame(0x03, struct.pack("<QQ", 1 << 40, 2)),
         frame(0x06, b"\0"),

@@ -12,7 +12,8 @@ from tests.house.sources import ROOT, SRC, imports, module_name, python_files
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
-    ("cli", "aio", "pytest_plugin", "oci"),
+    ("oci",),
+    ("cli", "aio", "pytest_plugin"),
     ("clib",),
     ("krun",),
     ("api", "config"),
@@ -24,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("start_data",),
     ("engine",),
     ("net",),
-    ("kernel", "sandbox", "disk"),
+    ("kernel", "sandbox", "disk", "vms"),
     ("blob",),
     ("vhost_user",),
     ("virtio",),

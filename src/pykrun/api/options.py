@@ -25,7 +25,8 @@ class Options(TypedDict, total=False):
     `tty`, `grace` (seconds between TERM and KILL when the VM is stopped).
     The machine: `engine` (auto, uml, qemu), `accel` (auto, kvm, tcg), `kernel`, `modules`, `kernel_args`, `cpus`,
     `memory` (MiB), `net` (none, user), `publish` (["8080:80"]), `root_disk` (/dev/vda1), `root_fstype`,
-    `root_options`, `sandbox` (auto, require), `boot_log` (a file).
+    `root_options`, `sandbox` (auto, require), `boot_log` (a file), `name` (what `pykrun ps` calls it; else one is made
+    up).
     """
 
     root: Root | StrPath | None
@@ -47,6 +48,7 @@ class Options(TypedDict, total=False):
     kernel_args: Sequence[str]
     cpus: int
     memory: int
+    name: str
     net: str
     publish: Sequence[str]
     root_disk: str
@@ -134,6 +136,7 @@ def make_request(command: Sequence[str | bytes], options: Options) -> Request:
         publish=publish,
         sandbox=_one_of("sandbox", options.get("sandbox", "auto"), ("auto", "require")),
         boot_log=_path("boot_log", options.get("boot_log")),
+        name=_name(options.get("name")),
     )
 
 
@@ -167,6 +170,16 @@ def _image(options: Options, root: Root) -> ImageRoot | None:
         ids = _user(user)
         user = None if ids is None else f"{ids.uid}:{ids.gid}"
     return ImageRoot(reference=root.image, entrypoint=entrypoint, user=user)
+
+
+def _name(given: Any) -> str:
+    if given is None:
+        return ""
+    if not isinstance(given, str):
+        raise UsageError(f"name is a text, not {given!r}")
+    from pykrun.vms import check_name
+
+    return check_name(given)
 
 
 def _environment(given: Any) -> dict[str, str]:

@@ -16,13 +16,12 @@ from concurrent.futures import Future
 
 from pykrun.errors import EngineError, PykrunError, UsageError
 from pykrun.request import Outcome, Request
-from pykrun.shim import Ended, Failed, Reached, Shim
+from pykrun.shim import Ended, Failed, Named, Shim
 
 OnData = Callable[[bytes], None]
 """Takes what was read; b"" is the end."""
 
 _CHUNK = 1 << 16
-_LAUNCHED = "launched"
 _live: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
@@ -33,6 +32,7 @@ class Session:
     :param readers: descriptors to read to their end, and who takes what comes; they are closed here.
     :param feed: a descriptor to write to, and the bytes for it; closed here when they are written, or not taken.
     :ivar launched: done when the VM is on its way; has the error if there is none.
+    :ivar name: what it is called from then on, empty where it is not listed.
     :ivar ended: done when it is gone and everything that it wrote was read.
     :raise PykrunError: no supervisor could be started.
     """
@@ -47,6 +47,7 @@ class Session:
         self.ended: Future[Outcome] = Future()
         for future in (self.launched, self.ended):
             future.set_running_or_notify_cancel()  # who waits may give up, which changes nothing here
+        self.name = ""
         self._lock = threading.Lock()
         self._outcome: Outcome | None = None
         self._error: PykrunError | None = None
@@ -162,7 +163,8 @@ class Session:
             event = self._shim.receive(0)
         while event is not None:
             match event:
-                case Reached(phase, _) if phase == _LAUNCHED:
+                case Named(name):
+                    self.name = name
                     self.launched.set_result(None)
                 case Ended(outcome):
                     self._outcome = outcome

@@ -6,15 +6,18 @@ nothing of pykrun. ENTRY is a module; what it does not import, not even through 
 inits of several systems.
 
 What exists only for type checkers is taken out before compiling: annotations, ``from __future__``, and what stands
-under ``if TYPE_CHECKING:``. Doc strings and asserts go with optimize=2. Line numbers stay those of the source.
+under ``if TYPE_CHECKING:``. Doc strings and asserts go with optimize=2. Line numbers stay those of the source; columns,
+which nobody is shown, go.
 """
 
 from __future__ import annotations
 import __future__
 
 import ast
+import itertools
 import marshal
 import sys
+import types
 from collections.abc import Iterator
 
 MAGIC = b"KRUNFRZ1"
@@ -118,7 +121,30 @@ def compile_module(sources: dict[str, str], name: str, known: set[str]) -> bytes
     check_imports(tree, name, package, known)
     flags = __future__.annotations.compiler_flag
     code = compile(tree, name.replace(".", "/") + ".py", "exec", flags=flags, dont_inherit=True, optimize=2)
-    return marshal.dumps(code)
+    return marshal.dumps(without_columns(code))
+
+
+def without_columns(code: types.CodeType) -> types.CodeType:
+    """The same code with a table of lines alone, a quarter as long (CPython's Objects/locations.md)."""
+    table = bytearray()
+    before = code.co_firstlineno
+    for line, units in itertools.groupby(position[0] for position in code.co_positions()):
+        left = sum(1 for _unit in units)
+        while left:
+            size = min(left, 8)
+            left -= size
+            if line is None:
+                table.append(0x80 | 15 << 3 | size - 1)
+                continue
+            delta, before = line - before, line
+            table.append(0x80 | 13 << 3 | size - 1)
+            rest = -delta << 1 | 1 if delta < 0 else delta << 1
+            while rest > 63:
+                table.append(rest & 63 | 64)
+                rest >>= 6
+            table.append(rest)
+    inner = (without_columns(value) if isinstance(value, types.CodeType) else value for value in code.co_consts)
+    return code.replace(co_linetable=bytes(table), co_consts=tuple(inner))
 
 
 def freeze(sources: dict[str, str], entry: str, allowed: set[str]) -> bytes:

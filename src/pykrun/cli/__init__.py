@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "run": "run a command in a microVM",
+    "exec": "run one more command in a microVM that runs",
+    "ps": "list the microVMs that run",
+    "stop": "end microVMs in order",
     "fs": "share files with a VM of any front end: the vhost-user daemon on its own",
     "mount": "mount the same file system on this host",
     "config": "print the options of a run, of files and command line together, as such a file",
@@ -28,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     Errors are one line on standard error that says what is wrong and what to do; `--debug` shows the traceback.
     """
     words = sys.argv[1:] if argv is None else argv
-    if words[:1] == ["run"]:
+    is_run = words[:1] in (["run"], ["exec"])
+    if is_run:
         _die_of_interrupts()  # before any further import
     from pykrun.cli.streams import keep_standard_streams
 
@@ -36,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     from pykrun.cli.dispatch import dispatch
 
     status = dispatch(words)
-    if argv is None and words[:1] == ["run"]:
+    if argv is None and is_run:
         _leave(status)
     return status
 

@@ -69,6 +69,7 @@ def effective(arguments: argparse.Namespace) -> dict[str, Any]:
         "memory": values.positive("--memory", arguments.memory, unit=" of MiB", largest=1 << 20),
         "net": arguments.net,
         "publish": list(arguments.publish),
+        "name": values.vm_name(arguments.name) or None,
         "timeout": None if arguments.timeout is None else values.seconds("--timeout", arguments.timeout),
         "sandbox": arguments.sandbox,
         "boot_log": log,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FAILED = 1
 USAGE = 2
 SET_UP_FAILED = 125
-"""`pykrun run` uses the statuses 125 to 127 as env, docker and chroot do; everything below is the workload's."""
+"""`run` and `exec` use the statuses 125 to 127 as env, docker and chroot do; everything below is the command's."""
 
 EPILOG = """examples:
   pykrun run --file /hello=./hello-static -- /hello world
@@ -100,7 +100,7 @@ def dispatch(words: Sequence[str]) -> int:
         if name not in COMMANDS:
             usual = f"commands: {', '.join(COMMANDS)}; see `pykrun --help`"
             raise UsageError(f"there is no command {name!r}", advice(name, COMMANDS) or usual)
-        failed = SET_UP_FAILED if name == "run" else FAILED
+        failed = SET_UP_FAILED if name in ("run", "exec") else FAILED
         module = importlib.import_module(f"pykrun.cli.{name}")
         parser = Parser(
             prog=f"pykrun {name}",

@@ -110,6 +110,7 @@ def _add_machine(vm: argparse._ArgumentGroup) -> None:
         metavar="[ADDR:]HOST:GUEST[/udp]",
         help="a port here that leads to one of the guest, on 127.0.0.1 unless ADDR says otherwise; implies --net user",
     )
+    vm.add_argument("--name", metavar="NAME", help="what `pykrun ps` and `pykrun exec` call it (one is made up)")
     vm.add_argument("--timeout", metavar="SECONDS", help="end the VM after that time, exit 124")
     vm.add_argument("--sandbox", choices=("auto", "require"), default="auto", help="require: or refuse to run (auto)")
     vm.add_argument("--boot-log", metavar="FILE", help="write the kernel's console there")
@@ -161,7 +162,12 @@ def expand(options: list[str], command: list[str]) -> tuple[list[str], list[str]
     """
     from pykrun.config import read
 
-    checks = {"hostname": values.hostname, "rlimits": values.rlimit, "kernel_args": _kernel_word}
+    checks = {
+        "hostname": values.hostname,
+        "name": values.vm_name,
+        "rlimits": values.rlimit,
+        "kernel_args": _kernel_word,
+    }
     said: list[str] = []
     default: list[str] = []
     for index, word in enumerate(options):
@@ -241,6 +247,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         timeout=None if arguments.timeout is None else values.seconds("--timeout", arguments.timeout),
         sandbox=arguments.sandbox,
         boot_log=arguments.boot_log,
+        name=values.vm_name(arguments.name),
         stdin=standard_stream(0),
         stdout=standard_stream(1),
         stderr=standard_stream(2),

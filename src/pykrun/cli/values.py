@@ -211,3 +211,15 @@ def hostname(text: str) -> str:
     if not 1 <= len(raw) <= 64 or b"\0" in raw or b"/" in raw or any(byte <= 32 for byte in raw):
         raise UsageError(f"--hostname wants 1 to 64 bytes without blanks or slashes, not {text!r}")
     return text
+
+
+def vm_name(text: str | None) -> str:
+    """A VM's name; empty for one that is made up.
+
+    :raise UsageError: no VM can be called so.
+    """
+    if text is None:
+        return ""
+    from pykrun.vms import check_name
+
+    return check_name(text)

@@ -308,6 +308,7 @@ KEYS: dict[str, Reader] = {
     "memory": whole("--memory", 1 << 20),
     "net": one_of("--net", "none", "user"),
     "publish": _publish,
+    "name": _text("--name"),
     "timeout": _seconds,
     "sandbox": one_of("--sandbox", "auto", "require"),
     "boot_log": _path("--boot-log"),

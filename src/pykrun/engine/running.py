@@ -123,6 +123,14 @@ class Running:
         """End the VM now, with everything in it. Returns at once; `pidfd` becomes readable."""
         self.inmate.kill()
 
+    def pause(self) -> None:
+        """Stop the VM where it is. Its monotonic clock goes on, as that of a computer that sleeps does not."""
+        self.inmate.freeze()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.inmate.thaw()
+
     def quit(self) -> bool:
         """Ask the engine to write what it holds and end; False when it has nothing to write: kill it.
 

@@ -15,7 +15,7 @@ from pykrun.krun.description import describe
 from pykrun.krun.lifetime import start_shim
 from pykrun.krun.messages import DEBUG, ERROR, INFO, WARNING, is_heard, tell
 from pykrun.request import FORWARDED, Outcome
-from pykrun.shim import Ended, Failed, Reached, Shim
+from pykrun.shim import Ended, Failed, Named, Reached, Shim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ def _enter(found: context.Context) -> int:
         for number, old in _forward(shim).items():
             stack.callback(signal.signal, number, old)
         event = shim.receive()
-        while isinstance(event, Reached):
-            tell(DEBUG, "%s: %s", NAME, event.phase)
+        while isinstance(event, Reached | Named):
+            if isinstance(event, Reached):
+                tell(DEBUG, "%s: %s", NAME, event.phase)
             event = shim.receive()
         if isinstance(event, Failed):
             raise _refusal(event)

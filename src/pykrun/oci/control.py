@@ -1,70 +1,68 @@
-"""The supervisor's end of its socket: start and signals, before the VM there is and while it runs."""
+"""The supervisor's door (docs/exec.md), with one request more: `start`."""
 
 from __future__ import annotations
 
-import _socket as socket
+import _socket
 import os
-import signal
-import struct
+import socket
 
-from pykrun.loop import IN, Loop
-from pykrun.oci.wire import FAILED, OK, SIGNAL, START
-from pykrun.shim.wire import Plain, Receiver, send
-from pykrun.supervisor import VirtualMachine
+from pykrun.errors import EngineError, PykrunError, UsageError
+from pykrun.loop import Loop
+from pykrun.supervisor.door import Door
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PATIENCE = 1.0
-"""Seconds that a client has for its message, which is in the socket before we look."""
-_HARMLESS = frozenset(
-    (
-        *(signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH),
-        *(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
-    )
-)
-"""What does not end a process that has set up nothing."""
+    from pykrun.request import Outcome
+    from pykrun.supervisor import VirtualMachine
+    from pykrun.supervisor.visitor import Visitor
+    from pykrun.vms import Message
 
 
 class Control:
-    """Listens; a `Remote` of the VM once that runs.
+    """Who asks for the start, and what it is told. A `Remote` of the VM, beside its `door`.
 
-    :param path: of the socket.
-    :param on_started: called as soon as the workload runs, before who asked for that is told.
+    :param folder: where the socket is to be.
+    :param on_status: called with what the container is from now on.
     """
 
-    def __init__(self, path: str, on_started: Callable[[], None]) -> None:
-        self._on_started = on_started
-        self._starter: socket.socket | None = None
-        self._loop: Loop | None = None
-        self._vm: VirtualMachine | None = None
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(path)
-        self._listener.listen(16)
+    def __init__(self, folder: str, on_status: Callable[[str], None]) -> None:
+        self._on_status = on_status
+        self._starter: Visitor | None = None
+        self._is_waiting = True
+        self._loop = Loop()
+        self.door = Door(_listen(folder), {"start": self._start})
 
     def wait_for_start(self) -> None:
-        """Answer until somebody says that the container is to start; a signal may end this process instead."""
-        while self._starter is None:
-            self._on_connection(0)
+        """Answer until somebody says that the container is to start."""
+        self.door.attach(self._loop, None)
+        if self._is_waiting:
+            self._loop.run()
+        self.door.detach()
+        self._loop.close()
+
+    def _start(self, visitor: Visitor, _message: Message, _descriptors: list[int]) -> None:
+        if not self._is_waiting:
+            raise UsageError("cannot start an already running container")
+        self._is_waiting = False
+        self._starter = visitor
+        self._loop.stop()
 
     def attach(self, loop: Loop, vm: VirtualMachine) -> None:
-        """Go on from the loop (`Remote`)."""
-        self._loop, self._vm = loop, vm
-        self._listener.setblocking(False)
-        loop.add(self._listener.fileno(), IN, self._on_connection)
+        """The door listens (`Remote`)."""
 
     def detach(self) -> None:
-        """Listen no more (`Remote`)."""
-        if self._loop is not None:
-            self._loop.remove(self._listener.fileno())
-            self._loop = self._vm = None
+        """Nothing to do (`Remote`)."""
 
     def reached(self, phase: str, _when: float) -> None:
-        """Tell who waits for the start (`Remote`)."""
-        if phase == "started":
-            self._on_started()
-            self._tell_starter((OK,))
+        """Tell who waits for the start; keep what the container is (`Remote`)."""
+        status = {"started": "running", "paused": "paused", "resumed": "running"}.get(phase)
+        if status is not None:
+            self._on_status(status)
+        if phase == "started" and self._starter is not None:
+            self._starter.answer("done")
+            self._starter = None
 
     def input_unread(self) -> None:
         """Standard input is the container's alone: close it, so that who writes to it hears of that (`Remote`)."""
@@ -72,60 +70,31 @@ class Control:
         os.dup2(null, 0, inheritable=False)
         os.close(null)
 
-    def failed(self, message: str, hint: str = "") -> bool:
-        """The container will not start; whether somebody heard."""
-        waiting = self._starter is not None
-        self._tell_starter((FAILED, message, hint))
-        return waiting
+    def ended(self, outcome: Outcome) -> None:
+        """It ended; `failed` tells who still waits (`Remote`)."""
 
-    def _tell_starter(self, message: Plain) -> None:
+    def failed(self, error: PykrunError) -> bool:
+        """The container has ended before it ran; whether somebody heard."""
         starter, self._starter = self._starter, None
-        if starter is not None:
-            _reply(starter, message)
-
-    def _on_connection(self, _events: int) -> None:
-        try:
-            descriptor, _ = self._listener._accept()
-        except OSError:
-            return
-        connection = socket.socket(fileno=descriptor)
-        connection.settimeout(_PATIENCE)
-        if not _is_ours(connection):
-            connection.close()
-            return
-        receiver = Receiver(connection)
-        try:
-            while (taken := receiver.take()) is None and not receiver.ended:
-                receiver.fetch()
-        except OSError:
-            taken = None
-        match taken and taken[0]:
-            case (kind,) if kind == START and self._starter is None and self._vm is None:
-                self._starter = connection
-            case (kind,) if kind == START:
-                _reply(connection, (FAILED, "cannot start an already running container", ""))
-            case (kind, int(number)) if kind == SIGNAL:
-                self._signal(number)
-                _reply(connection, (OK,))
-            case _:
-                connection.close()
-
-    def _signal(self, number: int) -> None:
-        if self._vm is not None:
-            self._vm.send_signal(number)
-        elif number not in _HARMLESS:
-            os._exit(128 + number)
+        if starter is None:
+            return False
+        starter.refuse(error)
+        return True
 
 
-def _reply(connection: socket.socket, message: Plain) -> None:
+def _listen(folder: str) -> socket.socket:
+    """A listening socket in a folder, whose path may be longer than an address has room for.
+
+    :raise EngineError: it cannot be made.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        send(connection, message)
-    except OSError:
-        pass  # it did not wait
-    connection.close()
-
-
-def _is_ours(connection: socket.socket) -> bool:
-    """Whether root or our own user connected."""
-    _pid, uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return uid in (0, os.geteuid())
+        listener.bind(f"/proc/self/fd/{descriptor}/socket")
+        listener.listen(_socket.SOMAXCONN)
+    except OSError as error:
+        listener.close()
+        raise EngineError(f"cannot listen in {folder!r}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+    return listener

@@ -9,7 +9,7 @@ import sys
 from pykrun.errors import EngineError, MissingError, UsageError
 from pykrun.oci.options import FLAG, VALUE, Given, Table
 from pykrun.oci.state import Container, write_atomically
-from pykrun.oci.wire import START, answer, ask
+from pykrun.oci.wire import answer, knock
 from pykrun.shim.wire import send
 
 _CREATE: Table = {
@@ -42,7 +42,8 @@ def run(root: str, settings: Given, options: Given) -> int:
     pid = _create(root, settings, options)
     container = Container(root, only(options))
     try:
-        ask(container.path("socket"), (START,))
+        with knock(container.folder) as client:
+            client.call("start")
     except BaseException:
         os.waitpid(pid, 0)
         container.remove()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found]  # signal itself would import enum
 import os
-import select
 import time
 
 from pykrun.errors import EngineError, UsageError
@@ -12,7 +11,7 @@ from pykrun.oci.options import FLAG, Given, Table
 from pykrun.oci.plain_json import dumps
 from pykrun.oci.signals import number_of
 from pykrun.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container
-from pykrun.oci.wire import SIGNAL, START, ask
+from pykrun.oci.wire import knock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +42,8 @@ def start(root: str, _settings: Given, options: Given) -> int:
         raise UsageError("cannot start an already running container")
     if status != CREATED:
         raise UsageError(f"cannot start a container in the {status} state")
-    ask(container.path("socket"), (START,))
+    with knock(container.folder) as client:
+        client.call("start")
     return 0
 
 
@@ -66,10 +66,11 @@ def kill(root: str, _settings: Given, options: Given) -> int:
         if options.flag("all") and kept["status"] == STOPPED:
             return 0
         raise UsageError("container not running", f"it is {kept['status']}")
-    if number == signal.SIGKILL:
-        end(kept["pid"])
+    if number == signal.SIGKILL or kept["status"] == CREATED:
+        send(kept["pid"], number)  # before its start it is a process that has set up nothing, and does what it would
     else:
-        ask(container.path("socket"), (SIGNAL, number))
+        with knock(container.folder) as client:
+            client.call("signal", number=number)
     return 0
 
 
@@ -87,42 +88,43 @@ def delete(root: str, _settings: Given, options: Given) -> int:
     if kept["status"] not in (STOPPED, CREATED) and not force:
         raise UsageError(f"cannot delete container {container.name} that is not stopped: {kept['status']}")
     if kept["pid"]:
-        end(kept["pid"], wait=True)
-        _await_lock(container)
+        end(container, kept["pid"])
     remove(container, kept)
     return 0
 
 
-def end(pid: int, *, wait: bool = False) -> None:
-    """Kill a supervisor: the kernel ends all that it has started.
-
-    :param wait: return when it has ended.
-    :raise EngineError: it does not end.
-    """
+def send(pid: int, number: int) -> None:
+    """Send a supervisor a signal. KILL ends the VM: the kernel ends all that a supervisor has started with it."""
     try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if wait and not poll.poll(_PATIENCE * 1000):
-            raise EngineError(f"process {pid} does not end, {_PATIENCE:g} seconds after SIGKILL")
+        os.kill(pid, number)
     except ProcessLookupError:
         pass
-    finally:
-        os.close(pidfd)
 
 
-def _await_lock(container: Container) -> None:
+def end(container: Container, pid: int) -> None:
+    """Kill a supervisor, and wait until it has ended.
+
+    :raise EngineError: it does not.
+    """
+    send(pid, signal.SIGKILL)
     deadline = time.monotonic() + _PATIENCE
-    while container.supervisor() and time.monotonic() < deadline:
+    while container.supervisor():
+        if time.monotonic() > deadline:
+            raise EngineError(f"process {pid} does not end, {_PATIENCE:g} seconds after SIGKILL")
         time.sleep(0.002)
 
 
 def remove(container: Container, kept: dict[str, Any] | None = None) -> None:
     """Remove what is left of a container whose supervisor has ended."""
+    try:
+        kept = container.read() if kept is None else kept
+    except (UsageError, ValueError):
+        kept = {}
+    folders = kept.get("pykrun", {}).get("cgroups")
+    if folders:
+        from pykrun.oci import cgroup
+
+        cgroup.remove(folders)
     container.remove()
 
 

@@ -5,7 +5,7 @@ The interpreter's own scanner and string encoder (`_json`) do the work, as in th
 
 from __future__ import annotations
 
-from _json import encode_basestring_ascii, make_scanner  # type: ignore[import-not-found]
+from _json import encode_basestring_ascii, make_scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def loads(data: bytes) -> Any:
     text = data.decode()
     start = len(text) - len(text.lstrip(_BLANKS))
     try:
-        value, end = make_scanner(_Options())(text, start)
+        value, end = make_scanner(_Options())(text, start)  # type: ignore[arg-type]
     except StopIteration as stopped:
         raise ValueError(f"a value is expected at character {stopped.value}") from None
     except RecursionError:

@@ -9,6 +9,10 @@ from pykrun.errors import PykrunError
 from pykrun.oci.process import Process
 from pykrun.oci.rootfs import RootFs
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What programs are looked for in when the environment has no PATH: as the guest's init has it."""
 
@@ -17,10 +21,10 @@ class ProgramError(PykrunError):
     """The program is not there, or not to be executed."""
 
 
-def check_program(root: RootFs, process: Process, hidden: tuple[str, ...]) -> None:
+def check_program(root: RootFs, process: Process, is_hidden: Callable[[str], bool]) -> None:
     """Look for the program in the tree.
 
-    :param hidden: destinations where the guest mounts something, so that nobody here can know.
+    :param is_hidden: whether the guest mounts something there, so that nobody here can know.
     :raise ProgramError: it is not there, or is no executable file.
     """
     name = process.arguments[0]
@@ -29,7 +33,7 @@ def check_program(root: RootFs, process: Process, hidden: tuple[str, ...]) -> No
     denied = False
     for folder in folders:
         place = os.path.join(process.directory, folder, name)
-        if any(place == one or place.startswith(one + "/") for one in hidden):
+        if is_hidden(place):
             return
         try:
             found = root.find(place)

@@ -6,10 +6,10 @@ import os
 
 from pykrun.errors import UsageError
 from pykrun.oci.bundle import Bundle
-from pykrun.oci.mounts import Sorted
+from pykrun.oci.network import card
 from pykrun.oci.plain_json import dumps
 from pykrun.request import Descriptor, Entry, Request, Tree
-from pykrun.start_data import StartData
+from pykrun.start_data import GuestMount, StartData
 
 DEFAULT_MEMORY = 1024
 """MiB of a VM when nobody sets a limit, as crun's krun handler has it; the host gives what the guest touches."""
@@ -18,21 +18,26 @@ SMALLEST_MEMORY = 64
 _CONFIG = b"/.krun_config.json"
 
 
-def make_request(bundle: Bundle, folder: str, mounts: Sorted) -> Request:
+def make_request(bundle: Bundle, folder: str, mounts: list[GuestMount]) -> Request:
     """Say what is to be run.
 
     :param folder: the root file system, composed.
+    :param mounts: what the guest is to mount.
     :raise UsageError: an annotation is wrong.
     """
     process = bundle.process
     assert process is not None, "checked before"
     config = dumps({"ociVersion": bundle.version, "process": process.document}).encode()
+    network = card() if bundle.network not in ("none", "host") else None
+    resolver = any(mount.kind == "bind" and mount.destination == "/etc/resolv.conf" for mount in bundle.mounts)
     kernel = bundle.annotations.get("pykrun.kernel")
     return Request(
         start=StartData(
             hostname=bundle.hostname or None,
             terminal=process.terminal,
-            tmpfs=mounts.tmpfs,
+            mounts=mounts,
+            network=network[1] if network else None,
+            keep_resolver=resolver,
         ),
         root=Tree(directory=folder, entries=(Entry(path=_CONFIG, content=config, one_shot=True),)),
         engine=_choice(bundle, "engine", ("auto", "uml", "qemu")),
@@ -40,7 +45,9 @@ def make_request(bundle: Bundle, folder: str, mounts: Sorted) -> Request:
         kernel=kernel or os.environ.get("PYKRUN_KERNEL") or None,
         cpus=_cpus(bundle),
         memory_mib=_memory(bundle),
-        network=bundle.network != "none",
+        network=bundle.network == "host",
+        network_optional=True,
+        links=(network[0],) if network else (),
         stdin=Descriptor(0),
         stdout=Descriptor(1),
         stderr=Descriptor(1 if process.terminal else 2),

@@ -52,6 +52,29 @@ class RootFs:
         """
         return _open_in(self._top, path, os.O_PATH)
 
+    def real_path(self, path: str) -> str:
+        """The path without symbolic links, as it is inside.
+
+        :raise OSError: as open(2).
+        """
+        descriptor = self.find(path)
+        try:
+            real = os.readlink(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
+        return real.removeprefix(self.folder) or "/"
+
+    def directory(self, path: str) -> tuple[int | None, bool]:
+        """The permissions of a directory, None where there is none, and whether there is something in it."""
+        try:
+            descriptor = _open_in(self._top, path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return None, False
+        try:
+            return stat.S_IMODE(os.fstat(descriptor).st_mode), bool(os.listdir(descriptor))
+        finally:
+            os.close(descriptor)
+
     def make(self, path: str, *, directory: bool) -> int:
         """Find it as `find` does; what is missing is made: directories, and at the end perhaps an empty file.
 
@@ -91,16 +114,16 @@ class RootFs:
         os.close(self._top)
 
 
-def compose(bundle: Bundle, stage: str, binds: list[Mount]) -> RootFs:
+def compose(bundle: Bundle, stage: str, mounts: list[Mount]) -> RootFs:
     """Make the tree.
 
     :param stage: an empty folder to make it in.
-    :param binds: the bind mounts to make, in order.
+    :param mounts: the bind mounts to make, in order, among others of which the mount points are made.
     :raise UsageError: a source is not there, a destination cannot be made.
     :raise SandboxError: this host allows no mount namespace.
     """
-    if not binds and not bundle.read_only:
-        return _prepared(RootFs(bundle.root), bundle)
+    if not bundle.read_only and all(mount.kind != "bind" for mount in mounts):
+        return _fill(RootFs(bundle.root), bundle, mounts)
     try:
         linux.unshare(linux.CLONE_NEWNS)
     except OSError as error:
@@ -109,9 +132,7 @@ def compose(bundle: Bundle, stage: str, binds: list[Mount]) -> RootFs:
     linux.mount("none", "/", None, linux.MS_REC | _MS_SLAVE)
     linux.mount(bundle.root, stage, None, linux.MS_BIND | linux.MS_REC)
     linux.mount("none", stage, None, linux.MS_REC | linux.MS_PRIVATE)
-    root = _prepared(RootFs(stage), bundle)
-    for mount in binds:
-        _bind(root, mount)
+    root = _fill(RootFs(stage), bundle, mounts)
     if bundle.read_only:
         _change_flags(stage, linux.MS_RDONLY, 0)
     return root
@@ -120,14 +141,23 @@ def compose(bundle: Bundle, stage: str, binds: list[Mount]) -> RootFs:
 _MS_SLAVE = 1 << 19
 
 
-def _prepared(root: RootFs, bundle: Bundle) -> RootFs:
-    """The working directory is made where it is missing, as runtimes do."""
-    if bundle.process is not None and not bundle.read_only:
-        try:
-            os.close(root.make(os.path.normpath(bundle.process.directory), directory=True))
-        except OSError:
-            pass  # the guest will say what is wrong with it
+def _fill(root: RootFs, bundle: Bundle, mounts: list[Mount]) -> RootFs:
+    """Bind what is to be bound; make mount points and the working directory where they are missing, as runtimes do."""
+    for mount in mounts:
+        if mount.kind == "bind":
+            _bind(root, mount)
+        else:
+            _make_place(root, mount.destination)
+    if bundle.process is not None:
+        _make_place(root, os.path.normpath(bundle.process.directory))
     return root
+
+
+def _make_place(root: RootFs, path: str) -> None:
+    try:
+        os.close(root.make(path, directory=True))
+    except OSError:
+        pass  # the guest will say what is wrong with it
 
 
 def _bind(root: RootFs, mount: Mount) -> None:

@@ -15,7 +15,7 @@ from pykrun.oci.bundle import Bundle, read_bundle
 from pykrun.oci.console import open_console
 from pykrun.oci.control import Control
 from pykrun.oci.hooks import run_hooks
-from pykrun.oci.mounts import sort
+from pykrun.oci.mounts import guest_mounts, hides, host_mounts
 from pykrun.oci.program import check_program
 from pykrun.oci.request import make_request
 from pykrun.oci.rootfs import compose
@@ -120,17 +120,17 @@ class Life:
         limits.forbid_core_file()
         self._kept["pykrun"] = {"cgroups": self._enter(bundle)}
         os.mkdir(container.path("root"), 0o700)
-        mounts = sort(bundle)
-        root = compose(bundle, container.path("root"), mounts.binds)
+        root = compose(bundle, container.path("root"), host_mounts(bundle))
+        mounts = guest_mounts(bundle, root)
         assert bundle.process is not None, "checked"
-        check_program(root, bundle.process, tuple(where for where, _ in mounts.tmpfs))
+        check_program(root, bundle.process, lambda path: hides(mounts, path))
         root.close()
         if bundle.process.terminal:
             open_console(self._console, bundle.process.size)
         for stage in ("prestart", "createRuntime", "createContainer"):
             run_hooks(stage, bundle.hooks.get(stage, ()), self._kept)
         plan = make_plan(make_request(bundle, root.folder, mounts))
-        control = Control(container.path("socket"), lambda: self._become(state.RUNNING))
+        control = Control(container.folder, self._become)
         self._become(state.CREATED)
         send(connection, (OK,))
         connection.close()
@@ -140,11 +140,11 @@ class Life:
         gc.enable()
         control.wait_for_start()
         try:
-            outcome = run_plan(plan, control)
+            outcome = run_plan(plan, control.door, control)
         except (PykrunError, OSError) as error:
-            control.failed(*describe(error))
+            control.failed(UsageError(*describe(error)))
             return SET_UP_FAILED
-        heard = control.failed(_as_runtimes_say(outcome.exit_code, outcome.reason))
+        heard = control.failed(UsageError(outcome.reason or f"it ended with {outcome.exit_code} before it ran"))
         if outcome.reason and not heard:
             lines = (f"pykrun-oci: {outcome.reason}", *(f"  | {line}" for line in outcome.console))
             _say("".join(f"{line}\n" for line in lines))
@@ -161,7 +161,7 @@ class Life:
     def _enter(self, bundle: Bundle) -> list[str]:
         """Go where the container is to be; return the folders of its cgroups."""
         assert bundle.process is not None, "checked"
-        folders = cgroup.enter(bundle.cgroup, bundle.limits, systemd=self._systemd)
+        folders = cgroup.enter(cgroup.path_of(bundle.cgroup, systemd=self._systemd), bundle.limits)
         if bundle.process.oom_score_adjust is not None:
             try:
                 with open("/proc/self/oom_score_adj", "w") as file:
@@ -180,10 +180,6 @@ class Life:
     def _become(self, status: str) -> None:
         self._kept["status"] = status
         self._container.write(self._kept)
-
-
-def _as_runtimes_say(code: int, reason: str) -> str:
-    return reason or f"the container ended with {code} before it ran"
 
 
 def _say(text: str) -> None:

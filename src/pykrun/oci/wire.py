@@ -1,37 +1,40 @@
-"""What is said to a supervisor through its socket: one message there, one back (`pykrun.shim.wire`)."""
+"""The way to a container's supervisor: the answer to who creates it, and its door."""
 
 from __future__ import annotations
 
 import _socket as socket
+import os
 
 from pykrun.errors import EngineError, UsageError
-from pykrun.shim.wire import Plain, Receiver, send
+from pykrun.shim.wire import Receiver
+from pykrun.vms import Client
 
-START, SIGNAL = "start", "signal"
 OK, FAILED = "ok", "failed"
 
 
-def ask(path: str, message: Plain) -> None:
-    """Ask the supervisor that listens there, and wait until it has done that.
+def knock(folder: str) -> Client:
+    """Come to the door of the container whose folder that is.
 
-    :raise EngineError: it has ended.
-    :raise UsageError: it says that this cannot be.
+    :raise EngineError: its supervisor has ended.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    descriptor = -1
     try:
-        connection.connect(path)
-        send(connection, message)
-        answer(connection)
+        descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        connection.connect(f"/proc/self/fd/{descriptor}/socket")
     except OSError as error:
+        connection.close()
         raise EngineError(f"the container's supervisor does not answer: {error.strerror}") from None
     finally:
-        connection.close()
+        if descriptor >= 0:
+            os.close(descriptor)
+    return Client(connection)
 
 
 def answer(connection: socket.socket) -> None:
-    """Wait for the answer on a connection.
+    """Wait for the supervisor's word on the connection over which it was told what to create.
 
-    :raise EngineError: the other side has ended.
+    :raise EngineError: it has ended.
     :raise UsageError: it says that this cannot be.
     """
     receiver = Receiver(connection)

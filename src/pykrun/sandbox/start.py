@@ -79,6 +79,18 @@ class Inmate:
         if self._isolation is None and not self._folder:
             self._signal()
 
+    def freeze(self) -> None:
+        """Stop everything in the jail; `kill` ends it all the same."""
+        from pykrun.sandbox.freeze import freeze  # hardly ever of use
+
+        freeze(self.pid)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        from pykrun.sandbox.freeze import thaw
+
+        thaw(self.pid)
+
     def reap(self) -> Ended | None:
         """Collect the keeper if it has ended (its pidfd is readable then); None while it runs."""
         if self._ended is None:

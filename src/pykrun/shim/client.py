@@ -13,11 +13,12 @@ from collections import deque
 from pykrun.errors import EngineError, MissingError
 from pykrun.request import Request
 from pykrun.shim.codec import Encoder, decode
-from pykrun.shim.events import END, HEARD, SIGNAL, STOP, Ended, Event, Failed
+from pykrun.shim.events import END, HEARD, SIGNAL, STOP, VISIT, Ended, Event, Failed
 from pykrun.shim.wire import Plain, Receiver, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
 CONNECTION = 3
@@ -105,6 +106,15 @@ class Shim:
         """Pass on a signal that came to this process and is meant for the supervisor, as `pykrun run` takes it."""
         self._command((HEARD, number))
 
+    def visit(self) -> socket.socket:
+        """Return a new connection to the VM's door (docs/exec.md), the caller's to close; it works unlisted too."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._command((VISIT,), (theirs.fileno(),))
+        finally:
+            theirs.close()
+        return ours
+
     def receive(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None when there is none in time, or after the last one.
 
@@ -157,9 +167,9 @@ class Shim:
             self._connection.close()
             os.close(self.pidfd)
 
-    def _command(self, command: Plain) -> None:
+    def _command(self, command: Plain, descriptors: Sequence[int] = ()) -> None:
         try:
-            send(self._connection, command)
+            send(self._connection, command, descriptors)
         except OSError:  # it has ended, which its last event tells
             pass
 

@@ -33,8 +33,8 @@ _HOMES = {
         ),
         "pykrun.request",
     ),
-    **dict.fromkeys(("StartData", "User"), "pykrun.start_data"),
-    **dict.fromkeys(("Ended", "Failed", "Reached"), "pykrun.shim.events"),
+    **dict.fromkeys(("StartData", "User", "GuestMount", "Address"), "pykrun.start_data"),
+    **dict.fromkeys(("Ended", "Failed", "Named", "Reached"), "pykrun.shim.events"),
     "Publish": "pykrun.net",
 }
 """The records that may travel, and where they are; a module is imported when the first of its records does."""

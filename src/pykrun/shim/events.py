@@ -17,8 +17,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.request import Outcome
 
-SIGNAL, STOP, END, HEARD = "signal", "stop", "end", "heard"
-"""Commands: `(SIGNAL, number)`, `(STOP, grace or None, exit code)`, `(END, exit code)`, `(HEARD, number)`."""
+SIGNAL, STOP, END, HEARD, VISIT = "signal", "stop", "end", "heard", "visit"
+"""Commands: `(SIGNAL, number)`, `(STOP, grace or None, exit code)`, `(END, exit code)`, `(HEARD, number)`, and
+`(VISIT,)` with a socket that becomes a connection at the VM's door."""
 
 KINDS: dict[str, type[PykrunError]] = {
     kind.__name__: kind
@@ -32,6 +33,13 @@ class Reached:
 
     phase: str
     when: float
+
+
+@record(frozen=True, slots=True)
+class Named:
+    """The VM runs, and is listed under that name; an empty one where it is not listed."""
+
+    name: str
 
 
 @record(frozen=True, slots=True)
@@ -59,4 +67,4 @@ class Ended:
     outcome: Outcome
 
 
-Event = Reached | Failed | Ended
+Event = Reached | Named | Failed | Ended

@@ -15,13 +15,15 @@ from pykrun.loop import IN, Loop
 from pykrun.request import Descriptor, Port, Request, Serial
 from pykrun.shim.client import CONNECTION
 from pykrun.shim.codec import Encoder, decode
-from pykrun.shim.events import END, HEARD, SIGNAL, STOP, Ended, Event, Failed, Reached
+from pykrun.shim.events import END, HEARD, SIGNAL, STOP, VISIT, Ended, Event, Failed, Named, Reached
 from pykrun.shim.wire import Plain, Receiver, send
 from pykrun.supervisor import VirtualMachine, make_plan, run_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Never
+
+    from pykrun.request import Outcome
 
 FAILED = 125
 _QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -30,6 +32,7 @@ _AHEAD = (
     "json",
     "pykrun.blob",
     "pykrun.fs.passthrough",
+    "pykrun.supervisor.listing",
     "pykrun.supervisor.shares",
     "pykrun.supervisor.timesync",
     "pykrun.supervisor.wiring",
@@ -185,6 +188,7 @@ class Line:
             loop.add(self._shutdown, IN, self._on_shutdown)
         if self._owner >= 0:
             loop.add(self._owner, IN, self._on_owner_end)
+        self.say(Named("" if vm.door is None else vm.door.name))
         self._obey()
 
     def detach(self) -> None:
@@ -223,6 +227,9 @@ class Line:
             os.close(self._input)
             self._input = None
 
+    def ended(self, outcome: Outcome) -> None:
+        """It is the last thing that is said, when all of the VM is gone."""
+
     def _on_event(self, _events: int) -> None:
         self._receiver.fetch()
         self._obey()
@@ -232,13 +239,18 @@ class Line:
 
     def _obey(self) -> None:
         while (taken := self._receiver.take()) is not None:
-            message, _ = taken
+            message, descriptors = taken
             if self._vm is not None and isinstance(message, tuple):
-                _obey(self._vm, message)
+                _obey(self._vm, message, descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
 
 
-def _obey(vm: VirtualMachine, command: tuple[Plain, ...]) -> None:
+def _obey(vm: VirtualMachine, command: tuple[Plain, ...], descriptors: list[int]) -> None:
     match command:
+        case (kind,) if kind == VISIT:
+            if vm.door is not None:
+                vm.door.adopt(socket.socket(fileno=descriptors.pop()))
         case (kind, int(number)) if kind == SIGNAL:
             vm.send_signal(number)
         case (kind, float() | int() | None as grace, int(code)) if kind == STOP:

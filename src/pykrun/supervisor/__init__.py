@@ -3,6 +3,7 @@
 from pykrun.request import Outcome
 from pykrun.supervisor.plan import Plan, Volume
 from pykrun.supervisor.planning import make_plan
-from pykrun.supervisor.vm import Remote, VirtualMachine, run_plan
+from pykrun.supervisor.remote import Remote
+from pykrun.supervisor.vm import VirtualMachine, run_plan
 
 __all__ = ["Outcome", "Plan", "Remote", "VirtualMachine", "Volume", "make_plan", "run_plan"]

@@ -25,6 +25,27 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or "\udc80" <= char <= "\udcff" else " " for char in text)
 
 
+LOG_LINE, LOG_TEXT = 1024, 65536
+"""Characters of one line and of all lines of the guest's log that are kept: more than init ever has to say."""
+
+
+class GuestLog:
+    """What the guest's init has to say, as far as there is room for it.
+
+    :ivar lines: level and text of each.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, str]] = []
+        self._room = LOG_TEXT
+
+    def add(self, level: int, text: str) -> None:
+        """Keep one more."""
+        self._room -= len(text[:LOG_LINE]) + 1
+        if self._room >= 0:
+            self.lines.append((level, printable(text[:LOG_LINE])))
+
+
 class BootLog:
     """Reads the engine's console descriptor, non-blocking and owned by the engine's `Running`, until it ends.
 

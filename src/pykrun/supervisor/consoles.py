@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from pykrun.errors import UsageError
+from pykrun.host.terminal import Terminal
 from pykrun.loop import Loop
 from pykrun.machine import MAX_CONSOLE_PORTS, MAX_CONSOLES, MAX_PORT_NAME, MAX_TERMINALS, Console, ConsolePort, Serial
 from pykrun.ports import Sink
 from pykrun.record import record
 from pykrun.supervisor.socket_port import BufferedSink, SocketPort
 from pykrun.supervisor.streams import FdSink, FdSource
-from pykrun.supervisor.terminal import Terminal
 from pykrun.virtio.console import ConsoleDevice
 from pykrun.virtio.console import ConsolePort as Port
 

@@ -17,9 +17,13 @@ OPTIONAL = 0x8000
 """Frame types from here on may be skipped by whoever does not know them."""
 MAX_PENDING = 1 << 20
 """Bytes that may wait for a guest that does not read; more and the guest is given up."""
+FURTHER_COMMANDS = 1
+"""Feature bit of HELLO: this init starts further commands."""
 
 HELLO, STARTED, COUNTS, EXIT, LOG, CLOSE, DONE = range(0x01, 0x08)
 WELCOME, ACK, DRAINING, SIGNAL, STOP, RESIZE, STDIN_END, CLOSE_OUTPUT, TIME = range(0x101, 0x10A)
+SPEC, EXEC, INPUT, CREDIT = range(0x201, 0x205)
+OUTPUT, INPUT_CREDIT = 0x211, 0x212
 
 _U64 = Struct("<Q")
 _U32 = Struct("<I")
@@ -33,7 +37,7 @@ _WINDOW = Struct("<HHHH")
 
 @record(frozen=True, slots=True)
 class Exit:
-    """How the workload ended, as init tells it."""
+    """How the workload or a further command ended, as init tells it."""
 
     code: int
     signal: int
@@ -53,6 +57,17 @@ class Events:
     done: Callable[[], None]
 
 
+def make_frame(kind: int, body: bytes = b"", process: int = 0) -> bytes:
+    """Header and body."""
+    return HEADER.pack(len(body), kind, 0, process) + body
+
+
+def take_exit(body: bytes) -> Exit:
+    """The fields of EXIT, whose body is long enough."""
+    code, signal = _EXIT.unpack_from(body)
+    return Exit(code & 0xFF, signal, body[_EXIT.size :].decode(errors="replace"))
+
+
 class Control:
     """A `Sink` for the guest's frames and a `Source` of ours.
 
@@ -63,6 +78,12 @@ class Control:
     def __init__(self, events: Events, on_error: Callable[[ControlError], None]) -> None:
         self.on_ready: Callable[[], None] | None = None
         self.greeted = False
+        self.features = 0
+        """What the guest's init can do, by its HELLO."""
+        self.on_command: Callable[[int, int, bytes], None] | None = None
+        """Called with type, process and body of each frame about a further command; may raise `ControlError`."""
+        self.more: Callable[[], bytes] | None = None
+        """Asked for frames of further commands when the guest has room for them; empty: there are none now."""
         self._on_error = on_error
         self._events = events
         self._received = bytearray()
@@ -117,6 +138,9 @@ class Control:
     def _dispatch(self, kind: int, process: int, body: bytes) -> None:
         if kind >= OPTIONAL:
             return
+        if process and self.on_command is not None:
+            self.on_command(kind, process, body)
+            return
         known = self._handlers.get(kind)
         if known is None:
             raise ControlError(f"control port: unknown frame type {kind:#x}")
@@ -130,46 +154,46 @@ class Control:
         handler(body)
 
     def _hello(self, body: bytes) -> None:
-        version, _reserved, _features = _VERSION.unpack_from(body)
+        version, _reserved, features = _VERSION.unpack_from(body)
         if self.greeted or version < 1:
             raise ControlError(f"control port: HELLO twice or with version {version}")
         self.greeted = True
-        self._send(WELCOME, _VERSION.pack(min(version, VERSION), 0, 0))
+        self.features = features
+        self.send(WELCOME, _VERSION.pack(min(version, VERSION), 0, 0))
         self._events.hello(version)
 
     def _exit(self, body: bytes) -> None:
-        code, signal = _EXIT.unpack_from(body)
-        self._events.exit(Exit(code & 0xFF, signal, body[_EXIT.size :].decode(errors="replace")))
+        self._events.exit(take_exit(body))
 
     # -- our frames --------------------------------------------------------------------------------------------
 
     def ack(self) -> None:
         """Every byte that COUNTS named has been handed on."""
-        self._send(ACK)
+        self.send(ACK)
 
     def draining(self) -> None:
         """The reader is slow but alive."""
-        self._send(DRAINING)
+        self.send(DRAINING)
 
     def signal(self, number: int) -> None:
         """Send a signal to the workload's process group."""
-        self._send(SIGNAL, _U32.pack(number))
+        self.send(SIGNAL, _U32.pack(number))
 
     def stop(self, grace: float) -> None:
         """Ask for an orderly end; `grace` is the time in seconds between TERM and KILL."""
-        self._send(STOP, _U32.pack(int(grace * 1000)))
+        self.send(STOP, _U32.pack(int(grace * 1000)))
 
     def resize(self, rows: int, columns: int) -> None:
         """The terminal has a new size, in characters."""
-        self._send(RESIZE, _WINDOW.pack(rows, columns, 0, 0))
+        self.send(RESIZE, _WINDOW.pack(rows, columns, 0, 0))
 
     def stdin_end(self, count: int) -> None:
         """Standard input ended after `count` bytes."""
-        self._send(STDIN_END, _U64.pack(count))
+        self.send(STDIN_END, _U64.pack(count))
 
     def close_output(self, stream: int) -> None:
         """Nobody reads stream 1 or 2 any more."""
-        self._send(CLOSE_OUTPUT, _U8.pack(stream))
+        self.send(CLOSE_OUTPUT, _U8.pack(stream))
 
     def tell_time(self) -> None:
         """Tell the host's clock: that of the moment when the guest takes the frame, so it is made only then."""
@@ -178,10 +202,11 @@ class Control:
             if self.on_ready is not None:
                 self.on_ready()
 
-    def _send(self, kind: int, body: bytes = b"") -> None:
+    def send(self, kind: int, body: bytes = b"", process: int = 0) -> None:
+        """A frame of any type: a small one, that need not wait until the guest has room."""
         if self._broken:
             return
-        self._pending += HEADER.pack(len(body), kind, 0, 0) + body
+        self._pending += make_frame(kind, body, process)
         if len(self._pending) > MAX_PENDING:
             self._broken = True
             self._pending.clear()
@@ -193,18 +218,31 @@ class Control:
         """Give our frames to the guest (`Source`)."""
         count = 0
         for buffer in buffers:
-            part = self._pending[: len(buffer)]
-            if not part:
+            filled = 0
+            while filled < len(buffer) and (self._pending or self._ask_for_more()):
+                part = self._pending[: len(buffer) - filled]
+                buffer[filled : filled + len(part)] = part
+                del self._pending[: len(part)]
+                filled += len(part)
+            count += filled
+            if filled < len(buffer):
                 break
-            buffer[: len(part)] = part
-            del self._pending[: len(part)]
-            count += len(part)
         if self._time_is_due and not self._pending:
             count += self._give_time(skip(buffers, count))
         return count
 
+    def wake(self) -> None:
+        """There is something to be had from `more`."""
+        if self.on_ready is not None:
+            self.on_ready()
+
+    def _ask_for_more(self) -> bool:
+        if self.more is not None and not self._broken:
+            self._pending += self.more()
+        return bool(self._pending)
+
     def _give_time(self, room: Sequence[memoryview]) -> int:
-        frame = HEADER.pack(_U64.size, TIME, 0, 0) + _U64.pack(time.time_ns())
+        frame = make_frame(TIME, _U64.pack(time.time_ns()))
         if sum(map(len, room)) < len(frame):
             return 0
         self._time_is_due = False

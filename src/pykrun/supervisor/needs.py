@@ -1,4 +1,4 @@
-"""Why a program that is there "does not exist": it needs an interpreter that is not."""
+"""What a run needs and has not: a network that it can do without, an interpreter that it cannot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 from struct import Struct
 from struct import error as StructError
 
+from pykrun.record import replace
 from pykrun.root import Root
+from pykrun.supervisor.plan import Plan
 
 _PT_INTERP = 3
 _OFFSETS = Struct("<QQIHHHHHH")  # Elf64_Ehdr from e_phoff
@@ -14,8 +16,22 @@ _PROGRAM = Struct("<IIQQQQQQ")  # Elf64_Phdr
 _HEAD = 4096
 
 
+def with_what_there_is(plan: Plan, warnings: list[str]) -> Plan:
+    """The plan without a network that it can do without and that is not to be had; a warning says so."""
+    if not plan.network or not plan.network_optional:
+        return plan
+    from pykrun.net import passt
+
+    if passt.find() is not None:
+        return plan
+    warnings.append("the guest has no network: passt is not installed")
+    return replace(plan, network=False)
+
+
 def missing_interpreter(root: Root, program: str | bytes | None) -> str:
     """Return the interpreter that `program`, a file of the root, names and the root does not have; else nothing.
+
+    Such a program is there, and "does not exist".
 
     For ELF files that is the dynamic linker, for scripts the word after `#!`.
     """

@@ -7,11 +7,13 @@ warning: what the workload has done is worth more than its network.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 from pykrun.loop import IN, Loop
 from pykrun.machine import Network
 from pykrun.net import Border, FrameStream, Publish, check_all, look, make_pair, passt
+from pykrun.root import Root
 from pykrun.virtio.net import NetDevice
 
 RESOLVER = b"/etc/resolv.conf"
@@ -73,3 +75,15 @@ class GuestNetwork:
             if descriptor >= 0:
                 self._loop.remove(descriptor)
         self._passt.close()
+
+
+def prepare_resolver(root: Root, is_served: bool) -> bool:
+    """Make a place for the guest's own resolver configuration; whether the root has one that is to be kept.
+
+    :param is_served: the root is served by us; otherwise it is a disk's.
+    """
+    keep = RESOLVER in root.files
+    if is_served and RESOLVER not in (*root.files, *root.directories) and os.path.dirname(RESOLVER) not in root.files:
+        # Something to mount the guest's own on, where nothing can be written or it would be the host's.
+        root.file(RESOLVER, b"")
+    return keep

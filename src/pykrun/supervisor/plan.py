@@ -70,6 +70,8 @@ class Plan:
     :param command_line: replaces the fixed part of the kernel's command line, init= included; None for that.
     :param oem_strings: strings of the firmware's table 11 (SMBIOS), where the engine has a firmware.
     :param network_optional: a network that is not to be had is worth a warning, and no failure.
+    :param name: what the VM is called in the list of this user's (pykrun.vms); empty for a name that is made up, None
+        for a VM that is not listed.
     :param stdin: descriptor, None when closed; likewise `stdout`, `stderr`.
     """
 
@@ -106,6 +108,7 @@ class Plan:
     command_line: str | None = None
     oem_strings: tuple[str, ...] = ()
     network_optional: bool = False
+    name: str | None = None
     stdin: int | None = 0
     stdout: int | None = 1
     stderr: int | None = 2

@@ -11,42 +11,40 @@ from functools import partial
 
 from pykrun import engine as engines
 from pykrun.errors import PeerError, UsageError
-from pykrun.loop import IN, Loop, Timer
+from pykrun.host.terminal import Escape, Terminal
+from pykrun.loop import IN, Loop
 from pykrun.record import replace
 from pykrun.request import FORWARDED, Outcome
 from pykrun.root import INIT_PATH
 from pykrun.signals import HeldUp, Signals
+from pykrun.supervisor.acknowledge import Acknowledgement
 from pykrun.supervisor.build import build
-from pykrun.supervisor.console import BootLog, printable
+from pykrun.supervisor.console import BootLog, GuestLog, printable
 from pykrun.supervisor.control import Control, Events, Exit
-from pykrun.supervisor.needs import missing_interpreter
+from pykrun.supervisor.needs import missing_interpreter, with_what_there_is
 from pykrun.supervisor.plan import Plan
+from pykrun.supervisor.remote import Remote, Remotes
 from pykrun.supervisor.streams import FdSink, FdSource
-from pykrun.supervisor.terminal import Escape, Terminal
 from pykrun.supervisor.verdict import SET_UP_FAILED, TIMED_OUT, Evidence, judge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
-
     from pykrun.engine import Running
     from pykrun.machine import Machine, Network
     from pykrun.sandbox import Ended, Wish
     from pykrun.start_data import StartData
+    from pykrun.supervisor.commands import Commands
     from pykrun.supervisor.devices import Devices
     from pykrun.supervisor.disks import DiskServers
+    from pykrun.supervisor.listing import ListedDoor
     from pykrun.supervisor.network import GuestNetwork
     from pykrun.supervisor.shares import ShareServers
     from pykrun.supervisor.wiring import Ends
-else:
-    Protocol = object
 
 CONTROL, STDIN, STDOUT, STDERR = "krun-control", "krun-stdin", "krun-stdout", "krun-stderr"
 STREAM_PORTS = (STDIN, STDOUT, STDERR)
 TIME = "krun-timesync"
 NOT_FOUND = 127
-LOG_LINE, LOG_TEXT = 1024, 65536
-"""Characters of one line and of all lines of the guest's log that are kept: more than init ever has to say."""
 GRACE = 10.0
 """Seconds that the workload has between TERM and KILL, when the plan does not say."""
 SLACK = 5.0
@@ -56,30 +54,12 @@ QUIT = 5.0
 ESCAPED = 130
 END_OF_FILE = b"\x04"
 """What a terminal in its usual mode takes for the end of its input (VEOF)."""
-ALIVE = 1.0
-"""Seconds between two DRAINING frames; the guest gives up after five of silence."""
 
 
-class Remote(Protocol):
-    """Who drives a VM from elsewhere, through the supervisor's loop."""
-
-    def attach(self, loop: Loop, vm: VirtualMachine) -> None:
-        """The loop is about to run: listen through it from now on."""
-
-    def detach(self) -> None:
-        """The loop has ended."""
-
-    def reached(self, phase: str, when: float) -> None:
-        """A phase of the run was reached, at that monotonic time."""
-
-    def input_unread(self) -> None:
-        """Nobody reads the plan's standard input any more: a descriptor that is only ours may be closed."""
-
-
-def run_plan(plan: Plan, remote: Remote | None = None) -> Outcome:
+def run_plan(plan: Plan, *remotes: Remote) -> Outcome:
     """Run one VM in this process's main thread and wait for its end.
 
-    :param remote: hears of the run and may call the VM's public methods.
+    :param remotes: hear of the run and may call the VM's public methods.
     :raise UsageError: the plan asks for what cannot be.
     :raise MissingError: there is no engine, kernel or init blob.
     :raise SandboxError: the sandbox was required and is not to be had.
@@ -91,16 +71,25 @@ def run_plan(plan: Plan, remote: Remote | None = None) -> Outcome:
             stack.callback(os.close, disk.descriptor)
         for descriptor in plan.holds:
             stack.callback(os.close, descriptor)
-        return VirtualMachine(plan, stack, remote).run()
+        return VirtualMachine(plan, stack, *remotes).run()
 
 
 class VirtualMachine:
-    """The supervisor's state: everything that was started hangs on one ExitStack."""
+    """The supervisor's state: everything that was started hangs on one ExitStack.
 
-    def __init__(self, plan: Plan, stack: ExitStack, remote: Remote | None = None) -> None:
+    :ivar plan: what runs.
+    :ivar engine: the engine's name, once it is chosen.
+    :ivar paused: it was stopped where it is.
+    :ivar door: where others find it, None as long as it is not listed.
+    """
+
+    def __init__(self, plan: Plan, stack: ExitStack, *remotes: Remote) -> None:
         self._warnings: list[str] = []
-        self._plan = plan = self._with_what_there_is(plan)
-        self._remote = remote
+        self.plan = self._plan = plan = with_what_there_is(plan, self._warnings)
+        self.engine = ""
+        self.paused = False
+        self.door: ListedDoor | None = None
+        self._remote = Remotes(remotes)
         self._early: list[int] = []
         self._stack = stack
         self._loop = Loop()
@@ -109,13 +98,10 @@ class VirtualMachine:
         self._reported: int | None = None
         self._exit: Exit | None = None
         self._verdict: tuple[int, str] | None = None
-        self._counts: tuple[int, int] | None = None
-        self._draining: Timer | None = None
         self._heard: set[int] = set()
         self._has_ended = False
-        self._log_room = LOG_TEXT
         self._lost = ""
-        self._log_lines: list[tuple[int, str]] = []
+        self._guest_log = GuestLog()
         self._disks: DiskServers | None = None
         self._shares: ShareServers | None = None
         self._engine_ended = False
@@ -124,6 +110,7 @@ class VirtualMachine:
         self._ended: Ended | None = None
         self._window = Terminal(plan.stdin, plan.stdout) if plan.start.terminal else None
         self._devices: Devices | None = None
+        self._commands: Commands | None = None
         if plan.console_output is None:
             self._log = BootLog(plan.boot_log)
         elif plan.boot_log is not None:
@@ -133,26 +120,20 @@ class VirtualMachine:
         stack.callback(self._log.close)
         self._make_streams()
 
-    def _with_what_there_is(self, plan: Plan) -> Plan:
-        """The plan without a network that it can do without and that is not to be had."""
-        if not plan.network or not plan.network_optional:
-            return plan
-        from pykrun.net import passt
-
-        if passt.find() is not None:
-            return plan
-        self._warnings.append("the guest has no network: passt is not installed")
-        return replace(plan, network=False)
-
     # -- the way up --------------------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
         """Start, serve until the end, and say how it was."""
         plan = self._plan
+        if plan.name:
+            from pykrun.vms import check_free
+
+            check_free(plan.name)
         if plan.firmware is None:
             engine = engines.choose(plan.engine, plan.accel, plan.cpus, plan.kernel, plan.arch)
         else:
             engine = engines.choose_for_firmware(plan.engine, plan.accel, plan.arch)
+        self.engine = engine.name
         machine = self._machine(engine)
         if plan.consoles or plan.serials or plan.vsock or plan.links:
             self._make_devices(machine)
@@ -175,17 +156,30 @@ class VirtualMachine:
         self._stack.callback(Signals(self._loop, FORWARDED, self._on_signal, deadline=plan.timeout).close)
         if self._window:
             self._stack.callback(self._window.restore)
-        if self._remote is not None:
-            self._remote.attach(self._loop, self)
-            self._stack.callback(self._remote.detach)
+        if plan.name is not None:
+            self._open_door(plan.name)
+        self._stack.callback(self._remote.detach)
+        self._remote.attach(self._loop, self)
         try:
             self._loop.run()
         except HeldUp as held:
             code = TIMED_OUT if held.number == signal.SIGALRM else 128 + held.number
             self._verdict = (code, "the engine held its supervisor up, and was ended")
             running.kill()
+        if self._commands is not None:
+            self._commands.close()
         self._phase("ended")
-        return self._outcome(engine.name, running)
+        outcome = self._outcome(engine.name, running)
+        self._remote.ended(outcome)
+        return outcome
+
+    def _open_door(self, name: str) -> None:
+        """List the VM: not before the guest boots, as nothing waits for that, and signals are heard by now."""
+        from pykrun.supervisor.listing import ListedDoor
+
+        self.door = ListedDoor(name)
+        self._stack.callback(self.door.close)
+        self._remote.add(self.door)
 
     def _make_streams(self) -> None:
         plan, loop = self._plan, self._loop
@@ -195,12 +189,13 @@ class VirtualMachine:
                 started=self._on_started,
                 counts=self._on_counts,
                 exit=self._on_exit,
-                log=self._on_log,
+                log=self._guest_log.add,
                 close=self._on_close,
                 done=self._on_done,
             ),
             self._on_peer_error,
         )
+        self._acknowledgement = Acknowledgement(loop, self._control, self._has_handed_on)
         escape = Escape(partial(self._end, ESCAPED, "ended by ^] ^] ^]")) if self._window else None
         self._stdin = FdSource(
             loop,
@@ -328,18 +323,10 @@ class VirtualMachine:
         return self._plan.network if self._plan.dhcp is None else self._plan.dhcp
 
     def _prepare_resolver(self) -> None:
-        from pykrun.supervisor.network import RESOLVER
+        from pykrun.supervisor.network import prepare_resolver
 
-        root = self._plan.root
-        self._keep_resolver = RESOLVER in root.files
-        taken = (*root.files, *root.directories)
-        if (
-            self._plan.start.root_device is None
-            and RESOLVER not in taken
-            and os.path.dirname(RESOLVER) not in root.files
-        ):
-            # Something to mount the guest's own on, where nothing can be written or it would be the host's.
-            root.file(RESOLVER, b"")
+        start = self._plan.start
+        self._keep_resolver = start.keep_resolver or prepare_resolver(self._plan.root, start.root_device is None)
 
     def _start_network(self, network: Network) -> None:
         """After the engine, which has its kernel to boot meanwhile."""
@@ -355,8 +342,7 @@ class VirtualMachine:
     def _phase(self, name: str) -> None:
         if name not in self._phases:
             self._phases[name] = when = time.monotonic()
-            if self._remote is not None:
-                self._remote.reached(name, when)
+            self._remote.reached(name, when)
 
     # -- what the guest says -----------------------------------------------------------------------------------
 
@@ -383,33 +369,16 @@ class VirtualMachine:
 
     def _on_output(self, _count: int) -> None:
         self._phase("output")
-        if self._counts is not None:
-            self._acknowledge()
+        self._acknowledgement.look()
 
     def _on_counts(self, stdout: int, stderr: int) -> None:
         self._phase("exited")
         self._has_ended = True
-        self._counts = (stdout, stderr)
         self._stdin.close()
-        self._acknowledge()
+        self._acknowledgement.expect(stdout, stderr)
 
-    def _acknowledge(self) -> None:
-        """Say ACK when everything was handed on, else DRAINING now and then (docs/control-port.md)."""
-        if self._counts is None:
-            return
-        if self._draining is not None:
-            self._draining.cancel()
-        if self._window or (self._stdout.count >= self._counts[0] and self._stderr.count >= self._counts[1]):
-            self._counts = None
-            self._control.ack()
-        else:
-            self._control.draining()
-            self._draining = self._loop.call_later(ALIVE, self._acknowledge)
-
-    def _on_log(self, level: int, text: str) -> None:
-        self._log_room -= len(text[:LOG_LINE]) + 1
-        if self._log_room >= 0:
-            self._log_lines.append((level, printable(text[:LOG_LINE])))
+    def _has_handed_on(self, stdout: int, stderr: int) -> bool:
+        return self._window is not None or (self._stdout.count >= stdout and self._stderr.count >= stderr)
 
     def _on_broken(self, stream: int, error: OSError) -> None:
         if error.errno != errno.EPIPE and not self._lost:
@@ -419,8 +388,7 @@ class VirtualMachine:
     def _on_close(self, stream: int) -> None:
         if stream == 0:
             self._stdin.close()
-            if self._remote is not None:
-                self._remote.input_unread()
+            self._remote.input_unread()
 
     def _on_exit(self, ended: Exit) -> None:
         self._exit = ended
@@ -450,6 +418,21 @@ class VirtualMachine:
 
     # -- what the host says ------------------------------------------------------------------------------------
 
+    @property
+    def commands(self) -> Commands:
+        """Further commands in this VM; whether there can be any now, its `start` tells."""
+        if self._commands is None:
+            from pykrun.supervisor.commands import Commands
+
+            self._commands = Commands(self._loop, self._control, self._why_no_commands)
+        return self._commands
+
+    def _why_no_commands(self) -> str:
+        from pykrun.supervisor.commands import why_not
+
+        over = self._has_ended or self._engine_ended or self._verdict is not None
+        return why_not(self._control, over=over, started="started" in self._phases, pid1=self._is_pid1)
+
     def send_signal(self, number: int) -> None:
         """Send the workload a signal, as soon as it runs; in PID1 mode there is nobody to hand it on."""
         if "started" in self._phases:
@@ -467,6 +450,7 @@ class VirtualMachine:
             grace = GRACE if self._plan.start.grace is None else self._plan.start.grace
         if self._has_ended:
             return
+        self.resume()
         if self._plan.firmware is not None and self._running.press_power_button():
             self._loop.call_later(grace + SLACK, partial(self._end, code, ""))
         elif not self._control.greeted:
@@ -484,6 +468,31 @@ class VirtualMachine:
         else:
             self.send_signal(self._plan.stop_signal)
             self._loop.call_later(grace, partial(self._control.stop, 0))
+
+    def pause(self) -> None:
+        """Stop the VM where it is, until `resume` or an orderly end; harmless when it is."""
+        if not (self.paused or self._engine_ended):
+            self._running.pause()
+            self.paused = True
+            self._remote.reached("paused", time.monotonic())
+
+    def resume(self) -> None:
+        """Let it go on, with the right time; harmless when it does."""
+        if self.paused:
+            self._running.resume()
+            self.paused = False
+            self._control.tell_time()
+            self._remote.reached("resumed", time.monotonic())
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the workload was executed; never where there is no init of ours to tell."""
+        return "started" in self._phases
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is to be an init of ours that says how far it is, and does what it is asked for."""
+        return self._plan.firmware is None and self._plan.init and not self._is_pid1
 
     def end(self, code: int, reason: str = "") -> None:
         """End the VM at once; the run's exit code is `code`, unless it had one."""
@@ -541,11 +550,14 @@ class VirtualMachine:
         self._wiring.drain()
         if self._devices is not None:
             self._devices.drain()
+        if self._commands is not None:
+            self._commands.vm_ended(self._on_port_end)
         self._on_port_end()
 
     def _on_port_end(self) -> None:
         """The run is over when the engine is, and what it had said was handed on."""
-        drained = self._wiring.drained and (self._devices is None or self._devices.drained)
+        others = (self._devices, self._commands)
+        drained = self._wiring.drained and all(other is None or other.drained for other in others)
         if self._engine_ended and (self._verdict is not None or drained):
             self._loop.stop()
 
@@ -575,7 +587,7 @@ class VirtualMachine:
             reason=printable(reason),
             console=self._log.last_lines() if console else [],
             warnings=self._warnings,
-            log=self._log_lines,
+            log=self._guest_log.lines,
             phases=self._phases,
             engine=engine,
             isolation=running.isolation.description,
