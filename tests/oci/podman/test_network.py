@@ -1,0 +1,72 @@
+"""Networks: none, the host's (which is the enclave's here), and a bridge with published ports and names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.command import wait_until
+from tests.support.enclave import IMAGE, OURS
+from tests.support.podman import Podman
+
+SERVE = "while :; do echo from $HOSTNAME | nc -l -p 80; done"
+
+
+@pytest.fixture
+def bridge(podman: Podman) -> Iterator[str]:
+    """A network of podman's with names."""
+    podman.must("network", "create", "bridged")
+    yield "bridged"
+    podman.clear()
+    podman.must("network", "rm", "-f", "bridged")
+
+
+def ask(podman: Podman, port: int) -> str:
+    """What answers at a port of the host, seen from the host."""
+    result = podman.store.enclave.run(["busybox", "nc", "-w", "5", "127.0.0.1", str(port)], timeout=10)
+    return result.stdout.decode().strip()
+
+
+def test_none(podman: Podman) -> None:
+    links = podman.sh("ls /sys/class/net; ip -4 addr show lo | grep -c 127.0.0.1", "--network=none").split()
+    assert "lo" in links
+    assert "eth0" not in links
+    assert links[-1] == "1"
+
+
+def test_published_ports_and_names(podman: Podman, bridge: str) -> None:
+    served = ["--network", bridge, "--hostname=server", "--name=server", "-p", "127.0.0.1:8080:80"]
+    podman.must("run", "-d", *served, IMAGE, "sh", "-c", SERVE)
+    wait_until(lambda: ask(podman, 8080) == "from server", 40, "the published port")
+    # By its name, from another container.
+    reached = podman.sh("nslookup server >&2; nc -w 5 server 80", "--network", bridge, "--name=client")
+    assert reached == "from server"
+    [address] = [one["IPAddress"] for one in podman.inspect("server")["NetworkSettings"]["Networks"].values()]
+    assert podman.sh(f"nc -w 5 {address} 80", "--network", bridge) == "from server"
+    podman.must("rm", "-f", "-t", "0", "server")
+
+
+def test_the_default_network(podman: Podman) -> None:
+    """A container's address is the one that podman gave it, and it reaches the host."""
+    script = "ip -4 addr show | grep -c 'inet 10.88.0'; cat /etc/resolv.conf | grep -c nameserver; ip route | grep default"
+    output = podman.sh(script, "--network=bridge").splitlines()
+    assert output[0] == "1"
+    assert "default via 10.88.0.1" in output[-1]
+
+
+def test_the_hosts(podman: Podman) -> None:
+    """Its ports are the host's, and the host's loopback is in reach, as --network host says."""
+    serve = "while :; do echo yes | nc -l -p 8099; done"
+    podman.must("run", "-d", "--network=host", "--name=server", IMAGE, "sh", "-c", serve)
+    wait_until(lambda: ask(podman, 8099) == "yes", 40, "the port")
+    podman.must("rm", "-f", "-t", "0", "server")
+
+
+def test_two_share_one(podman: Podman, bridge: str) -> None:
+    """--network container:NAME: one network namespace for both."""
+    podman.must("run", "-d", "--network", bridge, "--name=server", IMAGE, "sh", "-c", SERVE)
+    wait_until(lambda: bool(podman.sh("nc -w 5 server 80 || true", "--network", bridge)), 40, "an answer")
+    if podman.runtime != OURS:
+        assert podman.sh("nc -w 5 127.0.0.1 80", "--network=container:server").startswith("from ")
+    podman.must("rm", "-f", "-t", "0", "server")
