@@ -28,10 +28,12 @@ class Control:
 
     :param folder: where the socket is to be.
     :param on_status: called with what the container is from now on.
+    :param on_served: called when all processes that serve the VM have been started.
     """
 
-    def __init__(self, folder: str, on_status: Callable[[str], None]) -> None:
+    def __init__(self, folder: str, on_status: Callable[[str], None], on_served: Callable[[], None]) -> None:
         self._on_status = on_status
+        self._on_served = on_served
         self._starter: Visitor | None = None
         self._is_waiting = True
         self._vm: VirtualMachine | None = None
@@ -55,6 +57,11 @@ class Control:
 
     def reached(self, phase: str, _when: float) -> None:
         """Tell who waits for the start; keep what the container is (`Remote`)."""
+        if phase == "init":
+            try:
+                self._on_served()
+            except OSError:
+                pass  # it is of use to `podman cp` alone
         status = {"launched": CREATED, "started": RUNNING, "paused": PAUSED, "resumed": RUNNING}.get(phase)
         if status is not None:
             self._on_status(status)

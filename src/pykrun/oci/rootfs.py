@@ -148,6 +148,7 @@ def _fill(root: RootFs, bundle: Bundle, mounts: list[Mount]) -> RootFs:
             _bind(root, mount)
         else:
             _make_place(root, mount.destination)
+    _make_place(root, "/proc")
     if bundle.process is not None:
         _make_place(root, os.path.normpath(bundle.process.directory))
     return root

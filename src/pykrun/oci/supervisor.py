@@ -18,6 +18,7 @@ from pykrun.oci.mounts import guest_mounts, hides, host_mounts
 from pykrun.oci.program import check_program
 from pykrun.oci.request import make_request
 from pykrun.oci.rootfs import compose
+from pykrun.oci.view import show
 from pykrun.oci.wire import FAILED, OK
 from pykrun.shim.wire import Receiver, send
 from pykrun.supervisor import make_plan, run_plan
@@ -120,7 +121,11 @@ class Life:
         for stage in ("prestart", "createRuntime", "createContainer"):
             run_hooks(stage, bundle.hooks.get(stage, ()), self._kept)
         plan = make_plan(make_request(bundle, root.folder, mounts))
-        control = Control(container.folder, partial(self._become, connection))
+        control = Control(
+            container.folder,
+            partial(self._become, connection),
+            partial(show, root.folder, container.path("root")),
+        )
         try:
             outcome = run_plan(plan, control.door, control)
         except (PykrunError, OSError) as error:

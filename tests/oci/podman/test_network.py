@@ -49,7 +49,9 @@ def test_published_ports_and_names(podman: Podman, bridge: str) -> None:
 
 def test_the_default_network(podman: Podman) -> None:
     """A container's address is the one that podman gave it, and it reaches the host."""
-    script = "ip -4 addr show | grep -c 'inet 10.88.0'; cat /etc/resolv.conf | grep -c nameserver; ip route | grep default"
+    script = (
+        "ip -4 addr show | grep -c 'inet 10.88.0'; cat /etc/resolv.conf | grep -c nameserver; ip route | grep default"
+    )
     output = podman.sh(script, "--network=bridge").splitlines()
     assert output[0] == "1"
     assert "default via 10.88.0.1" in output[-1]
