@@ -183,6 +183,8 @@ def _mount(folder: str, entry: Fields) -> Mount:
 
 
 def _hooks(fields: Fields) -> dict[str, tuple[Hook, ...]]:
+    if fields.children("startContainer"):
+        raise fields.refuse("startContainer", "is not supported: it would have to run in the guest")
     return {stage: tuple(map(_hook, fields.children(stage))) for stage in STAGES if stage in fields}
 
 

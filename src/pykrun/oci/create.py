@@ -119,7 +119,8 @@ def _spawn(connection: int) -> int:
     """
     if not sys.executable:
         raise MissingError("this process does not know its Python interpreter (sys.executable is empty)")
-    actions = [(os.POSIX_SPAWN_DUP2, _above(connection), 3)]
+    high = _above(connection)
+    actions = [(os.POSIX_SPAWN_DUP2, high, 3)]
     words = [sys.executable, "-I", "-S", "-c", _PROGRAM, _FOLDER]
     try:
         return os.posix_spawn(
@@ -127,6 +128,8 @@ def _spawn(connection: int) -> int:
         )
     except OSError as error:
         raise EngineError(f"cannot start the supervisor's process: {error.strerror}") from None
+    finally:
+        os.close(high)
 
 
 def _above(descriptor: int) -> int:

@@ -41,6 +41,11 @@ def loads(data: bytes) -> Any:
         value, end = make_scanner(_Options())(text, start)  # type: ignore[arg-type]
     except StopIteration as stopped:
         raise ValueError(f"a value is expected at character {stopped.value}") from None
+    except SystemError:  # it has looked for json's own error, which is not imported
+        import json
+
+        json.loads(text)
+        raise
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if text[end:].strip(_BLANKS):

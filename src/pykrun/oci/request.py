@@ -48,6 +48,8 @@ def make_request(bundle: Bundle, folder: str, mounts: list[GuestMount]) -> Reque
         memory_mib=_memory(bundle),
         network=bundle.network == "host",
         network_optional=True,
+        escape=False,
+        name=None,
         links=(network[0],) if network else (),
         stdin=Descriptor(0),
         stdout=Descriptor(1),

@@ -43,12 +43,12 @@ def main() -> Never:
     code = SET_UP_FAILED
     try:
         code = Life(*order).run(connection)
-    except (PykrunError, OSError) as error:
+    except Exception as error:
         message, hint = describe(error)
         try:
             send(connection, (FAILED, message, hint))
         except OSError:
-            pass
+            pass  # nobody waits for it
     os._exit(code)
 
 
@@ -110,6 +110,7 @@ class Life:
         limits.forbid_core_file()
         path = cgroup.path_of(bundle.cgroup, systemd=self._systemd)
         self._kept["pykrun"] = {"path": path, "cgroups": self._enter(bundle, path)}
+        container.write(self._kept)  # now whoever removes it knows its cgroups
         os.mkdir(container.path("root"), 0o700)
         root = compose(bundle, container.path("root"), host_mounts(bundle))
         mounts = guest_mounts(bundle, root)
@@ -135,9 +136,8 @@ class Life:
             if not control.failed(UsageError(message, hint)):
                 _say(f"pykrun-oci: {message}\n")
             return SET_UP_FAILED
-        finally:
-            control.door.close()
         heard = control.failed(UsageError(outcome.reason or f"it ended with {outcome.exit_code} before it ran"))
+        control.door.close()
         if outcome.reason and not heard:
             lines = (f"pykrun-oci: {outcome.reason}", *(f"  | {line}" for line in outcome.console))
             _say("".join(f"{line}\n" for line in lines))
@@ -176,9 +176,15 @@ class Life:
     def _become(self, connection: socket.socket, status: str) -> None:
         self._kept["status"] = status
         self._container.write(self._kept)
-        if status == state.CREATED:
+        if status != state.CREATED:
+            return
+        try:
             send(connection, (OK,))
-            connection.close()
+        except OSError:  # who wanted it is gone, and nobody has heard of it
+            self._kept["status"] = state.CREATING
+            self._container.write(self._kept)
+            raise
+        connection.close()
 
 
 def _say(text: str) -> None:

@@ -235,6 +235,7 @@ class Request:
     command_line: str | None = None
     oem_strings: tuple[str, ...] = ()
     network_optional: bool = False
+    escape: bool = True
     name: str | None = ""
     uid: int | None = None
     gid: int | None = None

@@ -68,6 +68,7 @@ def make_plan(request: Request) -> Plan:
             command_line=request.command_line,
             oem_strings=request.oem_strings,
             network_optional=request.network_optional,
+            escape=request.escape,
             name=request.name,
             stdin=_number(request.stdin),
             stdout=_number(request.stdout),

@@ -196,7 +196,7 @@ class VirtualMachine:
             self._on_peer_error,
         )
         self._acknowledgement = Acknowledgement(loop, self._control, self._has_handed_on)
-        escape = Escape(partial(self._end, ESCAPED, "ended by ^] ^] ^]")) if self._window else None
+        escape = Escape(partial(self._end, ESCAPED, "ended by ^] ^] ^]")) if self._window and plan.escape else None
         self._stdin = FdSource(
             loop,
             plan.stdin,
