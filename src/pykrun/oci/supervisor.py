@@ -125,7 +125,7 @@ class Life:
         control = Control(
             container.folder,
             partial(self._become, connection),
-            partial(show, root.folder, container.path("root")),
+            partial(show, root.folder, container.path("root"), bundle.process.arguments),
         )
         try:
             outcome = run_plan(plan, control.door, control)

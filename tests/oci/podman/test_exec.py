@@ -10,7 +10,7 @@ import pytest
 
 from tests.oci.podman.test_run import NOISE
 from tests.support.command import wait_until
-from tests.support.enclave import IMAGE, OURS
+from tests.support.enclave import IMAGE, OURS, PASSWD
 from tests.support.podman import Podman, host_kernel, said
 
 
@@ -83,11 +83,19 @@ def test_the_containers_end_is_the_commands(podman: Podman, running: str) -> Non
 
 def test_copying(podman: Podman, running: str, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(NOISE)
-    podman.must("cp", tmp_path / "in", f"{running}:/tmp/copied")
-    assert podman.must("exec", running, "md5sum", "/tmp/copied").split()[0]
-    podman.must("exec", running, "sh", "-c", "cat /tmp/copied > /tmp/back")
-    podman.must("cp", f"{running}:/tmp/back", tmp_path / "out")
-    assert (tmp_path / "out").read_bytes() == NOISE
+    podman.must("cp", tmp_path / "in", f"{running}:/home/copied")
+    assert not Path("/home/copied").exists(), "it went to the host"
+    podman.must("exec", running, "sh", "-c", "cat /home/copied /etc/passwd > /home/back; ln -s / /home/root")
+    podman.must("cp", f"{running}:/home/back", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == NOISE + PASSWD
+    # The guest's links lead nowhere but into its own tree.
+    podman.must("cp", f"{running}:/home/root/etc/passwd", tmp_path / "passwd")
+    assert (tmp_path / "passwd").read_bytes() == PASSWD
+    for outside in ("/proc/1/root", "/proc/self/root", "/proc/self/cwd", f"/proc/{podman.pid(running)}/root"):
+        podman.must("exec", running, "ln", "-snf", outside, "/home/root")
+        podman("cp", f"{running}:/home/root/etc/passwd", tmp_path / "other")
+        if (tmp_path / "other").exists():
+            assert (tmp_path / "other").read_bytes() == PASSWD, outside
 
 
 def test_health(podman: Podman) -> None:
