@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SPECIFICATION = "1.0.2"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""For programs of this host: podman calls some verbs without any variable."""
 _GLOBAL: Table = {
     "root": (VALUE, "folder of the containers' states (/run/pykrun-oci, or $XDG_RUNTIME_DIR/pykrun-oci)"),
     "log": (VALUE, "file that gets errors, beside standard error"),
@@ -51,6 +53,7 @@ VERBS = {
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command line; return the exit status: 0, or 1 with one line that says what is wrong."""
     words = sys.argv[1:] if words is None else words
+    os.environ.setdefault("PATH", _PATH)
     given = Given()
     try:
         given = parse(words, _GLOBAL, verb="")
