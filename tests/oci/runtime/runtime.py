@@ -73,7 +73,7 @@ class Runtime:
     def __call__(self, *words: str | Path, stdin: Any = None, stdout: Any = None) -> subprocess.CompletedProcess[bytes]:
         """Run it to its end; errors are captured, and output too unless it is to go elsewhere."""
         files = [stdin or subprocess.DEVNULL, stdout or subprocess.PIPE, subprocess.PIPE]
-        stays = words[0] == "create" or bool({"-d", "--detach"} & set(words))
+        stays = "create" in words[:2] or bool({"-d", "--detach"} & set(words))
         if stays and stdout is None:
             files[1] = subprocess.DEVNULL  # what stays would hold the pipe
         if stays or words[0] == "run":

@@ -47,7 +47,7 @@ def group() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("systemd", [False, True])
-def test_cgroups(runtime: Runtime, group: str, systemd: bool) -> None:
+def test_cgroups(group: str, runtime: Runtime, systemd: bool) -> None:
     name = f"{GROUP}.slice:run:one" if systemd else group
     resources = {"pids": {"limit": 500}, "cpu": {"shares": 512}, "memory": {"limit": 300 << 20}}
     bundle = runtime.bundle(script="exec sleep 600", linux={"cgroupsPath": name, "resources": resources})
@@ -76,7 +76,7 @@ def test_cgroups(runtime: Runtime, group: str, systemd: bool) -> None:
     assert not groups(path.lstrip("/"))
 
 
-def test_limits_are_changed(runtime: Runtime, group: str) -> None:
+def test_limits_are_changed(group: str, runtime: Runtime) -> None:
     runtime.create("one", runtime.bundle(script="exec sleep 600", linux={"cgroupsPath": group}))
     runtime.must("start", "one")
     folders = groups(group.lstrip("/"))
@@ -92,7 +92,7 @@ def test_limits_are_changed(runtime: Runtime, group: str) -> None:
     assert "must be a number" in runtime.refused("update", "--memory", "much", "one")
 
 
-def test_nothing_is_left_of_a_failed_one(runtime: Runtime, group: str) -> None:
+def test_nothing_is_left_of_a_failed_one(group: str, runtime: Runtime) -> None:
     bundle = runtime.bundle(linux={"cgroupsPath": group}, process={"args": ["nothing"]})
     runtime.refused("create", "--bundle", bundle, "one")
     assert not groups(group.lstrip("/"))
@@ -172,7 +172,7 @@ def test_a_network_namespace(each: Runtime, namespace: str) -> None:
     """The guest has the address, each of its ports is reached, and it reaches others."""
     before = link(namespace)
     script = """ip -4 addr show eth0 | grep -o 'inet [0-9./]*'; ip route | grep default
-        nc -l -p 5000 -e cat; nc 10.231.77.1 5001 < /dev/zero | head -c 4000000 | md5sum; exec sleep 600"""
+        nc -l -p 5000 -e cat; nc 10.231.77.1 5001 < /dev/null | md5sum; exec sleep 600"""
     noise = os.urandom(4_000_000)
     out = each.bundles / "out"
     with out.open("wb") as file:
