@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import struct
 import time
 from typing import Any
@@ -20,6 +21,7 @@ from tests.guest.machine import (
     INPUT_CREDIT,
     LOG,
     OUTPUT,
+    REBOOTED,
     RESIZE,
     SIGNAL,
     SPEC,
@@ -491,9 +493,72 @@ def test_workload_is_untouched(machine: Machine) -> None:
     machine.boot().wait_for(STARTED)
     host = Host(machine)
     for word in (b"1", b"2", b"3"):
-        number = host.shell("exit 3")
+        assert host.wait(host.shell("exit 3"))[0] == 3
         machine.feed(word + b"\n")
-        assert host.wait(number)[0] == 3
     machine.wait()
     assert machine.stdout == b"1\n2\n3\n"
     assert machine.exit == (4, 0, "")
+
+
+def test_nothing_of_a_command_is_kept(host: Host) -> None:
+    """Init has no more descriptors after many of all kinds than after one."""
+
+    def descriptors() -> int:
+        number = host.shell("ls /proc/1/fd | wc -l")
+        assert host.wait(number)[0] == 0
+        return int(host.output(number))
+
+    before = descriptors()
+    for index in range(20):
+        numbers = [
+            host.start("/bin/true", terminal=index % 2 == 0),
+            host.start("/missing"),
+            host.start("/bin/id", cwd="/missing"),
+            host.start("/bin/id", cwd="/bin", rlimits=[{"type": "RLIMIT_NOFILE", "soft": 2, "hard": 1}]),
+            host.start("/missing", terminal=True),
+        ]
+        for number in numbers:
+            host.wait(number)
+    assert descriptors() == before
+    host.end()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_frames(machine: Machine, seed: int) -> None:
+    """Whatever the host says of commands, the workload has its run and init its orderly end."""
+    machine.shell("read line; exit 7")
+    machine.stdin_end = False
+    machine.boot().wait_for(STARTED)
+    chance = random.Random(seed)
+    descriptions = [
+        b'{"args": ["/bin/cat"]}',
+        b'{"args": ["/bin/yes"], "terminal": true}',
+        b'{"args": ["/bin/sh"], "terminal": true, "consoleSize": {"height": 5}}',
+        b'{"args": ["/bin/head", "-c", "100000", "/dev/zero"]}',
+        b'{"args": 3}',
+        b"{",
+    ]
+    last, sent = 1, frame(EXEC, descriptions[0], 1)
+    for _ in range(400):
+        kind = chance.choice([EXEC, EXEC, SPEC, INPUT, INPUT, CREDIT, SIGNAL, RESIZE, STDIN_END, CLOSE_OUTPUT])
+        number = chance.randint(1, last)
+        if kind in (SPEC, EXEC):
+            last += 1
+            number, body = last, chance.choice(descriptions)[: chance.choice([1, 100])]
+        elif kind == INPUT:
+            body = chance.randbytes(chance.choice([0, 1, 500])).replace(b"\n", b"")
+        else:
+            body = chance.choice([b"\0", b"\1", b"\2", b"\xff"]) + chance.choice([bytes(8), bytes([3] * 8)])
+        sent += frame(kind, body, number)
+    machine.send_raw(sent + (chance.randbytes(40) if seed % 2 else b""))
+    machine.feed(b"\n")
+    machine.wait()
+    assert machine.returncode == REBOOTED
+    if seed % 2 == 0:
+        assert machine.logs == ""
+        assert machine.exit == (7, 0, "")
+        for number, said in machine.further.items():
+            assert [kind for kind, _body in said].count(EXIT) == 1, number
+            assert said[-1][0] == EXIT
+    else:
+        assert "broke the protocol" in machine.logs
