@@ -146,12 +146,11 @@ class Enclave:
 
     def close(self) -> None:
         """End it; its mounts and its network go with the last process inside."""
-        for top in self._cgroups():
-            with contextlib.suppress(OSError):
-                (top / "conmon").rmdir()
-            with contextlib.suppress(OSError):
-                top.rmdir()
         self._holder.kill()
+        for top in self._cgroups():
+            for folder in (top / "conmon", top):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
         self._holder.communicate()
         shutil.rmtree(self.folder)
 

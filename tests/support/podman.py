@@ -110,6 +110,12 @@ class Podman:
         found: list[dict[str, Any]] = json.loads(listed or "[]")
         return found
 
+    def delete_forgotten(self) -> None:
+        """Remove what podman no longer knows: when conmon or it was killed, it does not ask its runtime to."""
+        for folder in self.store.enclave.inside(f"/run/{OURS}").glob("*"):
+            result = self.store.enclave.run([ours(), "delete", "--force", folder.name])
+            assert result.returncode == 0, said(result)
+
     def clear(self) -> list[str]:
         """Remove all containers; tells which there were, and what else is left."""
         left = [f"container: {one['Names']} {one['State']}" for one in self.containers("--all")]
