@@ -125,7 +125,9 @@ def test_no_bundle(runtime: Runtime) -> None:
 
 def test_a_root_that_is_not_there(runtime: Runtime) -> None:
     bundle = runtime.bundle(root={"path": "other"})
-    assert runtime.refused("create", "--bundle", bundle, "one") == f"config.json: root.path is not there: {bundle}/other"
+    assert (
+        runtime.refused("create", "--bundle", bundle, "one") == f"config.json: root.path is not there: {bundle}/other"
+    )
 
 
 def test_unknown_and_null_fields_are_ignored(runtime: Runtime) -> None:

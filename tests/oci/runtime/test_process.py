@@ -49,7 +49,9 @@ def test_limits_and_rights(runtime: Runtime) -> None:
         "capabilities": {name: ["CAP_KILL", "cap_chown", "CAP_NEW"] for name in ("bounding", "effective", "permitted")},
         "noNewPrivileges": True,
     }
-    code, output, _ = runtime.output("ulimit -n; ulimit -Hn; grep -E 'Cap(Bnd|Eff)|NoNew' /proc/self/status", process=process)
+    code, output, _ = runtime.output(
+        "ulimit -n; ulimit -Hn; grep -E 'Cap(Bnd|Eff)|NoNew' /proc/self/status", process=process
+    )
     assert code == 0
     assert output.split() == ["100", "200", "CapEff:", f"{0x21:016x}", "CapBnd:", f"{0x21:016x}", "NoNewPrivs:", "1"]
 
@@ -126,7 +128,9 @@ def test_a_terminal(each: Runtime, console: Console) -> None:
 
 def test_keys_of_a_terminal(runtime: Runtime, console: Console) -> None:
     """Ctrl-C is the program's; ^] has no meaning of its own."""
-    bundle = runtime.bundle(script="trap 'echo int; exit 4' INT; echo up; while :; do sleep 0.1; done", process={"terminal": True})
+    bundle = runtime.bundle(
+        script="trap 'echo int; exit 4' INT; echo up; while :; do sleep 0.1; done", process={"terminal": True}
+    )
     runtime.names.append("one")
     runtime.must("create", "--bundle", bundle, "--console-socket", console.path, "one")
     master = console.accept()

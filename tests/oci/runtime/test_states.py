@@ -45,7 +45,9 @@ def test_wrong_orders(runtime: Runtime) -> None:
     bundle = runtime.bundle(script=SLEEP)
     runtime.create("one", bundle)
     assert runtime.refused("create", "--bundle", bundle, "one") == "container with given ID already exists: one"
-    assert runtime.refused("exec", "one", "true") == "cannot exec in a container that is not running (it was not started)"
+    assert (
+        runtime.refused("exec", "one", "true") == "cannot exec in a container that is not running (it was not started)"
+    )
     assert runtime.refused("pause", "one") == "container not running (it is created)"
     runtime.must("start", "one")
     assert runtime.refused("start", "one") == "cannot start an already running container"
