@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +127,9 @@ class Podman:
 
 def said(result: subprocess.CompletedProcess[bytes]) -> str:
     """Both streams, for a message."""
-    return f"stdout: {result.stdout[-2000:].decode(errors='replace')}\nstderr: {result.stderr[-2000:].decode(errors='replace')}"
+    streams = {"stdout": result.stdout, "stderr": result.stderr}
+    return "\n".join(f"{name}: {what[-2000:].decode(errors='replace')}" for name, what in streams.items())
 
 
 def host_kernel() -> str:
     return os.uname().release
-
-
-Words = Sequence[str | Path]

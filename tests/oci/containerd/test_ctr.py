@@ -169,7 +169,7 @@ def test_a_description_of_ones_own(containerd: Containerd, run: Run, tmp_path: P
             "cwd": "/home",
             "env": ["PATH=/bin", "ONE=1"],
             "user": {"uid": 1000, "gid": 1001, "additionalGids": [7], "umask": 0o27},
-            "capabilities": {name: capabilities for name in ("bounding", "permitted", "effective")},
+            "capabilities": dict.fromkeys(("bounding", "permitted", "effective"), capabilities),
         },
         "root": {"path": str(tree(tmp_path / "tree")), "readonly": True},
         "hostname": "described",
