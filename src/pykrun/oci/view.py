@@ -1,8 +1,8 @@
 """What others see who enter the supervisor's mount namespace: the container's tree, as with any container.
 
 `podman cp` joins the mount namespace of the pid that stands for a container, and takes its root for the container's. So
-as soon as all that serves the VM has been started, the supervisor moves to a namespace whose root is the tree. It goes on
-with this host's root as its own: as with chroot(2), and hidden from everybody else.
+as soon as all that serves the VM has been started, the supervisor moves to a namespace whose root is the tree. It goes
+on with this host's root as its own: as with chroot(2), and hidden from everybody else.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import os
 import struct
 
 from pykrun.errors import PeerError
+from pykrun.plain_json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ def pack(message: Message) -> bytes:
 
     :raise PeerError: it is too long.
     """
-    import json  # most VMs are asked nothing
-
-    data = json.dumps(message, separators=(",", ":")).encode()
+    data = dumps(message).encode()
     if len(data) > LONGEST:
         raise PeerError(f"a message of {len(data)} bytes, at most {LONGEST} can be sent")
     return _HEADER.pack(len(data)) + data
@@ -99,8 +98,6 @@ class Channel:
 
         :raise PeerError: it is no message.
         """
-        import json
-
         if len(self._data) < _HEADER.size:
             return None
         (size,) = _HEADER.unpack_from(self._data)
@@ -112,8 +109,8 @@ class Channel:
         body = bytes(self._data[_HEADER.size : end])
         del self._data[:end]
         try:
-            message = json.loads(body)
-        except (ValueError, RecursionError):
+            message = loads(body)
+        except ValueError:
             raise PeerError("a message is no JSON") from None
         if not isinstance(message, dict):
             raise PeerError("a message is no JSON object")
