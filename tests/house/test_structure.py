@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("virtio",),
     ("fuse",),
     ("fs",),
-    ("loop", "ports", "host", "machine", "buffers", "secret", "record", "signals", "errors", "version"),
+    ("loop", "ports", "host", "machine", "buffers", "secret", "record", "plain_json", "signals", "errors", "version"),
 )
 """Imports go to later lines only. The last line is the ground: imported by all, importing only itself."""
 

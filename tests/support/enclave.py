@@ -22,8 +22,10 @@ from tests.support.command import ROOT, cache_folder
 
 OURS = "pykrun-oci"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-TOOLS = """sh ls cat echo uname id sleep nc nslookup wget env pwd stat stty tty tail head dd md5sum grep df touch mkdir rm
-kill ps mount nproc free hostname true false seq trap sync ip sort wc printf date cut""".split()
+TOOLS = """sh ls cat echo uname id sleep nc nslookup wget env pwd stat stty tty tail head dd md5sum grep df touch mkdir
+rm kill ps mount nproc free hostname true false seq trap sync ip sort wc printf date cut"""
+"""What busybox is in the trees and images here."""
+
 IMAGE = "localhost/app:1"
 IMAGE_ENV = "FROM_IMAGE=yes"
 
@@ -146,12 +148,11 @@ class Enclave:
 
     def close(self) -> None:
         """End it; its mounts and its network go with the last process inside."""
-        for top in self._cgroups():
-            with contextlib.suppress(OSError):
-                (top / "conmon").rmdir()
-            with contextlib.suppress(OSError):
-                top.rmdir()
         self._holder.kill()
+        for top in self._cgroups():
+            for folder in (top / "conmon", top):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
         self._holder.communicate()
         shutil.rmtree(self.folder)
 
@@ -162,7 +163,7 @@ def tree(folder: Path) -> Path:
         (folder / name).mkdir(parents=True)
     (folder / "tmp").chmod(0o1777)
     shutil.copy2(busybox(), folder / "bin/busybox")
-    for tool in TOOLS:
+    for tool in TOOLS.split():
         (folder / "bin" / tool).symlink_to("busybox")
     (folder / "etc/passwd").write_bytes(PASSWD)
     (folder / "etc/group").write_bytes(GROUP)
@@ -180,7 +181,7 @@ def archive(path: Path) -> Path:
         *folders,
         make.folder("tmp", mode=0o1777),
         make.file("bin/busybox", busybox().read_bytes(), mode=0o755),
-        *(make.link(f"bin/{tool}", "busybox") for tool in TOOLS),
+        *(make.link(f"bin/{tool}", "busybox") for tool in TOOLS.split()),
         make.file("etc/passwd", PASSWD),
         make.file("etc/group", GROUP),
         make.file("etc/plain", b"not a program\n"),

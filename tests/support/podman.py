@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +109,12 @@ class Podman:
         found: list[dict[str, Any]] = json.loads(listed or "[]")
         return found
 
+    def delete_forgotten(self) -> None:
+        """Remove what podman no longer knows: when conmon or it was killed, it does not ask its runtime to."""
+        for folder in self.store.enclave.inside(f"/run/{OURS}").glob("*"):
+            result = self.store.enclave.run([ours(), "delete", "--force", folder.name])
+            assert result.returncode == 0, said(result)
+
     def clear(self) -> list[str]:
         """Remove all containers; tells which there were, and what else is left."""
         left = [f"container: {one['Names']} {one['State']}" for one in self.containers("--all")]
@@ -122,11 +127,9 @@ class Podman:
 
 def said(result: subprocess.CompletedProcess[bytes]) -> str:
     """Both streams, for a message."""
-    return f"stdout: {result.stdout[-2000:].decode(errors='replace')}\nstderr: {result.stderr[-2000:].decode(errors='replace')}"
+    streams = {"stdout": result.stdout, "stderr": result.stderr}
+    return "\n".join(f"{name}: {what[-2000:].decode(errors='replace')}" for name, what in streams.items())
 
 
 def host_kernel() -> str:
     return os.uname().release
-
-
-Words = Sequence[str | Path]

@@ -6,8 +6,8 @@ import os
 
 from pykrun.errors import UsageError
 from pykrun.oci.fields import Fields
-from pykrun.oci.plain_json import loads
 from pykrun.oci.process import Process, read_process
+from pykrun.plain_json import loads
 from pykrun.record import record
 
 CONFIG = "config.json"

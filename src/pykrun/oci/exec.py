@@ -14,10 +14,10 @@ from errno import EINTR
 from pykrun.errors import UsageError
 from pykrun.oci.fields import Fields
 from pykrun.oci.options import FLAG, MANY, VALUE, Given, Table
-from pykrun.oci.plain_json import loads
 from pykrun.oci.process import CAPABILITIES, read_process
 from pykrun.oci.state import CREATED, PAUSED, RUNNING, Container, write_atomically
 from pykrun.oci.wire import knock
+from pykrun.plain_json import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

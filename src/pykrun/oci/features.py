@@ -6,8 +6,8 @@ import os
 
 from pykrun.oci.bundle import STAGES
 from pykrun.oci.options import Given, Table
-from pykrun.oci.plain_json import dumps
 from pykrun.oci.process import CAPABILITIES
+from pykrun.plain_json import dumps
 from pykrun.version import VERSION
 
 OPTIONS: dict[str, tuple[str, Table]] = {"features": ("", {})}

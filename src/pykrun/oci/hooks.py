@@ -8,7 +8,7 @@ import signal
 
 from pykrun.errors import PykrunError
 from pykrun.oci.bundle import Hook
-from pykrun.oci.plain_json import dumps
+from pykrun.plain_json import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ import time
 
 from pykrun.errors import EngineError, PykrunError, UsageError
 from pykrun.oci.options import FLAG, Given, Table
-from pykrun.oci.plain_json import dumps
 from pykrun.oci.signals import number_of
 from pykrun.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container, shown
 from pykrun.oci.wire import knock
+from pykrun.plain_json import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

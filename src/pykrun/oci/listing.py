@@ -6,8 +6,8 @@ import os
 
 from pykrun.errors import UsageError
 from pykrun.oci.options import FLAG, VALUE, Given, Table
-from pykrun.oci.plain_json import dumps
 from pykrun.oci.state import Container, names, shown
+from pykrun.plain_json import dumps
 
 OPTIONS: dict[str, tuple[str, Table]] = {
     "list": (

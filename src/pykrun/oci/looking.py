@@ -7,8 +7,8 @@ import time
 
 from pykrun.errors import EngineError, UsageError
 from pykrun.oci.options import FLAG, VALUE, Given, Table
-from pykrun.oci.plain_json import dumps
 from pykrun.oci.state import CREATING, STOPPED, Container
+from pykrun.plain_json import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -138,7 +138,7 @@ def _complain(given: Given, message: str) -> int:
 def _log(path: str, as_json: bool, message: str) -> None:
     import time
 
-    from pykrun.oci.plain_json import dumps
+    from pykrun.plain_json import dumps
 
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     text = message.encode(errors="surrogateescape").decode(errors="replace")

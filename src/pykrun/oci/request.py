@@ -7,7 +7,7 @@ import os
 from pykrun.errors import UsageError
 from pykrun.oci.bundle import Bundle
 from pykrun.oci.network import card
-from pykrun.oci.plain_json import dumps
+from pykrun.plain_json import dumps
 from pykrun.request import Descriptor, Entry, Request, Tree
 from pykrun.start_data import GuestMount, StartData
 

@@ -7,7 +7,7 @@ import os
 from pykrun.errors import UsageError
 from pykrun.oci.bundle import CONFIG
 from pykrun.oci.options import FLAG, VALUE, Given, Table
-from pykrun.oci.plain_json import dumps
+from pykrun.plain_json import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

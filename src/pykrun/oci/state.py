@@ -14,7 +14,7 @@ import os
 import struct
 
 from pykrun.errors import UsageError
-from pykrun.oci.plain_json import dumps, loads
+from pykrun.plain_json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

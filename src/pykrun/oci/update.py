@@ -7,8 +7,8 @@ from pykrun.oci import cgroup
 from pykrun.oci.bundle import Limits, read_limits
 from pykrun.oci.fields import Fields
 from pykrun.oci.options import VALUE, Given, Table
-from pykrun.oci.plain_json import loads
 from pykrun.oci.state import CREATING, STOPPED, Container
+from pykrun.plain_json import loads
 
 _NUMBERS = ("memory", "memory-swap", "cpu-period", "cpu-quota", "cpu-share", "pids-limit")
 OPTIONS: dict[str, tuple[str, Table]] = {

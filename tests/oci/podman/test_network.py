@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -57,12 +59,28 @@ def test_the_default_network(podman: Podman) -> None:
     assert "default via 10.88.0.1" in output[-1]
 
 
-def test_the_hosts(podman: Podman) -> None:
-    """Its ports are the host's, and the host's loopback is in reach, as --network host says."""
-    serve = "while :; do echo yes | nc -l -p 8099; done"
-    podman.must("run", "-d", "--network=host", "--name=server", IMAGE, "sh", "-c", serve)
-    wait_until(lambda: ask(podman, 8099) == "yes", 40, "the port")
-    podman.must("rm", "-f", "-t", "0", "server")
+@pytest.fixture
+def outside(podman: Podman) -> Iterator[str]:
+    """An address of the host, with a route to everywhere, and a service there on port 8099."""
+    enclave, address = podman.store.enclave, "192.0.2.1"
+    for words in (
+        "link add out type veth peer name far",
+        f"addr add {address}/24 dev out",
+        "link set out up",
+        "link set far up",
+    ):
+        assert enclave.run(["ip", *words.split()]).returncode == 0
+    assert enclave.run(["ip", "route", "add", "default", "via", "192.0.2.2"]).returncode == 0
+    serve = "while :; do echo from the host | busybox nc -l -p 8099; done"
+    server = enclave.start(["setsid", "sh", "-c", serve])
+    yield address
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+    enclave.run(["ip", "link", "del", "out"])
+
+
+def test_the_hosts(podman: Podman, outside: str) -> None:
+    assert podman.sh(f"nc -w 5 {outside} 8099", "--network=host") == "from the host"
 
 
 def test_two_share_one(podman: Podman, bridge: str) -> None:
