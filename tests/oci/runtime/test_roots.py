@@ -57,7 +57,7 @@ def test_a_read_only_root(each: Runtime) -> None:
     assert (code, output) == (0, "0\n")
     assert errors.count("Read-only file system") == 2
     assert (folder / "made").exists()
-    assert not (each.bundles / "one/rootfs/x").exists()
+    assert not (each.bundles / "one" / "rootfs/x").exists()
 
 
 def test_tmpfs(runtime: Runtime) -> None:
@@ -131,7 +131,7 @@ def test_the_same_folder_twice(runtime: Runtime, files: Path) -> None:
 
 def test_changes_reach_the_bundle(runtime: Runtime) -> None:
     assert runtime.output("echo hi > /made; ln -s made /link; mkdir -p /a/b")[0] == 0
-    rootfs = runtime.bundles / "one/rootfs"
+    rootfs = runtime.bundles / "one" / "rootfs"
     assert (rootfs / "link").read_text() == "hi\n"
     assert not (rootfs / "init.krun").exists()
     assert not list(rootfs.glob(".krun*"))
