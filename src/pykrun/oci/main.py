@@ -124,8 +124,9 @@ def _complain(given: Given, message: str) -> int:
         from traceback import format_exc
 
         os.write(2, format_exc().encode(errors="replace"))
-    line = f"pykrun-oci: {message}\n"
     log = given.value("log")
+    # Who has a log of objects is a program, which puts our name before what it finds on standard error.
+    line = f"{message}\n" if log and given.value("log-format") == "json" else f"pykrun-oci: {message}\n"
     try:
         os.write(2, line.encode(errors="surrogateescape"))
         if log:
