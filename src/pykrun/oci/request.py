@@ -28,7 +28,7 @@ def make_request(bundle: Bundle, folder: str, mounts: list[GuestMount]) -> Reque
     process = bundle.process
     assert process is not None, "checked before"
     config = dumps({"ociVersion": bundle.version, "process": process.document}).encode()
-    network = card() if bundle.network not in ("none", "host") else None
+    network = card() if bundle.network not in ("none", "host") and not _holds_a_pod(bundle) else None
     resolver = any(mount.kind == "bind" and mount.destination == "/etc/resolv.conf" for mount in bundle.mounts)
     kernel = bundle.annotations.get("pykrun.kernel")
     return Request(
@@ -54,6 +54,17 @@ def make_request(bundle: Bundle, folder: str, mounts: list[GuestMount]) -> Reque
         stdin=Descriptor(0),
         stdout=Descriptor(1),
         stderr=Descriptor(1 if process.terminal else 2),
+    )
+
+
+def _holds_a_pod(bundle: Bundle) -> bool:
+    """Whether it is there for a network namespace only, whose interface another container is to have."""
+    assert bundle.process is not None, "checked before"
+    program, *arguments = bundle.process.arguments
+    return (
+        bundle.annotations.get("io.kubernetes.cri.container-type") == "sandbox"  # containerd
+        or bundle.annotations.get("io.kubernetes.cri-o.ContainerType") == "sandbox"
+        or (program.endswith("/catatonit") and arguments == ["-P"])  # podman
     )
 
 
