@@ -113,7 +113,7 @@ def test_renewal_while_the_workload_runs(machine: Machine, server: Scripted) -> 
     machine.feed(b"\n")
     machine.wait()
     assert (machine.exit, machine.logs) == ((4, 0, ""), "")
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 15
 
 
 def test_renewal_when_the_workload_is_pid_1(machine: Machine, server: Scripted) -> None:

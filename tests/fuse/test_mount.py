@@ -251,7 +251,8 @@ def _serve_for(mount: Mount, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
-            mount.serve()
+            if not mount.serve():
+                return
         except OSError:
             return
         time.sleep(0.001)

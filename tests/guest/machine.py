@@ -53,6 +53,8 @@ class Machine:
         self.stdin = b""
         self.stdin_end = True
         self.read_outputs = True
+        self.room = 0
+        """Bytes, or nearly, that a port takes while nobody reads; 0: as many as sockets usually do."""
         self.busy: list[str] = []
         """Ports that somebody has open already."""
         self.frames: list[tuple[int, bytes]] = []
@@ -223,6 +225,8 @@ class Machine:
 
     def _make_port(self, name: str) -> socket.socket:
         ours, theirs = socket.socketpair()
+        if self.room:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.room)
         self._sockets[name] = ours
         self.output[name] = bytearray()
         return theirs

@@ -333,7 +333,7 @@ def test_stop_reaches_a_workload_that_left_its_group() -> None:
         watched = watch.Watch(Loop(), reader, None, 5)
         watched._pid = child.pid
         watched._stop(60)
-        assert child.wait(5) == -signal.SIGTERM
+        assert child.wait(30) == -signal.SIGTERM
     finally:
         child.kill()
         child.communicate()

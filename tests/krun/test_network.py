@@ -87,7 +87,7 @@ def test_two_stream_sockets(programs_once: Programs, tmp_path: Path) -> None:
             thread.start()
         script = """
         for n in 0 1; do cat /sys/class/net/eth$n/address; ip address add 10.$n.0.2/24 dev eth$n; ip link set eth$n up
-        ping -c 1 -w 1 10.$n.0.1 > /dev/null; done; true
+        ping -c 1 -w 1 -W 1 10.$n.0.1 > /dev/null; done; true
         """
         result = programs_once.run(
             shell(script)

@@ -28,6 +28,14 @@ def acknowledge_refusal(frame: memoryview) -> None:
         return
     if frame[header + 13] == _RST:
         frame[header + 13] = _RST | _ACK
-        place = slice(header + 16, header + 18)
-        total = (~int.from_bytes(frame[place], "big") & 0xFFFF) + _ACK  # RFC 1624: by the difference
-        frame[place] = (~((total & 0xFFFF) + (total >> 16)) & 0xFFFF).to_bytes(2, "big")
+        amend(frame, header + 16, _ACK)
+
+
+def amend(frame: memoryview | bytearray, place: int, difference: int) -> None:
+    """Make a checksum right again after a 16-bit word that it covers was changed (RFC 1624).
+
+    :param place: where the checksum is.
+    :param difference: what the word is more than it was; not 0.
+    """
+    total = (~int.from_bytes(frame[place : place + 2], "big") & 0xFFFF) + difference % 0xFFFF
+    frame[place : place + 2] = (~((total & 0xFFFF) + (total >> 16)) & 0xFFFF).to_bytes(2, "big")

@@ -19,6 +19,7 @@ from struct import Struct
 
 from pykrun.loop import HANGUP, IN, OUT, Loop
 from pykrun.net.border import Border, OpenBorder
+from pykrun.net.ends import Ends
 from pykrun.net.repair import SIZES, acknowledge_refusal
 
 LENGTH = Struct(">I")
@@ -60,7 +61,7 @@ class FrameStream:
 
     :param connection: our end of `make_pair`; becomes this object's.
     :param on_end: called once when the other side is gone, or spoke no frames; with what it did wrong, or nothing.
-    :param border: what may leave; the usual if None. `OPEN` for everything.
+    :param border: what may leave; the usual if None. An `OpenBorder` lets everything pass as it is, ends too.
     :param who: the other side, for messages.
     """
 
@@ -81,6 +82,7 @@ class FrameStream:
         self._socket = connection
         self._on_end = on_end
         self._border = border or Border()
+        self._ends = None if isinstance(border, OpenBorder) else Ends(loop, self._send_small)
         self._who = who
         self._batch: list[bytes] = []
         self._batched = 0  # bytes
@@ -105,6 +107,8 @@ class FrameStream:
         if not self._border.may_leave(head):
             self.refused += 1
             return
+        if self._ends is not None and self._ends.keeps(head, size):
+            return
         total = LENGTH.size + size
         if size <= _SMALL:
             if self._batched + total > _PIECE:
@@ -123,6 +127,13 @@ class FrameStream:
             batch, size = self._batch, self._batched
             self._batch, self._batched = [], 0
             self._put([b"".join(batch)], size)
+
+    def _send_small(self, frame: bytes) -> None:
+        """Send a frame of our own, behind all that wait."""
+        if not self.ended:
+            self._batch.append(LENGTH.pack(len(frame)) + frame)
+            self._batched += LENGTH.size + len(frame)
+            self.flush()
 
     def _put(self, parts: list[bytes | memoryview], size: int) -> None:
         """Send what the socket takes, and keep a copy of the rest."""
@@ -176,6 +187,8 @@ class FrameStream:
             self._border.note(frame)
         if size in SIZES:
             acknowledge_refusal(frame)
+        if self._ends is not None:
+            self._ends.note(frame)
         return frame
 
     def take(self) -> None:
