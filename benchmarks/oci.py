@@ -48,7 +48,7 @@ def of_run(podmans: dict[str, Podman], options: Options) -> Table:
         whole[name].append(end)
         return first
 
-    contestants = {f"podman run, {name}": lambda name=name: measure(name) for name in podmans}  # type: ignore[misc]
+    contestants = {f"podman run, {name}": lambda name=name: measure(name) for name in podmans}
     series = interleave(options.rounds_or(ROUNDS), contestants)
     shown: list[Series] = []
     for one, name in zip(series, podmans, strict=True):

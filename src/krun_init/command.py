@@ -148,6 +148,8 @@ class Command:
             output = self._output(values[0])
             if output is not None:
                 output.close()
+                if self._master >= 0:
+                    self._input.close()  # the other one of the master: now it hangs up
         elif kind == frames.STDIN_END:
             self._input.end()
         elif kind == frames.SIGNAL:

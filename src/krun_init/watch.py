@@ -181,7 +181,8 @@ class Watch:
             session.drain(self.terminal)
         if self.commands is not None:
             self.commands.end()
-            self._loop.after("commands", _AFTER_KILL, self._give_commands_up)
+            if self.commands:
+                self._loop.after("commands", _AFTER_KILL, self._give_commands_up)
         for output in self.outputs.values():
             output.close_after_drain()
         while not self._overdue and not all(output.closed for output in self.outputs.values()):

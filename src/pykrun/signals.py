@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # signal itself would import enum
 import os
-import signal
 import time
 from collections.abc import Callable, Iterable
 
@@ -11,6 +11,17 @@ from pykrun.loop import IN, Loop
 
 PATIENCE = 2.0
 """Seconds within which the loop hears of a signal; then something holds it up."""
+
+FORWARDED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+)
+"""Signals to whoever waits for a VM that are handed on to it."""
 
 
 class HeldUp(BaseException):

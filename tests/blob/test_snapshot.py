@@ -341,6 +341,26 @@ def test_types_are_gone_and_names_are_not(make: Maker) -> None:
     assert said(run(program)) == (None, 3, False, {}, 2, None)
 
 
+def test_names_that_nobody_uses_are_forgotten(make: Maker) -> None:
+    """Of built-in modules only what some module of the package names is there, and none keeps a large table for it."""
+    program = make(
+        main="""
+        import errno, posix, sys
+        from krun_init import other
+        def main():
+            left = sorted(name for name in errno.__dict__ if name[0] != "_")
+            small = len(posix.__dict__) < 30 and sys.getsizeof(posix.__dict__) < 3000
+            posix.write(1, repr((left, small, "_forget" in sys.modules, other.find())).encode())
+        """,
+        other="""
+        import errno
+        def find():
+            return errno.EPIPE, errno.EIO
+        """,
+    )
+    assert said(run(program)) == (["EIO", "EPIPE"], True, True, (32, 5))
+
+
 @pytest.mark.root
 def test_as_pid_1_nothing_is_writable_and_executable(make: Maker) -> None:
     program = make(

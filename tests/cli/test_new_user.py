@@ -78,7 +78,7 @@ def test_a_typo_in_any_option_is_answered_with_the_option(env: dict[str, str]) -
     for complaint, about in zip(lines[::2], lines[1::2], strict=True):
         command, option, code = about.split()
         assert complaint.startswith("pykrun: there is no option --"), complaint
-        assert code == ("125" if command == "run" else "2")
+        assert code == ("125" if command in ("run", "exec") else "2")
         meant = complaint.rpartition("did you mean ")[2].rstrip("?)")
         assert meant in options[command], complaint
         # Of two that are alike (--file, --dir) the other one may be nearer.

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pykrun.cli import values
+from pykrun.cli.environment import environment
 from pykrun.errors import UsageError
 from pykrun.start_data import RLIM_INFINITY, User
 
@@ -56,14 +57,14 @@ def test_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("NOT_HERE", raising=False)
     file = tmp_path / "env"
     file.write_bytes(b"# comment\nA=1\n\nB=x=y\r\nC=\xff\n")
-    result = values.environment(["A=2", "HERE", "E="], [str(file)])
+    result = environment(["A=2", "HERE", "E="], [str(file)])
     assert result == {"A": "2", "B": "x=y", "C": "\udcff", "HERE": "there", "E": ""}
     for bad in ("NOT_HERE", "=x", ""):
         with pytest.raises(UsageError, match="--env"):
-            values.environment([bad], [])
+            environment([bad], [])
     file.write_text("nonsense\n")
     with pytest.raises(UsageError, match=":1 is not K=V"):
-        values.environment([], [str(file)])
+        environment([], [str(file)])
 
 
 def test_numbers_and_names() -> None:

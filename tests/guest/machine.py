@@ -11,12 +11,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 HEADER = struct.Struct("<IHHI")
 HELLO, STARTED, COUNTS, EXIT, LOG, CLOSE, DONE = range(0x01, 0x08)
 WELCOME, ACK, DRAINING, SIGNAL, STOP, RESIZE, STDIN_END, CLOSE_OUTPUT, TIME = range(0x101, 0x10A)
+SPEC, EXEC, INPUT, CREDIT = range(0x201, 0x205)
+OUTPUT, INPUT_CREDIT = 0x211, 0x212
 BUSYBOX = "/bin/busybox"
 RELAY = ("krun-control", "krun-stdin", "krun-stdout", "krun-stderr")
 REBOOTED = -signal.SIGHUP
@@ -58,6 +61,8 @@ class Machine:
         self.busy: list[str] = []
         """Ports that somebody has open already."""
         self.frames: list[tuple[int, bytes]] = []
+        self.further: dict[int, list[tuple[int, bytes]]] = {}
+        """The frames of each further command."""
         self.output: dict[str, bytearray] = {}
         self.console = b""
         self.returncode = 0
@@ -191,6 +196,12 @@ class Machine:
         assert found, f"frame {kind:#x} did not come; frames: {self.frames}"
         return self.bodies(kind)[0]
 
+    def wait_until(self, condition: Callable[[], Any], timeout: float = 10) -> None:
+        """Until the condition holds, which is looked at after each frame."""
+        with self._condition:
+            found = self._condition.wait_for(condition, timeout)
+        assert found, f"frames: {self.frames}; of commands: {self.further}"
+
     def wait_output(self, name: str, wanted: bytes, timeout: float = 10) -> None:
         """Until the port has brought that text."""
         with self._condition:
@@ -268,10 +279,15 @@ class Machine:
                 length, kind, reserved, process = HEADER.unpack_from(received)
                 if len(received) < HEADER.size + length:
                     break
-                assert (reserved, process) == (0, 0)
+                assert reserved == 0
                 body = bytes(received[HEADER.size : HEADER.size + length])
                 del received[: HEADER.size + length]
-                self._on_frame(kind, body)
+                if process:
+                    with self._condition:
+                        self.further.setdefault(process, []).append((kind, body))
+                        self._condition.notify_all()
+                else:
+                    self._on_frame(kind, body)
 
     def _on_frame(self, kind: int, body: bytes) -> None:
         with self._condition:

@@ -11,7 +11,7 @@ import pytest
 from pykrun.net import Publish
 from pykrun.request import Descriptor, DiskImage, Entry, Outcome, Request, Tree, Volume
 from pykrun.shim.codec import Encoder, decode
-from pykrun.shim.events import Ended, Failed, Reached
+from pykrun.shim.events import Ended, Failed, Named, Reached
 from pykrun.shim.wire import Receiver, send
 from pykrun.start_data import StartData, User
 
@@ -63,6 +63,7 @@ def test_every_member_arrives() -> None:
     "event",
     [
         Reached("init", 1.25),
+        Named("calm-otter"),
         Failed("UsageError", "what", "do"),
         Ended(Outcome(exit_code=3, signal=9, reason="r", console=("a",), log=((1, "x"),), phases={"start": 1.0})),
     ],

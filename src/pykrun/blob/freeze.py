@@ -24,6 +24,12 @@ MAGIC = b"KRUNFRZ1"
 ALWAYS = {"sys", "builtins"}
 """Modules every CPython has; the rest is the second table of modules.c."""
 
+FORGETTER = "_forget"
+"""The module that is imported first, and empty then."""
+
+KEPT = ("collect", "environ", "freeze", "set_threshold")
+"""What launcher.c itself asks the modules for."""
+
 SEAMS = ("_linux", "_freebsd")
 """Built-in modules that the package imports as its own."""
 
@@ -147,11 +153,36 @@ def without_columns(code: types.CodeType) -> types.CodeType:
     return code.replace(co_linetable=bytes(table), co_consts=tuple(inner))
 
 
+def forgetter(sources: dict[str, str], names: list[str], allowed: set[str]) -> str:
+    """A module to be imported first: takes out of the built-in modules whatever no module of the package names.
+
+    That is most of their constants, which are 60 kB of strings and numbers.
+    """
+    trees = [parse(sources, name) for name in names]
+    imported = {module for tree, package in trees for _line, module, _names in imports_of(tree, package)}
+    used = {node.attr for tree, _package in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used |= {name for tree, package in trees for _line, _module, names in imports_of(tree, package) for name in names}
+    used.update(KEPT)
+    modules = sorted(imported & allowed - ALWAYS - set(SEAMS) - set(sources))
+    return f"""
+for module in ({"".join(f"__import__({name!r}), " for name in modules)}):
+    kept = {{}}
+    for name, value in module.__dict__.items():
+        if name[0] == "_" or name in {sorted(used)!r}:
+            kept[name] = value
+    module.__dict__.clear()  # with its table
+    module.__dict__.update(kept)
+globals().clear()
+"""
+
+
 def freeze(sources: dict[str, str], entry: str, allowed: set[str]) -> bytes:
     """The file's bytes. `sources`: module name to source text; a name that others continue with a dot is a package."""
     package = entry.partition(".")[0]
     known = ALWAYS | allowed | set(sources) | {f"{package}.{seam}" for seam in SEAMS if seam in allowed}
     names = sorted(reached(sources, entry))
+    sources = {**sources, FORGETTER: forgetter(sources, names, allowed)}
+    names.insert(0, FORGETTER)
     out = [MAGIC, len(names).to_bytes(4, "little")]
     for name in names:
         is_package = any(other.startswith(name + ".") for other in sources)

@@ -37,9 +37,15 @@ def main(argv: list[str] | None = None) -> int:
     from pykrun.cli.streams import keep_standard_streams
 
     keep_standard_streams()
-    from pykrun.cli.dispatch import dispatch
+    status = None
+    if words[:1] == ["exec"]:
+        from pykrun.cli.exec import run_quickly
 
-    status = dispatch(words)
+        status = run_quickly(words[1:])
+    if status is None:
+        from pykrun.cli.dispatch import dispatch
+
+        status = dispatch(words)
     if argv is None and is_run:
         _leave(status)
     return status

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # signal itself would import enum
 import os
-import signal
 from collections.abc import Sequence
 
 from pykrun.host.terminal import Escape, Terminal
 from pykrun.loop import IN, OUT, Loop
-from pykrun.request import FORWARDED
-from pykrun.signals import Signals
+from pykrun.signals import FORWARDED, Signals
 from pykrun.vms import Client
 
 TYPE_CHECKING = False

@@ -8,6 +8,7 @@ from typing import Any
 
 from pykrun.cli import run as run_command
 from pykrun.cli import values
+from pykrun.cli.environment import environment
 from pykrun.cli.run import split_words
 from pykrun.config import show
 from pykrun.errors import UsageError
@@ -73,7 +74,7 @@ def effective(arguments: argparse.Namespace) -> dict[str, Any]:
         "timeout": None if arguments.timeout is None else values.seconds("--timeout", arguments.timeout),
         "sandbox": arguments.sandbox,
         "boot_log": log,
-        "env": values.environment(arguments.env, arguments.env_file),
+        "env": environment(arguments.env, arguments.env_file),
         "rlimits": _rlimits(arguments.rlimit),
         "files": _files(arguments),
         "secrets": dict(_host_file("--secret", text) for text in arguments.secret),

@@ -1,4 +1,4 @@
-"""From words to a subcommand, and from errors to one line and an exit status."""
+"""From words to a subcommand."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from pykrun.cli import COMMANDS
-from pykrun.errors import PykrunError, UsageError
+from pykrun.cli.failing import FAILED, SET_UP_FAILED, Manner, guarded
+from pykrun.errors import UsageError
 from pykrun.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
-
-FAILED = 1
-USAGE = 2
-SET_UP_FAILED = 125
-"""`run` and `exec` use the statuses 125 to 127 as env, docker and chroot do; everything below is the command's."""
 
 EPILOG = """examples:
   pykrun run --file /hello=./hello-static -- /hello world
@@ -87,55 +83,43 @@ def advice(word: str, known: Iterable[str]) -> str:
 
 def dispatch(words: Sequence[str]) -> int:
     """Run the subcommand that `words` name; return the exit status."""
-    debug = False
-    failed = USAGE
-    try:
-        if not words or words[0] in ("-h", "--help", "help"):
-            _overview(words[1:])
-            return 0
-        if words[0] in ("-V", "--version"):
-            print(f"pykrun {VERSION}")
-            return 0
-        name, rest = words[0], list(words[1:])
-        if name not in COMMANDS:
-            usual = f"commands: {', '.join(COMMANDS)}; see `pykrun --help`"
-            raise UsageError(f"there is no command {name!r}", advice(name, COMMANDS) or usual)
-        failed = SET_UP_FAILED if name in ("run", "exec") else FAILED
-        module = importlib.import_module(f"pykrun.cli.{name}")
-        parser = Parser(
-            prog=f"pykrun {name}",
-            description=COMMANDS[name][0].upper() + COMMANDS[name][1:] + ".",
-            formatter_class=_Formatter,
-            epilog=getattr(module, "EPILOG", None),
-            allow_abbrev=False,
-        )
-        module.add_arguments(parser)
-        parser.add_argument("--debug", action="store_true", help="show a traceback when something fails")
-        split = getattr(module, "split_words", None)
-        command: list[str] | None = None
-        if split is not None:
-            rest, command = split(parser, rest)
-        debug = "--debug" in rest
-        parser.check_options(rest)
-        arguments = parser.parse_args(rest)
-        if command is not None:
-            arguments.command = command
-        status = module.run(arguments)
-        return int(status)
-    except PykrunError as error:
-        _complain(str(error), traceback=debug)
-        return failed if failed == SET_UP_FAILED or not isinstance(error, UsageError) else USAGE
-    except BrokenPipeError:
-        return _broken_pipe()
-    except KeyboardInterrupt:
-        return 130
-    except OSError as error:
-        name = f": {error.filename!r}" if error.filename else ""
-        _complain(f"{error.strerror or error}{name} (--debug tells more)", traceback=debug)
-        return failed
-    except Exception as error:
-        _complain(f"internal error: {error!r} (--debug tells more; please report it)", traceback=debug)
-        return failed
+    manner = Manner()
+    return guarded(lambda: _dispatch(words, manner), manner)
+
+
+def _dispatch(words: Sequence[str], manner: Manner) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        _overview(words[1:])
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"pykrun {VERSION}")
+        return 0
+    name, rest = words[0], list(words[1:])
+    if name not in COMMANDS:
+        usual = f"commands: {', '.join(COMMANDS)}; see `pykrun --help`"
+        raise UsageError(f"there is no command {name!r}", advice(name, COMMANDS) or usual)
+    manner.status = SET_UP_FAILED if name in ("run", "exec") else FAILED
+    module = importlib.import_module(f"pykrun.cli.{name}")
+    parser = Parser(
+        prog=f"pykrun {name}",
+        description=COMMANDS[name][0].upper() + COMMANDS[name][1:] + ".",
+        formatter_class=_Formatter,
+        epilog=getattr(module, "EPILOG", None),
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show a traceback when something fails")
+    split = getattr(module, "split_words", None)
+    command: list[str] | None = None
+    if split is not None:
+        rest, command = split(parser, rest)
+    manner.debug = "--debug" in rest
+    parser.check_options(rest)
+    arguments = parser.parse_args(rest)
+    if command is not None:
+        arguments.command = command
+    status = module.run(arguments)
+    return int(status)
 
 
 def _overview(words: Sequence[str]) -> None:
@@ -145,20 +129,3 @@ def _overview(words: Sequence[str]) -> None:
     lines = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
     head = "usage: pykrun COMMAND [OPTION...]\n\nRun a command in a real Linux microVM."
     print(f"{head}\n\ncommands:\n{lines}\n\n{EPILOG}", flush=True)
-
-
-def _complain(message: str, *, traceback: bool) -> None:
-    if traceback:
-        from traceback import format_exc
-
-        message = f"{message}\n{format_exc()}"
-    try:
-        os.write(2, f"pykrun: {message}\n".encode(errors="surrogateescape"))
-    except OSError:
-        pass
-
-
-def _broken_pipe() -> int:
-    """The reader of our own output went away: not worth a word, and nothing may be flushed at exit."""
-    sys.stdout = None  # the interpreter's way to say "no standard output"
-    return FAILED

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Sequence
 
-from pykrun import vms
-from pykrun.cli import values
+from pykrun.cli.environment import environment
 from pykrun.errors import UsageError
+from pykrun.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
 
 EPILOG = """COMMAND runs beside the VM's own, in the same root, with its environment, user and limits where nothing
 else is said. Its standard streams are this command's. Exit status: COMMAND's; 128+n for a signal (137 too when the
@@ -62,8 +65,56 @@ def split_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[
     return options, list(words[index:])
 
 
-def run(arguments: argparse.Namespace) -> int:
+@record(slots=True, kw_only=True)
+class Wanted:
+    """What the words of a call say, by the names that argparse has for them."""
+
+    vm: str
+    command: list[str]
+    tty: bool | None = None
+    env: list[str]
+    env_file: list[str]
+    workdir: str | None = None
+    user: str | None = None
+
+
+_SHORT = {"-t": "--tty", "-T": "--no-tty", "-i": "--interactive", "-e": "--env", "-w": "--workdir", "-u": "--user"}
+_VALUES = ("--env", "--env-file", "--workdir", "--user")
+
+
+def read(words: Sequence[str]) -> Wanted | None:
+    """Read a call without argparse, whose import takes a quarter of it; None for one that is not quite usual."""
+    wanted = Wanted(vm="", command=[], env=[], env_file=[])
+    rest = list(words)
+    while rest and rest[0] != "--" and (rest[0][:1] == "-" or not wanted.vm):
+        option = _SHORT.get(rest[0], rest.pop(0))
+        if option in _VALUES and rest and rest[0][:1] != "-":
+            value = rest.pop(0)
+            if option in ("--env", "--env-file"):
+                getattr(wanted, option[2:].replace("-", "_")).append(value)
+            else:
+                setattr(wanted, option[2:], value)
+        elif option in ("--tty", "--no-tty"):
+            wanted.tty = option == "--tty"
+        elif option[:1] != "-":
+            wanted.vm = option
+        elif option != "--interactive":
+            return None
+    wanted.command = rest[1:] if rest[:1] == ["--"] else rest
+    return wanted if wanted.vm and wanted.command else None
+
+
+def run_quickly(words: Sequence[str]) -> int | None:
+    """Run a usual call, and return its exit status; None for another one."""
+    from pykrun.cli.failing import SET_UP_FAILED, Manner, guarded
+
+    wanted = read(words)
+    return None if wanted is None else guarded(lambda: run(wanted), Manner(SET_UP_FAILED))
+
+
+def run(arguments: argparse.Namespace | Wanted) -> int:
     """Run the command; return its exit status."""
+    from pykrun import vms
     from pykrun.cli.attached import Attached
     from pykrun.cli.streams import standard_stream
     from pykrun.vms.process import describe
@@ -73,13 +124,13 @@ def run(arguments: argparse.Namespace) -> int:
     streams = [standard_stream(number) for number in range(3)]
     is_terminal = all(stream is not None and os.isatty(stream) for stream in streams[:2])
     terminal = is_terminal if arguments.tty is None else arguments.tty
-    environment = values.environment(arguments.env, arguments.env_file)
+    variables = environment(arguments.env, arguments.env_file)
     if terminal and "TERM" in os.environ:
-        environment.setdefault("TERM", os.environ["TERM"])
+        variables.setdefault("TERM", os.environ["TERM"])
     with Attached(streams, terminal=terminal) as attached:
         process = describe(
             arguments.command,
-            environment=environment,
+            environment=variables,
             workdir=arguments.workdir,
             user=arguments.user,
             terminal=terminal,

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Sequence
 
 from pykrun.cli import values
+from pykrun.cli.environment import environment
 from pykrun.cli.roots import add_root_arguments, compose
 from pykrun.cli.workload import workload
 from pykrun.errors import UsageError
@@ -202,12 +203,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     if command and not command[0]:
         raise UsageError("the command is empty")
     terminal = _wants_terminal(arguments.tty)
-    environment = values.environment(arguments.env, arguments.env_file)
+    variables = environment(arguments.env, arguments.env_file)
     if terminal and "TERM" in os.environ:
-        environment.setdefault("TERM", os.environ["TERM"])
+        variables.setdefault("TERM", os.environ["TERM"])
     tmpfs = [values.tmpfs(text) for text in arguments.tmpfs]
     composed = compose(arguments)
-    work = workload(arguments, composed, command, environment)
+    work = workload(arguments, composed, command, variables)
     start = StartData(
         program=work.program,
         arguments=work.arguments,

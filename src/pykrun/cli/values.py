@@ -64,21 +64,6 @@ def user(text: str) -> User:
     return User(uid=int(numbers[0]), gid=int(numbers[1]))
 
 
-def environment(items: list[str], files: list[str]) -> dict[str, str]:
-    """`K=V` words and the lines of `--env-file`s; later ones win, words win over files."""
-    result: dict[str, str] = {}
-    for path in files:
-        result.update(_environment_file(path))
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals and key in os.environ:
-            value, equals = os.environ[key], "="
-        if not key or not equals:
-            raise UsageError(f"--env wants K=V, or the name of a variable that is set here, not {item!r}")
-        result[key] = value
-    return result
-
-
 def disks(options: list[tuple[str, str]]) -> tuple[Disk, ...]:
     """Open the images of `--disk` and `--disk-format` options, given in their order on the command line."""
     from pykrun.disk import open_image  # of use only here
@@ -142,24 +127,6 @@ def file_system(name: str | None) -> str | None:
     if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,30}", name):
         raise UsageError(f"--root-fstype wants the name of a file system, like ext4, not {name!r}")
     return name
-
-
-def _environment_file(path: str) -> dict[str, str]:
-    try:
-        with open(path, "rb") as stream:
-            lines = os.fsdecode(stream.read()).split("\n")
-    except OSError as error:
-        raise UsageError(f"--env-file: cannot read {path!r}: {error.strerror}") from None
-    result = {}
-    for number, line in enumerate(lines, 1):
-        line = line.removesuffix("\r")
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        key, equals, value = line.partition("=")
-        if not key or not equals or "\0" in line:
-            raise UsageError(f"--env-file: {path}:{number} is not K=V")
-        result[key] = value
-    return result
 
 
 def rlimit(text: str) -> tuple[int, int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import termios
 import time
 from collections.abc import Callable, Sequence
 
@@ -49,6 +48,8 @@ class Terminal:
         """Every key goes to the guest: no echo, no lines, no signals. (What cfmakeraw(3) does.)"""
         if self._input is None:
             return
+        import termios  # most commands have no terminal
+
         self._saved = termios.tcgetattr(self._input)
         mode = termios.tcgetattr(self._input)
         mode[0] &= ~(
@@ -69,6 +70,8 @@ class Terminal:
     def restore(self) -> None:
         """Put the terminal back as it was; harmless when it never was raw, or hung up."""
         if self._input is not None and self._saved is not None:
+            import termios
+
             try:
                 termios.tcsetattr(self._input, termios.TCSADRAIN, self._saved)
             except termios.error:

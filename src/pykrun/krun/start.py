@@ -14,8 +14,9 @@ from pykrun.krun.calls import Refusal, call, failure
 from pykrun.krun.description import describe
 from pykrun.krun.lifetime import start_shim
 from pykrun.krun.messages import DEBUG, ERROR, INFO, WARNING, is_heard, tell
-from pykrun.request import FORWARDED, Outcome
+from pykrun.request import Outcome
 from pykrun.shim import Ended, Failed, Named, Reached, Shim
+from pykrun.signals import FORWARDED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -41,9 +41,12 @@ def run(root: str, settings: Given, options: Given) -> int:
     """Create and start a container; wait for its end, unless --detach; the exit status is the container's."""
     pid = _create(root, settings, options)
     container = Container(root, only(options))
+    from pykrun.oci.lifetime import remove, run_late_hooks
+
     try:
         with knock(container.folder) as client:
             client.call("start")
+        run_late_hooks("poststart", container.read())
     except BaseException:
         os.waitpid(pid, 0)
         container.remove()
@@ -52,8 +55,6 @@ def run(root: str, settings: Given, options: Given) -> int:
         return 0
     _, status = os.waitpid(pid, 0)
     if not options.flag("keep"):
-        from pykrun.oci.lifetime import remove
-
         remove(container)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code

@@ -43,7 +43,7 @@ def _run(hook: Hook, said: bytes) -> str:
     environment = dict(word.split("=", 1) for word in hook.environment if "=" in word)
     actions = [(os.POSIX_SPAWN_DUP2, state, 0), (os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_DUP2, writer, 2)]
     try:
-        pid = os.posix_spawn(hook.path, hook.arguments, environment, file_actions=actions, setsigmask=())
+        pid = os.posix_spawn(hook.path, hook.arguments, environment, file_actions=actions, setpgroup=0, setsigmask=())
     except OSError as error:
         os.close(reader)
         return error.strerror or str(error)
@@ -54,7 +54,7 @@ def _run(hook: Hook, said: bytes) -> str:
     try:
         ended = _wait(pidfd, reader, hook.timeout)
         if not ended:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.killpg(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         words = _last_words(reader)
     finally:

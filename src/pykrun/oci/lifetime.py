@@ -6,10 +6,10 @@ import _signal as signal  # type: ignore[import-not-found]  # signal itself woul
 import os
 import time
 
-from pykrun.errors import EngineError, UsageError
+from pykrun.errors import EngineError, PykrunError, UsageError
 from pykrun.oci.options import FLAG, Given, Table
 from pykrun.oci.signals import number_of
-from pykrun.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container
+from pykrun.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container, shown
 from pykrun.oci.wire import knock
 from pykrun.plain_json import dumps
 
@@ -51,14 +51,26 @@ def start(root: str, _settings: Given, options: Given) -> int:
         raise UsageError(f"cannot start a container in the {status} state")
     with knock(container.folder) as client:
         client.call("start")
+    run_late_hooks("poststart", container.read())
     return 0
+
+
+def run_late_hooks(stage: str, kept: dict[str, Any]) -> None:
+    """Run the hooks of a stage that cannot fail any more: the specification wants a warning, and that all goes on."""
+    if stage not in kept.get("pykrun", {}).get("hooks", ()):
+        return
+    from pykrun.oci.bundle import read_bundle
+    from pykrun.oci.hooks import run_hooks
+
+    try:
+        run_hooks(stage, read_bundle(kept["bundle"]).hooks[stage], shown(kept))
+    except (PykrunError, KeyError) as error:
+        os.write(2, f"pykrun-oci: warning: {error}\n".encode(errors="surrogateescape"))
 
 
 def state(root: str, _settings: Given, options: Given) -> int:
     """Print the state, as the specification has it."""
-    kept = _named(root, options).read()
-    kept.pop("pykrun", None)
-    os.write(1, (dumps(kept, 2) + "\n").encode())
+    os.write(1, (dumps(shown(_named(root, options).read()), 2) + "\n").encode())
     return 0
 
 
@@ -99,6 +111,7 @@ def delete(root: str, _settings: Given, options: Given) -> int:
         raise UsageError(f"cannot delete container {container.name} that is not stopped: {kept['status']}")
     if kept["pid"]:
         end(container, kept["pid"])
+        kept = container.read()
     remove(container, kept)
     return 0
 
@@ -135,6 +148,7 @@ def remove(container: Container, kept: dict[str, Any] | None = None) -> None:
         from pykrun.oci import cgroup
 
         cgroup.remove(folders)
+    run_late_hooks("poststop", kept)
     container.remove()
 
 

@@ -6,7 +6,7 @@ import os
 
 from pykrun.errors import UsageError
 from pykrun.oci.options import FLAG, VALUE, Given, Table
-from pykrun.oci.state import Container, names
+from pykrun.oci.state import Container, names, shown
 from pykrun.plain_json import dumps
 
 OPTIONS: dict[str, tuple[str, Table]] = {
@@ -26,8 +26,7 @@ def list(root: str, _settings: Given, options: Given) -> int:  # verbs are found
             kept = Container(root, name).read()
         except UsageError:
             continue  # deleted meanwhile
-        kept.pop("pykrun", None)
-        containers.append(kept)
+        containers.append(shown(kept))
     form = options.value("format", "table")
     if form not in ("table", "json"):
         raise UsageError(f"there is no format {form!r}", "there are table and json")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SPECIFICATION = "1.0.2"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""For programs of this host: podman calls some verbs without any variable."""
 _GLOBAL: Table = {
     "root": (VALUE, "folder of the containers' states (/run/pykrun-oci, or $XDG_RUNTIME_DIR/pykrun-oci)"),
     "log": (VALUE, "file that gets errors, beside standard error"),
@@ -51,6 +53,7 @@ VERBS = {
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command line; return the exit status: 0, or 1 with one line that says what is wrong."""
     words = sys.argv[1:] if words is None else words
+    os.environ.setdefault("PATH", _PATH)
     given = Given()
     try:
         given = parse(words, _GLOBAL, verb="")
@@ -121,8 +124,9 @@ def _complain(given: Given, message: str) -> int:
         from traceback import format_exc
 
         os.write(2, format_exc().encode(errors="replace"))
-    line = f"pykrun-oci: {message}\n"
     log = given.value("log")
+    # Who has a log of objects is a program, which puts our name before what it finds on standard error.
+    line = f"{message}\n" if log and given.value("log-format") == "json" else f"pykrun-oci: {message}\n"
     try:
         os.write(2, line.encode(errors="surrogateescape"))
         if log:

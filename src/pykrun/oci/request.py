@@ -13,8 +13,9 @@ from pykrun.start_data import GuestMount, StartData
 
 DEFAULT_MEMORY = 1024
 """MiB of a VM when nobody sets a limit, as crun's krun handler has it; the host gives what the guest touches."""
-SMALLEST_MEMORY = 64
+SMALLEST_MEMORY = 96
 """MiB; with a lower limit a guest would not boot."""
+_CONTAINER_TYPES = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType")
 _CONFIG = b"/.krun_config.json"
 
 
@@ -28,9 +29,11 @@ def make_request(bundle: Bundle, folder: str, mounts: list[GuestMount]) -> Reque
     process = bundle.process
     assert process is not None, "checked before"
     config = dumps({"ociVersion": bundle.version, "process": process.document}).encode()
-    network = card() if bundle.network not in ("none", "host") and not _holds_a_pod(bundle) else None
+    network = card() if bundle.network not in ("none", "host") and not _is_sandbox(bundle) else None
     resolver = any(mount.kind == "bind" and mount.destination == "/etc/resolv.conf" for mount in bundle.mounts)
-    kernel = bundle.annotations.get("pykrun.kernel")
+    engine = _choice(bundle, "engine", ("auto", "uml", "qemu"))
+    accel = _choice(bundle, "accel", ("auto", "kvm", "tcg"))
+    kernel = bundle.annotations.get("pykrun.kernel") or os.environ.get("PYKRUN_KERNEL") or None
     return Request(
         start=StartData(
             hostname=bundle.hostname or None,
@@ -41,10 +44,10 @@ def make_request(bundle: Bundle, folder: str, mounts: list[GuestMount]) -> Reque
             keep_resolver=resolver,
         ),
         root=Tree(directory=folder, entries=(Entry(path=_CONFIG, content=config, one_shot=True),)),
-        engine=_choice(bundle, "engine", ("auto", "uml", "qemu")),
-        accel=_choice(bundle, "accel", ("auto", "kvm", "tcg")),
-        kernel=kernel or os.environ.get("PYKRUN_KERNEL") or None,
-        cpus=_cpus(bundle),
+        engine=engine,
+        accel=accel,
+        kernel=kernel,
+        cpus=_cpus(bundle, engine, accel, kernel),
         memory_mib=_memory(bundle),
         network=bundle.network == "host",
         network_optional=True,
@@ -54,17 +57,6 @@ def make_request(bundle: Bundle, folder: str, mounts: list[GuestMount]) -> Reque
         stdin=Descriptor(0),
         stdout=Descriptor(1),
         stderr=Descriptor(1 if process.terminal else 2),
-    )
-
-
-def _holds_a_pod(bundle: Bundle) -> bool:
-    """Whether it is there for a network namespace only, whose interface another container is to have."""
-    assert bundle.process is not None, "checked before"
-    program, *arguments = bundle.process.arguments
-    return (
-        bundle.annotations.get("io.kubernetes.cri.container-type") == "sandbox"  # containerd
-        or bundle.annotations.get("io.kubernetes.cri-o.ContainerType") == "sandbox"
-        or (program.endswith("/catatonit") and arguments == ["-P"])  # podman
     )
 
 
@@ -97,10 +89,26 @@ def _memory(bundle: Bundle) -> int:
     return min(max(limit, SMALLEST_MEMORY) if limit > 0 else DEFAULT_MEMORY, host)
 
 
-def _cpus(bundle: Bundle) -> int | None:
-    """The annotation's, else what the quota is worth, rounded up; None when nobody cares."""
+def _cpus(bundle: Bundle, engine: str, accel: str, kernel: str | None) -> int | None:
+    """The annotation's, else what the quota is worth, rounded up, if that is to be had for it; None for one.
+
+    A quota is a limit, and no wish: an emulated machine has any number of processors, but one that is not is faster.
+    """
     asked = _number(bundle, "krun.cpus", 255)
     if asked is not None:
         return asked
     quota, period = bundle.limits.cpu_quota or 0, bundle.limits.cpu_period or 100_000
-    return min(-(-quota // period), 255) if quota > 0 else None
+    wanted = -(-quota // period)
+    if wanted < 2:
+        return None
+    from pykrun import engine as engines
+
+    chosen = engines.choose(engine, accel, None, kernel)
+    return min(wanted, chosen.max_cpus)
+
+
+def _is_sandbox(bundle: Bundle) -> bool:
+    """Whether it is a pod's first container, which holds its namespaces and does nothing; podman's is not annotated."""
+    if bundle.process is not None and bundle.process.arguments == ("/catatonit", "-P"):
+        return True
+    return any(bundle.annotations.get(name) == "sandbox" for name in _CONTAINER_TYPES)

@@ -16,6 +16,7 @@ from pykrun.errors import SandboxError, UsageError
 from pykrun.host import linux
 from pykrun.host.numbers import number
 from pykrun.oci.bundle import Bundle, Mount
+from pykrun.root import resolve_parent
 
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
 _FLAGS = {
@@ -85,7 +86,9 @@ class RootFs:
         except FileNotFoundError:
             pass
         done = ""
-        *parents, last = [part for part in path.split("/") if part]
+        # Links that lead to what is missing, too, mean something inside.
+        resolved = os.fsdecode(resolve_parent(os.fsencode(self.folder), os.fsencode(path) + b"/_"))
+        *parents, last = [part for part in resolved.split("/")[:-1] if part]
         for part in (*parents, *([last] if directory else [])):
             self._make_directory(done, part)
             done += "/" + part
@@ -97,7 +100,7 @@ class RootFs:
             os.close(os.open(last, flags, 0o644, dir_fd=parent))
         finally:
             os.close(parent)
-        return self.find(path)
+        return self.find(f"{done}/{last}")
 
     def _make_directory(self, parent: str, name: str) -> None:
         folder = self.find(parent or "/")

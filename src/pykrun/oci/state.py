@@ -128,6 +128,11 @@ class Container:
                     raise
 
 
+def shown(kept: dict[str, Any]) -> dict[str, Any]:
+    """What of a state is the specification's."""
+    return {name: value for name, value in kept.items() if name != "pykrun"}
+
+
 def write_atomically(path: str, text: str, mode: int = 0o644) -> None:
     """Write a file that others see whole or not at all."""
     new = f"{path}.new"

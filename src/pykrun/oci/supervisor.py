@@ -18,6 +18,7 @@ from pykrun.oci.mounts import guest_mounts, hides, host_mounts
 from pykrun.oci.program import check_program
 from pykrun.oci.request import make_request
 from pykrun.oci.rootfs import compose
+from pykrun.oci.state import shown
 from pykrun.oci.view import show
 from pykrun.oci.wire import FAILED, OK
 from pykrun.shim.wire import Receiver, send
@@ -109,7 +110,8 @@ class Life:
         limits.allow_descriptors()
         limits.forbid_core_file()
         path = cgroup.path_of(bundle.cgroup, systemd=self._systemd)
-        self._kept["pykrun"] = {"path": path, "cgroups": self._enter(bundle, path)}
+        late = [stage for stage in ("poststart", "poststop") if bundle.hooks.get(stage)]
+        self._kept["pykrun"] = {"path": path, "cgroups": self._enter(bundle, path), "hooks": late}
         container.write(self._kept)  # now whoever removes it knows its cgroups
         os.mkdir(container.path("root"), 0o700)
         root = compose(bundle, container.path("root"), host_mounts(bundle))
@@ -120,7 +122,7 @@ class Life:
         if bundle.process.terminal:
             open_console(self._console, bundle.process.size)
         for stage in ("prestart", "createRuntime", "createContainer"):
-            run_hooks(stage, bundle.hooks.get(stage, ()), self._kept)
+            run_hooks(stage, bundle.hooks.get(stage, ()), shown(self._kept))
         plan = make_plan(make_request(bundle, root.folder, mounts))
         control = Control(
             container.folder,

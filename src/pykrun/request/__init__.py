@@ -5,7 +5,6 @@ They can be checked, shown, compared, and sent to the process that runs it.
 
 from pykrun.request.outcome import Outcome
 from pykrun.request.records import (
-    FORWARDED,
     MEMORY,
     Console,
     Descriptor,
@@ -23,7 +22,6 @@ from pykrun.request.records import (
 )
 
 __all__ = [
-    "FORWARDED",
     "MEMORY",
     "Console",
     "Descriptor",

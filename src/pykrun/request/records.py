@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # signal itself would import enum
-
 from pykrun.record import field, record
 from pykrun.start_data import StartData
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.net import Publish
-
-
-FORWARDED = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-)
-"""Signals to whoever waits for a VM that are handed on to it."""
 
 
 @record(frozen=True, slots=True)

@@ -97,8 +97,8 @@ class Commands:
         """Start one more command.
 
         :param process: what to run: an OCI `process` in JSON; what it leaves open is the workload's own.
-        :param streams: descriptors for its input, output and errors; with a terminal there are no errors. They are
-            taken over, unless this raises. None is a stream that is closed.
+        :param streams: descriptors for its input, output and errors, no two of the same number; with a terminal there
+            are no errors. They are taken over, unless this raises. None is a stream that is closed.
         :param on_started: called with its pid in the guest.
         :param on_end: called once, when it has ended and all of its output has been handed on: with its exit code, and
             the reason if it could not be started or the VM ended. The streams are closed by then.

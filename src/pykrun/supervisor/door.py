@@ -6,10 +6,11 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pykrun.errors import EngineError, PykrunError, UsageError
 from pykrun.loop import IN, Loop
+from pykrun.supervisor.facts import facts
 from pykrun.supervisor.visitor import Handler, Visitor
 from pykrun.vms import Message
 
@@ -27,8 +28,6 @@ BREAK = 0.1
 """Seconds without new connections when this process has no descriptor left for one."""
 VM_ENDED = "the VM ended before the command did"
 LARGEST_SIZE = 65535
-MOST_WORDS = 4096
-"""Characters of the command that are told."""
 
 
 class Door:
@@ -38,9 +37,15 @@ class Door:
 
     :param listener: where they come from; closed with the door. None for those that are handed over (`adopt`).
     :param handlers: further requests by name, or others in place of the door's own.
+    :param info: returns what is told of the VM, in place of `Door.info`.
     """
 
-    def __init__(self, listener: socket.socket | None = None, handlers: Mapping[str, Handler] | None = None) -> None:
+    def __init__(
+        self,
+        listener: socket.socket | None = None,
+        handlers: Mapping[str, Handler] | None = None,
+        info: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
         self._listener = listener
         self._visitors: set[Visitor] = set()
         self._loop: Loop | None = None
@@ -51,7 +56,7 @@ class Door:
             "exec": self._exec,
             "signal": self._signal,
             "resize": self._resize,
-            "info": lambda visitor, *_: visitor.answer("info", **self.info()),
+            "info": lambda visitor, *_: visitor.answer("info", **(info or self.info)()),
             "wait": self._wait,
             "stop": self._stop,
             "end": self._end,
@@ -81,7 +86,7 @@ class Door:
 
     def adopt(self, connection: socket.socket) -> None:
         """Take a connection that needs no questions asked."""
-        visitor = Visitor(connection, self._handle, self._visitors.discard)
+        visitor = Visitor(connection, self._handle, self._on_leave)
         self._visitors.add(visitor)
         if self._loop is not None:
             visitor.attach(self._loop)
@@ -96,9 +101,17 @@ class Door:
             self._listener.close()
             self._listener = None
 
+    def _on_leave(self, visitor: Visitor) -> None:
+        """Forget who has closed his connection, and what he was waiting for."""
+        self._visitors.discard(visitor)
+        for entry in [entry for entry in self._queue if entry[0] is visitor]:
+            self._queue.remove(entry)
+            _close(entry[2])
+
     def _listen(self) -> None:
         if self._listener is not None and self._loop is not None:
             self._listener.setblocking(False)
+            self._loop.remove(self._listener.fileno())  # after a break it may listen again already
             self._loop.add(self._listener.fileno(), IN, self._on_connection)
 
     def _on_connection(self, _events: int) -> None:
@@ -117,7 +130,7 @@ class Door:
             refusal = "this VM belongs to another user"
         elif len(self._visitors) >= MOST:
             refusal = f"there are {MOST} connections to this VM, and that is all that there may be"
-        visitor = Visitor(connection, self._handle, self._visitors.discard)
+        visitor = Visitor(connection, self._handle, self._on_leave)
         if refusal:
             visitor.refuse(UsageError(refusal))
             visitor.close()
@@ -149,19 +162,9 @@ class Door:
 
     def info(self) -> dict[str, Any]:
         """What is told of the VM."""
-        vm = self.vm
-        if vm is None:
-            return {"status": "ended" if self.outcome is not None else "starting", "pid": os.getpid()}
-        plan, start = vm.plan, vm.plan.start
-        words = [] if start.program is None else [start.program, *start.arguments]
-        return {
-            "pid": os.getpid(),
-            "engine": vm.engine,
-            "memory_mib": plan.memory_mib,
-            "cpus": plan.cpus or 1,
-            "status": "paused" if vm.paused else "starting" if vm.tells and not vm.has_started else "running",
-            "command": shortened(words),
-        }
+        if self.outcome is not None:
+            return {"pid": os.getpid(), "status": "ended"}
+        return facts(self.vm)
 
     # -- requests ----------------------------------------------------------------------------------------------
 
@@ -199,11 +202,13 @@ class Door:
     def _begin_queued(self) -> None:
         queue, self._queue = self._queue, []
         for visitor, process, streams in queue:
-            if visitor.is_open and self.vm is not None:
+            if visitor.is_open:
                 try:
                     self._begin(visitor, process, streams)
                 except PykrunError as error:
                     visitor.refuse(error)
+                except OSError as error:  # a descriptor that nothing can be done with
+                    visitor.refuse(UsageError(f"one of the streams is none: {error.strerror}"))
             _close(streams)
 
     def _begin(self, visitor: Visitor, process: bytes, streams: list[int | None]) -> None:
@@ -224,11 +229,11 @@ class Door:
             visitor.command.signal(number)
 
     def _forget_queue(self) -> None:
-        for visitor, _, streams in self._queue:
+        queue, self._queue = self._queue, []
+        for visitor, _, streams in queue:
             visitor.refuse(EngineError("the VM ended before its workload ran"))
             visitor.leave()
             _close(streams)
-        self._queue.clear()
 
     def _signal(self, visitor: Visitor, message: Message, _: list[int]) -> None:
         """To the connection's command; to the workload where it has asked for none."""
@@ -293,18 +298,6 @@ def whole(message: Message, name: str, least: int, largest: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= largest:
         raise UsageError(f"{name} is a whole number from {least} to {largest}, not {value!r}")
     return value
-
-
-def shortened(words: list[str | bytes]) -> list[str]:
-    """A command's words as far as there is room for them."""
-    found, room = [], MOST_WORDS
-    for word in map(os.fsdecode, words):
-        if room <= 0:
-            found.append("...")
-            break
-        found.append(word if len(word) <= room else word[:room] + "...")
-        room -= len(word) + 1
-    return found
 
 
 def _close(streams: list[int | None]) -> None:

@@ -14,9 +14,9 @@ from pykrun.errors import PeerError, UsageError
 from pykrun.host.terminal import Escape, Terminal
 from pykrun.loop import IN, Loop
 from pykrun.record import replace
-from pykrun.request import FORWARDED, Outcome
+from pykrun.request import Outcome
 from pykrun.root import INIT_PATH
-from pykrun.signals import HeldUp, Signals
+from pykrun.signals import FORWARDED, HeldUp, Signals
 from pykrun.supervisor.acknowledge import Acknowledgement
 from pykrun.supervisor.build import build
 from pykrun.supervisor.console import BootLog, GuestLog, printable
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pykrun.supervisor.commands import Commands
     from pykrun.supervisor.devices import Devices
     from pykrun.supervisor.disks import DiskServers
-    from pykrun.supervisor.listing import ListedDoor
+    from pykrun.supervisor.listing import Listing
     from pykrun.supervisor.network import GuestNetwork
     from pykrun.supervisor.shares import ShareServers
     from pykrun.supervisor.wiring import Ends
@@ -88,7 +88,7 @@ class VirtualMachine:
         self.plan = self._plan = plan = with_what_there_is(plan, self._warnings)
         self.engine = ""
         self.paused = False
-        self.door: ListedDoor | None = None
+        self.door: Listing | None = None
         self._remote = Remotes(remotes)
         self._early: list[int] = []
         self._stack = stack
@@ -175,9 +175,9 @@ class VirtualMachine:
 
     def _open_door(self, name: str) -> None:
         """List the VM: not before the guest boots, as nothing waits for that, and signals are heard by now."""
-        from pykrun.supervisor.listing import ListedDoor
+        from pykrun.supervisor.listing import Listing
 
-        self.door = ListedDoor(name)
+        self.door = Listing(name)
         self._stack.callback(self.door.close)
         self._remote.add(self.door)
 

@@ -20,7 +20,7 @@ from tests.support.command import FIND, Pykrun, wait_until
 
 LAUNCH = f"{FIND}; from pykrun.oci import main; sys.exit(main())"
 APPLETS = """sh ls cat echo sleep id mount uname touch env hostname true false kill grep ps stty tty rm mkdir wc seq
-pwd head tail ip nc df stat readlink dd md5sum printf""".split()
+pwd head tail ip nc df stat readlink dd md5sum printf""".split()  # noqa: SIM905
 PATIENCE = 40
 CONFIG: dict[str, Any] = {
     "ociVersion": "1.0.2",
@@ -73,9 +73,10 @@ class Runtime:
     def __call__(self, *words: str | Path, stdin: Any = None, stdout: Any = None) -> subprocess.CompletedProcess[bytes]:
         """Run it to its end; errors are captured, and output too unless it is to go elsewhere."""
         files = [stdin or subprocess.DEVNULL, stdout or subprocess.PIPE, subprocess.PIPE]
-        if words[0] == "create" and stdout is None:
-            files[1] = subprocess.DEVNULL  # the container would hold the pipe
-        if words[0] in ("create", "run"):
+        stays = "create" in words[:2] or bool({"-d", "--detach"} & set(words))
+        if stays and stdout is None:
+            files[1] = subprocess.DEVNULL  # what stays would hold the pipe
+        if stays or words[0] == "run":
             return self._with_errors_in_a_file(words, files[0], files[1])
         return subprocess.run(
             self.command(*words),

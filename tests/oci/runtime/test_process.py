@@ -28,7 +28,7 @@ def test_arguments_environment_directory(runtime: Runtime) -> None:
     code, output, _ = runtime.output(process=process)
     assert code == 0
     assert output.startswith("a b||ü\n|x=y||/made/here\n")
-    assert (runtime.bundles / "one/rootfs/made/here").is_dir()
+    assert (runtime.bundles / "one" / "rootfs/made/here").is_dir()
 
 
 def test_user(runtime: Runtime) -> None:
