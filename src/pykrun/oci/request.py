@@ -111,5 +111,7 @@ def _cpus(bundle: Bundle, engine: str, accel: str, kernel: str | None) -> int | 
 
 
 def _is_sandbox(bundle: Bundle) -> bool:
-    """Whether it is a pod's first container, which holds its namespaces and does nothing."""
+    """Whether it is a pod's first container, which holds its namespaces and does nothing; podman's is not annotated."""
+    if bundle.process is not None and bundle.process.arguments == ("/catatonit", "-P"):
+        return True
     return any(bundle.annotations.get(name) == "sandbox" for name in _CONTAINER_TYPES)

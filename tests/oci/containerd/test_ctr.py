@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,39 @@ def test_the_end_of_the_shim(containerd: Containerd, run: Run) -> None:
     os.waitpid(shims[0], 0)
     wait_until(lambda: not containerd.tasks(), 20)
     containerd.must("container", "delete", "one")
+
+
+@pytest.fixture
+def pod(containerd: Containerd) -> Iterator[str]:
+    """A network namespace as a cluster's plugins make it for a pod, and a service outside at 10.99.0.1, port 8098."""
+    enclave = containerd.enclave
+    for words in (
+        "netns add pod",
+        "link add outside type veth peer name eth0 netns pod",
+        "addr add 10.99.0.1/24 dev outside",
+        "link set outside up",
+        "-n pod addr add 10.99.0.2/24 dev eth0",
+        "-n pod link set eth0 up",
+        "-n pod link set lo up",
+        "-n pod route add default via 10.99.0.1",
+    ):
+        result = enclave.run(["ip", *words.split()])
+        assert result.returncode == 0, said(result)
+    serve = "while :; do echo from outside | busybox nc -l -p 8098; done"
+    server = enclave.start(["setsid", "sh", "-c", serve])
+    yield "network:/run/netns/pod"
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+    enclave.run(["ip", "netns", "del", "pod"])
+    enclave.run(["ip", "link", "del", "outside"])
+
+
+def test_a_pod(containerd: Containerd, run: Run, pod: str) -> None:
+    """What a kubelet has containerd do: a sandbox that holds the network namespace, and a container in it."""
+    kind = "io.kubernetes.cri.container-type"
+    pausing = sleeping(containerd, run, "pause", "--with-ns", pod, "--annotation", f"{kind}=sandbox")
+    script = "ip addr show dev eth0 | grep -c 10.99.0.2/24; nc -w 5 10.99.0.1 8098"
+    words = run("--rm", "--with-ns", pod, "--annotation", f"{kind}=container")
+    assert containerd.must(*words, IMAGE, "one", "sh", "-c", script) == "1\nfrom outside"
+    os.kill(pausing, 0)
+    end(containerd, "pause")

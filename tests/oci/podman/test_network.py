@@ -83,10 +83,17 @@ def test_the_hosts(podman: Podman, outside: str) -> None:
     assert podman.sh(f"nc -w 5 {outside} 8099", "--network=host") == "from the host"
 
 
-def test_two_share_one(podman: Podman, bridge: str) -> None:
-    """--network container:NAME: one network namespace for both."""
-    podman.must("run", "-d", "--network", bridge, "--name=server", IMAGE, "sh", "-c", SERVE)
-    wait_until(lambda: bool(podman.sh("nc -w 5 server 80 || true", "--network", bridge)), 40, "an answer")
-    if podman.runtime != OURS:
-        assert podman.sh("nc -w 5 127.0.0.1 80", "--network=container:server").startswith("from ")
-    podman.must("rm", "-f", "-t", "0", "server")
+def test_a_pod(podman: Podman) -> None:
+    """The container that holds a pod leaves the network to the next one; there is one card to be had."""
+    podman.must("pod", "create", "--network=bridge", "--name=group", "-p", "127.0.0.1:8081:80")
+    try:
+        podman.must("run", "-d", "--pod=group", IMAGE, "sh", "-c", "while :; do echo in a pod | nc -l -p 80; done")
+        wait_until(lambda: ask(podman, 8081) == "in a pod", 40, "the published port")
+        second = podman("run", "--rm", "--pod=group", IMAGE, "nc", "-w", "5", "127.0.0.1", "80")
+        if podman.runtime == OURS:
+            assert second.returncode == 126
+            assert b"another VM has the network interface eth0" in second.stderr
+        else:
+            assert second.stdout == b"in a pod\n"
+    finally:
+        podman("pod", "rm", "--force", "--time", "0", "group")
