@@ -17,6 +17,9 @@ from tests.support.processes import adopt_orphans, children, describe, end, stil
 ENGINES = {"uml": ("linux.uml", "user-mode-linux"), "qemu": ("qemu-system-x86_64", "qemu-system-x86")}
 """Engine to its program and the package that brings it. The product is not asked: it may be wrong."""
 
+CONTAINERS = {"podman": ("podman", "podman conmon netavark aardvark-dns"), "containerd": ("ctr", "containerd runc")}
+"""The same for those that drive our runtime."""
+
 REQUIRE = "PYKRUN_REQUIRE_ENGINES"
 GRACE = 3.0
 """Seconds that processes have to go away after a test."""
@@ -49,7 +52,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("root") and os.geteuid() != 0:
         pytest.skip("needs root")
-    for engine, (program, package) in ENGINES.items():
+    for engine, (program, package) in (ENGINES | CONTAINERS).items():
         if item.get_closest_marker(engine) and shutil.which(program) is None:
             reason = f"engine {engine}: no {program} on PATH (apt-get install {package})"
             if engine in os.environ.get(REQUIRE, "").split(","):

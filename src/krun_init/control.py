@@ -28,7 +28,7 @@ FURTHER_COMMANDS = 1
 """Feature bit of HELLO: this init starts further commands."""
 
 HELLO, STARTED, COUNTS, EXIT, LOG, CLOSE, DONE = range(0x01, 0x08)
-WELCOME, ACK, DRAINING, SIGNAL, STOP, RESIZE, STDIN_END, CLOSE_OUTPUT, TIME = range(0x101, 0x10A)
+WELCOME, ACK, DRAINING, SIGNAL, STOP, RESIZE, STDIN_END, CLOSE_OUTPUT, TIME, BEGIN = range(0x101, 0x10B)
 SPEC, EXEC, INPUT, CREDIT = range(0x201, 0x205)
 OUTPUT, INPUT_CREDIT = 0x211, 0x212
 
@@ -43,6 +43,7 @@ BODIES = {
     STDIN_END: Struct("<Q"),
     CLOSE_OUTPUT: Struct("<B"),
     TIME: Struct("<Q"),
+    BEGIN: Struct("<"),
     SPEC: Struct("<"),
     EXEC: Struct("<"),
     INPUT: Struct("<"),
@@ -217,6 +218,11 @@ class Control:
         self.on_frame = on_frame
         early, self._early = self._early, []
         self._hand_on(early)
+
+    def keep(self, some: list[Frame]) -> None:
+        """Have nobody listen again; `listen` begins with these."""
+        self.on_frame = None
+        self._early = some
 
     def attach(self, loop: Loop) -> None:
         """Take part in the loop from now on."""

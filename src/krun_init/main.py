@@ -12,7 +12,9 @@ from krun_init import (
     ending,
     entropy,
     environment,
+    hold,
     layer,
+    mount_list,
     mounts,
     network,
     ports,
@@ -97,6 +99,7 @@ class Guest:
         conf = run(config.read, self.words.get("KRUN_CONFIG", places.config), log)
         run(mounts.volumes, data.volumes, places)
         run(mounts.tmpfs, data.tmpfs + conf.tmpfs, places)
+        run(mount_list.make, data.mounts, places, log)
         variables = run(environment.compose, self.words, self.kernel_variables, data, conf)
         run(environment.set_hostname, _linux.sethostname, variables, data, conf, net.hostname)
         run(workload.enter, posix.chdir, data.workdir or self.words.get("KRUN_WORKDIR") or conf.workdir)
@@ -107,6 +110,8 @@ class Guest:
         if pid1:
             self.trace.report(log)
             return streams.become(program, ends, log.control, clock, net.keeper)
+        if data.hold and (stopped := run(hold.wait, log.control, clock)) is not None:
+            return stopped
         pid = run(streams.start, program, ends)
         self.trace.report(log)
         grace = data.grace_ms / 1000

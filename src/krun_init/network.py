@@ -13,6 +13,7 @@ from krun_init.dhcp import apply, link
 from krun_init.dhcp.client import FOREVER, Client
 from krun_init.dhcp.keeper import Keeper
 from krun_init.dhcp.netlink import Netlink
+from krun_init.dhcp.packet import ACK, Reply
 from krun_init.errors import reason_of
 from krun_init.log import INFO
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from krun_init.dhcp.link import Link
     from krun_init.log import Log
     from krun_init.places import Places
-    from krun_init.start import Start
+    from krun_init.start import Address, Start
 
 INTERFACE = "eth0"
 FOREGROUND = 0.1
@@ -53,7 +54,9 @@ def up(words: Mapping[str, str], start: Start, places: Places, log: Log) -> Netw
     _bring_up_loopback()
     if start.keep_resolver:
         places.resolver = ""
-    if start.dhcp or words.get("KRUN_DHCP") == "1":
+    if start.network is not None:
+        _set(start.network, places, log)
+    elif start.dhcp or words.get("KRUN_DHCP") == "1":
         _configure(network, start.dhcp, places, log)
     if _exists(_DUMMY, places):
         _set_up_dummy(places, log)
@@ -76,6 +79,19 @@ def _bring_up_loopback() -> None:
 def _exists(name: str, places: Places) -> bool:
     """Asked of sysfs: an ioctl for an interface that is not there makes the kernel start modprobe."""
     return posix.access(f"{places.interfaces}/{name}", posix.F_OK)
+
+
+def _set(wanted: Address, places: Places, log: Log) -> None:
+    """What the host says eth0 is."""
+    told = Reply(ACK)
+    told.address, told.prefix, told.routes, told.mtu = wanted.address, wanted.prefix, wanted.routes, wanted.mtu
+    try:
+        eth0 = _find(places.patience, places)
+        trouble = [f"there is no {INTERFACE}"] if eth0 is None else apply.install(eth0, told, None, places)
+    except OSError as error:
+        trouble = [reason_of(error)]
+    if trouble:
+        log.warn(f"network: {'; '.join(trouble)}")
 
 
 # -- DHCP ----------------------------------------------------------------------------------------------------------

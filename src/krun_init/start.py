@@ -38,6 +38,35 @@ class Volume:
         self.readonly = readonly
 
 
+class Mount:
+    """One of a list of mounts: file system type (`root`: what lies in the root at `source`), where, with which options.
+
+    With `copy` it begins with what the root has there; without an `optional` one the boot goes on.
+    """
+
+    __slots__ = ("copy", "destination", "kind", "optional", "options", "source")
+
+    def __init__(self, kind: str, destination: str, options: list[str]) -> None:
+        self.kind = kind
+        self.destination = destination
+        self.options = options
+        self.source = ""
+        self.copy = False
+        self.optional = False
+
+
+class Address:
+    """What eth0 is to be: address and network; destination, prefix and gateway of each route; the size of packets."""
+
+    __slots__ = ("address", "mtu", "prefix", "routes")
+
+    def __init__(self, address: bytes, prefix: int, mtu: int | None) -> None:
+        self.address = address
+        self.prefix = prefix
+        self.mtu = mtu
+        self.routes: list[tuple[bytes, int, bytes]] = []
+
+
 class BlockRoot:
     """A block device to boot into, the type of its file system (empty: probe), mount options with commas.
 
@@ -79,12 +108,15 @@ class Start:
     ports: list[str] = []
     streams = "ports"
     pid1 = False
+    hold = False
     root: BlockRoot | None = None
     layer: Layer | None = None
     tmpfs: list[Tmpfs] = []
+    mounts: list[Mount] = []
     volumes: list[Volume] = []
     seed = b""
     dhcp = False
+    network: Address | None = None
     keep_resolver = False
     grace_ms = DEFAULT_GRACE_MS
 
@@ -137,6 +169,7 @@ def _take_workload(start: Start, fields: Fields) -> None:
             raise InitError(f"{fields.label('window')} must be rows and columns")
         start.window = (window[0], window[1])
     start.pid1 = fields.flag("pid1")
+    start.hold = fields.flag("hold")
 
 
 def _take_surroundings(start: Start, fields: Fields) -> None:
@@ -151,6 +184,7 @@ def _take_surroundings(start: Start, fields: Fields) -> None:
     layer = fields.child("layer")
     start.layer = Layer(layer.text("tag") or "") if layer is not None else None
     start.tmpfs = [tmpfs(entry) for entry in fields.children("tmpfs")]
+    start.mounts = [_mount(entry) for entry in fields.children("mounts")]
     start.volumes = [_volume(entry) for entry in fields.children("volumes")]
     seed = fields.text("seed")
     if seed is not None:
@@ -159,6 +193,8 @@ def _take_surroundings(start: Start, fields: Fields) -> None:
         except ValueError:
             raise InitError(f"{fields.label('seed')} must be hexadecimal") from None
     start.dhcp = fields.flag("dhcp")
+    network = fields.child("network")
+    start.network = _address(network) if network is not None else None
     start.keep_resolver = fields.flag("keep_resolver")
     grace = fields.number("grace_ms", 0, _LONGEST_MS)
     if grace is not None:
@@ -191,6 +227,38 @@ def _volume(entry: Fields) -> Volume:
     if not tag:
         raise InitError(f"{entry.where} needs a tag")
     return Volume(tag, _destination(entry), entry.flag("readonly"))
+
+
+def _address(entry: Fields) -> Address:
+    prefix = entry.number("prefix", 0, 32)
+    address = Address(_four(entry.label("address"), entry.text("address")), prefix or 0, entry.number("mtu", 0, 65535))
+    for index, route in enumerate(entry.get("routes", list) or ()):
+        label = f"{entry.label('routes')}[{index}]"
+        if len(checks.expect(label, route, list)) != 3:
+            raise InitError(f"{label} must be destination, prefix and gateway")
+        bits = checks.number(label, route[1], 0, 32)
+        address.routes.append((_four(label, route[0]), bits, _four(label, route[2])))
+    return address
+
+
+def _four(label: str, value: object) -> bytes:
+    words = checks.text(label, value).split(".")
+    if len(words) != 4 or not all(
+        word.isascii() and word.isdigit() and len(word) < 4 and int(word) < 256 for word in words
+    ):
+        raise InitError(f"{label} must be an IPv4 address, not {value!r}")
+    return bytes(map(int, words))
+
+
+def _mount(entry: Fields) -> Mount:
+    kind = entry.text("type")
+    if not kind:
+        raise InitError(f"{entry.where} needs a type")
+    mount = Mount(kind, _destination(entry), entry.texts("options") or [])
+    mount.source = entry.text("source") or ""
+    mount.copy = entry.flag("copy")
+    mount.optional = entry.flag("optional")
+    return mount
 
 
 def _destination(entry: Fields) -> str:

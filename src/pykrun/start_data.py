@@ -25,6 +25,42 @@ class User:
 
 
 @record(frozen=True, slots=True, kw_only=True)
+class Address:
+    """An IPv4 address of the guest and what goes with it.
+
+    :param address: as in `10.0.0.2`.
+    :param prefix: bits of its network.
+    :param routes: destination, bits of it, gateway; in this form.
+    :param mtu: of the interface.
+    """
+
+    address: str
+    prefix: int
+    routes: Sequence[tuple[str, int, str]] = ()
+    mtu: int = 1500
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class GuestMount:
+    """A mount that the guest makes.
+
+    :param kind: its type, or `root`: what the root has at `source`, which other mounts hide.
+    :param destination: where.
+    :param options: as words (mount(8)).
+    :param source: of a `root`; empty for the destination.
+    :param copy: it begins with what the root has at the destination.
+    :param optional: without it the guest goes on.
+    """
+
+    kind: str
+    destination: Text
+    options: Sequence[str] = ()
+    source: Text = ""
+    copy: bool = False
+    optional: bool = False
+
+
+@record(frozen=True, slots=True, kw_only=True)
 class StartData:
     """One workload and its surroundings in the guest. Text may be any bytes that a process may have.
 
@@ -37,7 +73,9 @@ class StartData:
     :param ports: names of the virtio ports that the machine has.
     :param streams: `relay`, `ports` or `console`.
     :param dhcp: the machine has a network card, `eth0`, that the guest is to configure by DHCP.
+    :param network: what `eth0` is to be, without DHCP.
     :param keep_resolver: /etc/resolv.conf was given, and DHCP is to leave it alone.
+    :param hold: the workload starts when the host says so (`VirtualMachine.begin`); not with `pid1`.
     :param pid1: execute the workload as PID 1, without an init.
     :param seed: entropy for the guest's kernel.
     :param root_device: block device whose file system becomes the root (`/dev/vda1`); None stays in the virtio-fs root.
@@ -48,6 +86,7 @@ class StartData:
     :param layer: a writable layer over the root, in that virtio-fs device, "" for guest memory; None for none.
     :param volumes: further virtio-fs devices: tag, where to mount it, whether it is read-only.
     :param tmpfs: file systems in the guest's memory: where, and mount options as words (mount(8), tmpfs(5)).
+    :param mounts: file systems that are mounted in this order, after those.
     :param grace: seconds between TERM and KILL at the end.
     """
 
@@ -62,8 +101,10 @@ class StartData:
     window: tuple[int, int] | None = None
     ports: Sequence[str] = ()
     streams: str = "relay"
+    hold: bool = False
     pid1: bool = False
     dhcp: bool = False
+    network: Address | None = None
     keep_resolver: bool = False
     seed: bytes = b""
     root_device: str | None = None
@@ -74,6 +115,7 @@ class StartData:
     layer: str | None = None
     volumes: Sequence[tuple[str, Text, bool]] = ()
     tmpfs: Sequence[tuple[Text, Sequence[str]]] = ()
+    mounts: Sequence[GuestMount] = ()
     grace: float | None = None
 
     def encode(self) -> bytes:
@@ -98,6 +140,8 @@ class StartData:
             document["window"] = list(self.window)
         document["ports"] = list(self.ports)
         document["streams"] = self.streams
+        if self.hold:
+            document["hold"] = True
         if self.pid1:
             document["pid1"] = True
         if self.root_device is not None:
@@ -111,6 +155,13 @@ class StartData:
             document["layer"] = {"tag": self.layer} if self.layer else {}
         if self.dhcp:
             document["dhcp"] = True
+        if self.network is not None:
+            document["network"] = {
+                "address": self.network.address,
+                "prefix": self.network.prefix,
+                "routes": [list(route) for route in self.network.routes],
+                "mtu": self.network.mtu,
+            }
         if self.keep_resolver:
             document["keep_resolver"] = True
         if self.volumes:
@@ -122,6 +173,8 @@ class StartData:
             document["tmpfs"] = [
                 {"destination": _text(where), "options": list(options)} for where, options in self.tmpfs
             ]
+        if self.mounts:
+            document["mounts"] = [_mount(one) for one in self.mounts]
         if self.seed:
             document["seed"] = self.seed.hex()
         if self.grace is not None:
@@ -132,6 +185,17 @@ class StartData:
 def _text(value: Text) -> str:
     """The bytes that the text stands for, as UTF-8 with escapes: the host's locale may say something else."""
     return os.fsencode(value).decode("utf-8", "surrogateescape")
+
+
+def _mount(mount: GuestMount) -> dict[str, object]:
+    return {
+        "type": mount.kind,
+        "destination": _text(mount.destination),
+        **({"options": list(mount.options)} if mount.options else {}),
+        **({"source": _text(mount.source)} if mount.source else {}),
+        **({"copy": True} if mount.copy else {}),
+        **({"optional": True} if mount.optional else {}),
+    }
 
 
 def _user(user: User) -> dict[str, object]:

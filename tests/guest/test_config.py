@@ -178,6 +178,15 @@ def test_config_errors(document: Any, message: str) -> None:
         ({"grace_ms": -1}, "/s.json: grace_ms must be a number from 0"),
         ({"pid1": "1"}, "/s.json: pid1 must be true or false, not a string"),
         ({"dhcp": 1}, "/s.json: dhcp must be true or false, not a number"),
+        ({"hold": 1}, "/s.json: hold must be true or false, not a number"),
+        ({"mounts": [{"destination": "/x"}]}, "/s.json: mounts[0] needs a type"),
+        ({"mounts": [{"type": "tmpfs", "destination": "x"}]}, "mounts[0].destination must be an absolute path"),
+        ({"mounts": [{"type": "root", "destination": "/x", "copy": 1}]}, "mounts[0].copy must be true or false"),
+        ({"network": {"prefix": 8}}, "/s.json: network.address must be a string, not null"),
+        ({"network": {"address": "1.2.3"}}, "/s.json: network.address must be an IPv4 address, not '1.2.3'"),
+        ({"network": {"address": "1.2.3.256"}}, "network.address must be an IPv4 address"),
+        ({"network": {"address": "1.2.3.4", "prefix": 33}}, "network.prefix must be a number from 0 to 32, not 33"),
+        ({"network": {"address": "1.2.3.4", "routes": [["0.0.0.0", 0]]}}, "must be destination, prefix and gateway"),
     ],
 )
 def test_start_data_errors(document: dict[str, Any], message: str) -> None:
@@ -203,6 +212,9 @@ def test_whole_start_data() -> None:
             "pid1": True,
             "dhcp": True,
             "tmpfs": [{"destination": "/t"}],
+            "hold": True,
+            "mounts": [{"type": "root", "destination": "/m", "source": "/n", "optional": True}],
+            "network": {"address": "1.2.3.4", "prefix": 24, "routes": [["0.0.0.0", 0, "1.2.3.1"]], "mtu": 1500},
             "volumes": [{"tag": "v", "destination": "/v", "readonly": True}],
             "seed": "00ff",
             "grace_ms": 0,
@@ -210,6 +222,13 @@ def test_whole_start_data() -> None:
         }
     )
     assert (parsed.init, parsed.argv, parsed.env) == ("/bin/x", ["a", "\udcff"], [("A", "1")])
+    assert parsed.hold
+    assert [(one.kind, one.destination, one.source, one.copy, one.optional) for one in parsed.mounts] == [
+        ("root", "/m", "/n", False, True)
+    ]
+    assert parsed.network is not None
+    assert (parsed.network.address, parsed.network.prefix, parsed.network.mtu) == (b"\1\2\3\4", 24, 1500)
+    assert parsed.network.routes == [(bytes(4), 0, b"\1\2\3\1")]
     assert parsed.user is not None
     assert (parsed.user.uid, parsed.user.gid, parsed.user.umask) == (1, 0, -1)
     assert (parsed.rlimits, parsed.window) == ({7: (1, (1 << 64) - 1)}, (24, 80))

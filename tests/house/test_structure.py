@@ -12,6 +12,7 @@ from tests.house.sources import ROOT, SRC, imports, module_name, python_files
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
+    ("oci",),
     ("cli", "aio", "pytest_plugin"),
     ("clib",),
     ("krun",),
@@ -30,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("virtio",),
     ("fuse",),
     ("fs",),
-    ("loop", "ports", "host", "machine", "buffers", "secret", "record", "signals", "errors", "version"),
+    ("loop", "ports", "host", "machine", "buffers", "secret", "record", "plain_json", "signals", "errors", "version"),
 )
 """Imports go to later lines only. The last line is the ground: imported by all, importing only itself."""
 

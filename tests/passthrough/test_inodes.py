@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -358,3 +360,35 @@ def test_an_error_within_a_listing_comes_after_what_was_read(
             share.guest.forget(entry.nodeid)
     assert share.call(opcode, 1, io_in(0, told[-1].off, 4096)).error == errno.EIO
     assert len(share.fs._inodes) == 1
+
+
+@pytest.mark.root
+def test_what_an_overlay_copies_up_stays_the_same(tmp_path: Path) -> None:
+    """A file or directory of the lower layer that is written to is born again, under its old number."""
+    lower, upper, work, top = (tmp_path / name for name in ("lower", "upper", "work", "top"))
+    for folder in (lower, upper, work, top):
+        folder.mkdir()
+    (lower / "folder").mkdir()
+    (lower / "folder/file").write_text("content")
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    mounting = ["mount", "-t", "overlay", "overlay", "-o", options, str(top)]
+    if subprocess.run(mounting, capture_output=True, timeout=30).returncode:
+        pytest.skip("no overlay can be mounted here")
+    try:
+        share = Share(top)
+        try:
+            folder = share.node(b"folder")
+            file = share.node(b"folder/file")
+            share.fs._inodes.give_up(100)
+            time.sleep(0.02)
+            with open(top / "folder/file", "a") as stream:
+                stream.write(" and more")
+            assert (upper / "folder/file").exists()
+            assert size(share, file) == 16
+            assert getattr_error(share, folder) == 0
+            assert share.node(b"folder/file") == file
+            assert share.node(b"folder") == folder
+        finally:
+            share.end()
+    finally:
+        subprocess.run(["umount", str(top)], check=True, timeout=30)

@@ -55,6 +55,7 @@ BOOT = (
     Step(6, "config.read", (r'openat\(AT_FDCWD, "/.krun_config.json"',)),
     Step(0, "mounts.volumes"),
     Step(7, "mounts.tmpfs", (mounted("tmpfs", "/first"), mounted("tmpfs", "/second"))),
+    Step(0, "mount_list.make"),
     Step(8, "environment.compose"),
     Step(8, "environment.set_hostname", (r'sethostname\("ordered"',)),
     Step(9, "workload.enter", (r'chdir\("/first"\)',)),

@@ -128,3 +128,13 @@ class DirectoryReader:
         if count < 0:
             _fail()
         return ctypes.string_at(self._address, count)
+
+
+_OVERLAYFS = 0x794C7630  # linux/magic.h
+
+
+def is_overlay(descriptor: int) -> bool:
+    """Whether a file is on an overlay file system."""
+    answer = ctypes.create_string_buffer(256)  # struct statfs, whose first word is the type
+    failed = _syscall(ctypes.c_long(number("fstatfs") or -1), descriptor, answer)
+    return not failed and int.from_bytes(answer.raw[:8], "little") == _OVERLAYFS

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pykrun.errors import UsageError
 from pykrun.loop import Loop
 from pykrun.net.border import OpenBorder
-from pykrun.net.datagrams import FrameSocket, Tap
+from pykrun.net.datagrams import Datagrams, FrameSocket, Tap
 from pykrun.net.stream import FrameStream, widen
 from pykrun.record import record
 
-KINDS = ("stream", "datagram", "tap")
+KINDS = ("stream", "datagram", "tap", "interface")
 VFKIT = b"VFKT"
 """The first datagram to a server that speaks vfkit's protocol (gvproxy's `-listen-vfkit`): it learns our address."""
 
@@ -24,7 +24,8 @@ class Link:
 
     :param kind: `stream`: a Unix stream socket that carries each frame behind its length, four bytes, the highest first
         (passt, socket_vmnet). `datagram`: a Unix datagram socket that carries a frame a datagram (gvproxy).
-        `tap`: a tap device; `path` is its name.
+        `tap`: a tap device; `path` is its name. `interface`: one of this network namespace, `path`, whose hardware and
+        IP addresses become the guest's (`pykrun.net.packet`).
     :param fd: a connected socket, which stays the caller's.
     :param path: of a socket that somebody listens to.
     :param mac: the card's address: six bytes, not a multicast one; empty for a random one.
@@ -41,7 +42,11 @@ class Link:
     vfkit: bool = False
 
 
-Cabled = FrameStream | FrameSocket | Tap
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pykrun.net.packet import PacketSocket
+
+Cabled = FrameStream | Datagrams
 
 
 def check(link: Link) -> None:
@@ -51,7 +56,7 @@ def check(link: Link) -> None:
     """
     if link.kind not in KINDS:
         raise UsageError(f"there is no network link {link.kind!r}", f"there are {', '.join(KINDS)}")
-    if (link.fd is None) == (link.path is None) or (link.kind == "tap" and link.path is None):
+    if (link.fd is None) == (link.path is None) or (link.kind in ("tap", "interface") and link.path is None):
         raise UsageError(f"a {link.kind} link needs a descriptor or a path, one of them; a tap its name")
     if link.mac and (len(link.mac) != 6 or link.mac[0] & 1 or not any(link.mac)):
         raise UsageError(f"{link.mac.hex(':')} is no address of a network card", "six bytes, the first one even")
@@ -78,11 +83,22 @@ def plug_in(loop: Loop, link: Link, on_end: Callable[[str], None]) -> Cabled:
     check(link)
     if link.kind == "tap":
         return Tap(loop, link.path or "", on_end)
+    if link.kind == "interface":
+        return _take_interface(loop, link.path or "", on_end)
     connection = _open(link)
     widen(connection)
     if link.kind == "stream":
         return FrameStream(loop, connection, on_end, OpenBorder(), who="the network")
     return FrameSocket(loop, connection, on_end)
+
+
+def _take_interface(loop: Loop, name: str, on_end: Callable[[str], None]) -> PacketSocket:
+    from pykrun.net.packet import PacketSocket, find  # containers alone have it
+
+    found = find()
+    if found is None or found.name != name:
+        raise UsageError(f"there is no network interface {name!r} with an IPv4 address")
+    return PacketSocket(loop, found, on_end)
 
 
 def _open(link: Link) -> socket.socket:

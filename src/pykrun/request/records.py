@@ -140,16 +140,18 @@ class Vsock:
 class Link:
     """A network card and what it is plugged into (`pykrun.net.link.Link`).
 
-    :param kind: `stream`, `datagram` or `tap`.
-    :param end: a connected socket; None for a tap device.
-    :param tap: the tap device's name.
+    :param kind: `stream`, `datagram`, `tap` or `interface`.
+    :param end: a connected socket; None for a tap device or an interface.
+    :param tap: the tap device's name, or the interface's.
     :param mac: the card's address: six bytes.
+    :param mtu: the largest packet that the guest may send.
     """
 
     kind: str
     end: Descriptor | None = None
     tap: str = ""
     mac: bytes = b""
+    mtu: int = 1500
 
 
 MEMORY = "memory"
@@ -219,6 +221,7 @@ class Request:
     command_line: str | None = None
     oem_strings: tuple[str, ...] = ()
     network_optional: bool = False
+    escape: bool = True
     name: str | None = ""
     uid: int | None = None
     gid: int | None = None

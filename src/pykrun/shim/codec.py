@@ -33,7 +33,7 @@ _HOMES = {
         ),
         "pykrun.request",
     ),
-    **dict.fromkeys(("StartData", "User"), "pykrun.start_data"),
+    **dict.fromkeys(("StartData", "User", "GuestMount", "Address"), "pykrun.start_data"),
     **dict.fromkeys(("Ended", "Failed", "Named", "Reached"), "pykrun.shim.events"),
     "Publish": "pykrun.net",
 }

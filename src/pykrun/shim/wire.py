@@ -11,7 +11,10 @@ import _socket as socket  # all that is needed of it; socket itself would import
 import marshal
 import os
 import struct
-from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _HEADER = struct.Struct("<QI")
 _BATCH = 250

@@ -21,7 +21,7 @@ FURTHER_COMMANDS = 1
 """Feature bit of HELLO: this init starts further commands."""
 
 HELLO, STARTED, COUNTS, EXIT, LOG, CLOSE, DONE = range(0x01, 0x08)
-WELCOME, ACK, DRAINING, SIGNAL, STOP, RESIZE, STDIN_END, CLOSE_OUTPUT, TIME = range(0x101, 0x10A)
+WELCOME, ACK, DRAINING, SIGNAL, STOP, RESIZE, STDIN_END, CLOSE_OUTPUT, TIME, BEGIN = range(0x101, 0x10B)
 SPEC, EXEC, INPUT, CREDIT = range(0x201, 0x205)
 OUTPUT, INPUT_CREDIT = 0x211, 0x212
 
@@ -78,6 +78,7 @@ class Control:
     def __init__(self, events: Events, on_error: Callable[[ControlError], None]) -> None:
         self.on_ready: Callable[[], None] | None = None
         self.greeted = False
+        self._begun = False
         self.features = 0
         """What the guest's init can do, by its HELLO."""
         self.on_command: Callable[[int, int, bytes], None] | None = None
@@ -161,6 +162,8 @@ class Control:
         self.features = features
         self.send(WELCOME, _VERSION.pack(min(version, VERSION), 0, 0))
         self._events.hello(version)
+        if self._begun:
+            self.send(BEGIN)
 
     def _exit(self, body: bytes) -> None:
         self._events.exit(take_exit(body))
@@ -170,6 +173,12 @@ class Control:
     def ack(self) -> None:
         """Every byte that COUNTS named has been handed on."""
         self.send(ACK)
+
+    def begin(self) -> None:
+        """Let the workload start that is held back; the guest hears of it behind WELCOME."""
+        self._begun = True
+        if self.greeted:
+            self.send(BEGIN)
 
     def draining(self) -> None:
         """The reader is slow but alive."""

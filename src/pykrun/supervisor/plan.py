@@ -72,6 +72,7 @@ class Plan:
     :param network_optional: a network that is not to be had is worth a warning, and no failure.
     :param name: what the VM is called in the list of this user's (pykrun.vms); empty for a name that is made up, None
         for a VM that is not listed.
+    :param escape: ^] ^] ^] at the workload's terminal end the VM.
     :param stdin: descriptor, None when closed; likewise `stdout`, `stderr`.
     """
 
@@ -108,6 +109,7 @@ class Plan:
     command_line: str | None = None
     oem_strings: tuple[str, ...] = ()
     network_optional: bool = False
+    escape: bool = True
     name: str | None = None
     stdin: int | None = 0
     stdout: int | None = 1

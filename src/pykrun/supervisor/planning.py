@@ -68,6 +68,7 @@ def make_plan(request: Request) -> Plan:
             command_line=request.command_line,
             oem_strings=request.oem_strings,
             network_optional=request.network_optional,
+            escape=request.escape,
             name=request.name,
             stdin=_number(request.stdin),
             stdout=_number(request.stdout),
@@ -159,7 +160,7 @@ def _links(links: tuple[Link, ...]) -> tuple[network_link.Link, ...]:
     from pykrun.net import link as network_link
 
     return tuple(
-        network_link.Link(kind=one.kind, fd=_number(one.end), path=one.tap if one.kind == "tap" else None, mac=one.mac)
+        network_link.Link(kind=one.kind, fd=_number(one.end), path=one.tap or None, mac=one.mac, mtu=one.mtu)
         for one in links
     )
 

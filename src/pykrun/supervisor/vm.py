@@ -196,7 +196,7 @@ class VirtualMachine:
             self._on_peer_error,
         )
         self._acknowledgement = Acknowledgement(loop, self._control, self._has_handed_on)
-        escape = Escape(partial(self._end, ESCAPED, "ended by ^] ^] ^]")) if self._window else None
+        escape = Escape(partial(self._end, ESCAPED, "ended by ^] ^] ^]")) if self._window and plan.escape else None
         self._stdin = FdSource(
             loop,
             plan.stdin,
@@ -325,7 +325,8 @@ class VirtualMachine:
     def _prepare_resolver(self) -> None:
         from pykrun.supervisor.network import prepare_resolver
 
-        self._keep_resolver = prepare_resolver(self._plan.root, self._plan.start.root_device is None)
+        start = self._plan.start
+        self._keep_resolver = start.keep_resolver or prepare_resolver(self._plan.root, start.root_device is None)
 
     def _start_network(self, network: Network) -> None:
         """After the engine, which has its kernel to boot meanwhile."""
@@ -431,6 +432,10 @@ class VirtualMachine:
 
         over = self._has_ended or self._engine_ended or self._verdict is not None
         return why_not(self._control, over=over, started="started" in self._phases, pid1=self._is_pid1)
+
+    def begin(self) -> None:
+        """Let the workload start that the plan holds back (`StartData.hold`)."""
+        self._control.begin()
 
     def send_signal(self, number: int) -> None:
         """Send the workload a signal, as soon as it runs; in PID1 mode there is nobody to hand it on."""

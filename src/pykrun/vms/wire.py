@@ -7,7 +7,7 @@ import os
 import struct
 
 from pykrun.errors import PeerError
-from pykrun.vms.plain_json import dumps, loads
+from pykrun.plain_json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ class Channel:
         body = bytes(self._data[_HEADER.size : end])
         del self._data[:end]
         try:
-            message = loads(body.decode())
-        except (ValueError, RecursionError):
+            message = loads(body)
+        except ValueError:
             raise PeerError("a message is no JSON") from None
         if not isinstance(message, dict):
             raise PeerError("a message is no JSON object")

@@ -6,7 +6,8 @@ An inode is keyed by device, inode number and mount. It is found again in one of
 - by a file that is open for the guest;
 - by its *hint*: the directory (an inode, not a path) and the name under which it was last seen. Whatever is found there
   is believed only when it has the right key and time of birth; otherwise the inode is stale, the guest's kernel looks
-  the name up again, and goes on with what it finds.
+  the name up again, and goes on with what it finds. (On an overlay, what is written to for the first time is copied and
+  keeps its number, but is born again: there the key has to do.)
 
 Most inodes are looked up, asked about and forgotten without ever needing a descriptor, so a look-up makes none: it is
 one system call. Pins are made when something is to be done with an inode, and the oldest are closed when there are too
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING
 from pykrun.fs.inodes import InodeAllocator
 from pykrun.fs.interface import ROOT
 from pykrun.fs.types import errno_error
-from pykrun.host.files import open_path
+from pykrun.host.files import is_overlay, open_path
 from pykrun.host.statx import Fields, Statx
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Inodes:
         fields = statx.of(root)
         self.root = Inode(ROOT, key_of(fields), S_IFDIR, birth_of(fields))
         self.root.fd = root
+        self._born_again = is_overlay(root)
         self.limit = max(limit, 16)
         self._statx = statx
         self._allocate = allocator.allocate
@@ -135,7 +137,7 @@ class Inodes:
         if inode is None or (
             inode.fd < 0
             and not inode.files  # nothing keeps the old one alive: another may have its number
-            and (new or inode.kind != fields[4] & _KIND or inode.birth != (fields[10], fields[11]))
+            and (new or not self.is_same(inode, fields))
         ):
             inode = self._new(key, fields)
         inode.lookups += 1
@@ -174,11 +176,13 @@ class Inodes:
 
     def is_same(self, inode: Inode, fields: Fields) -> bool:
         """Whether statx tells about the inode, to which there is only a hint."""
-        return (
-            inode.key == (fields[5], fields[18], fields[19], fields[20])
-            and inode.kind == fields[4] & _KIND
-            and inode.birth == (fields[10], fields[11])
-        )
+        if inode.key != (fields[5], fields[18], fields[19], fields[20]) or inode.kind != fields[4] & _KIND:
+            return False
+        if inode.birth != (fields[10], fields[11]):
+            if not self._born_again:
+                return False
+            inode.birth = (fields[10], fields[11])
+        return True
 
     # Hints
 

@@ -1,0 +1,139 @@
+"""The verbs `create` and `run`: a supervisor in a process of its own, and what it has to say."""
+
+from __future__ import annotations
+
+import _socket as socket
+import os
+import sys
+
+from pykrun.errors import EngineError, MissingError, UsageError
+from pykrun.oci.options import FLAG, VALUE, Given, Table
+from pykrun.oci.state import Container, write_atomically
+from pykrun.oci.wire import answer, knock
+from pykrun.shim.wire import send
+
+_CREATE: Table = {
+    "bundle,b": (VALUE, "folder with config.json (.)"),
+    "pid-file": (VALUE, "file that gets the supervisor's pid"),
+    "console-socket": (VALUE, "Unix socket that gets the terminal, when config.json asks for one"),
+    "no-pivot": (FLAG, "accepted: nothing is pivoted"),
+    "no-new-keyring": (FLAG, "accepted: the guest's kernel has keyrings of its own"),
+    "preserve-fds": (VALUE, "accepted: descriptors do not reach a VM"),
+    "no-subreaper": (FLAG, "accepted"),
+    "detach,d": (FLAG, "run: do not wait for the end"),
+    "keep": (FLAG, "run: do not delete the container at its end"),
+}
+OPTIONS = {"create": ("[OPTION...] CONTAINER", _CREATE), "run": ("[OPTION...] CONTAINER", _CREATE)}
+_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+_PROGRAM = (
+    "import gc, sys; gc.disable(); sys.path.insert(0, sys.argv[1]); from pykrun.oci.supervisor import main; main()"
+)
+"""As a shim starts (`pykrun.shim.client`): isolated, without looking for garbage among modules."""
+
+
+def create(root: str, settings: Given, options: Given) -> int:
+    """Create a container; its supervisor stays."""
+    _create(root, settings, options)
+    return 0
+
+
+def run(root: str, settings: Given, options: Given) -> int:
+    """Create and start a container; wait for its end, unless --detach; the exit status is the container's."""
+    pid = _create(root, settings, options)
+    container = Container(root, only(options))
+    from pykrun.oci.lifetime import remove, run_late_hooks
+
+    try:
+        with knock(container.folder) as client:
+            client.call("start")
+        run_late_hooks("poststart", container.read())
+    except BaseException:
+        os.waitpid(pid, 0)
+        container.remove()
+        raise
+    if options.flag("detach"):
+        return 0
+    _, status = os.waitpid(pid, 0)
+    if not options.flag("keep"):
+        remove(container)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def only(options: Given) -> str:
+    """The one word that is left: the container's id.
+
+    :raise UsageError: it is not one.
+    """
+    if len(options.rest) != 1:
+        raise UsageError(f"one container ID is wanted, not {len(options.rest)}")
+    return options.rest[0]
+
+
+def _create(root: str, settings: Given, options: Given) -> int:
+    """Create the container; return its supervisor's pid."""
+    container = Container(root, only(options))
+    container.make()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    pid = 0
+    try:
+        pid = _spawn(theirs.fileno())
+        theirs.close()
+        console = options.value("console-socket")
+        order = (
+            root,
+            container.name,
+            options.value("bundle") or ".",
+            console,
+            settings.flag("systemd-cgroup") or settings.value("cgroup-manager") == "systemd",
+        )
+        send(ours, order)
+        answer(ours)
+        if options.value("pid-file"):
+            write_atomically(options.value("pid-file"), str(pid))
+    except BaseException:
+        _undo(container, pid)
+        raise
+    finally:
+        theirs.close()
+        ours.close()
+    return pid
+
+
+def _undo(container: Container, pid: int) -> None:
+    """Leave nothing of a container that could not be created."""
+    if pid:
+        try:
+            os.kill(pid, 9)
+        except ProcessLookupError:
+            pass
+        os.waitpid(pid, 0)
+    from pykrun.oci.lifetime import remove
+
+    remove(container)
+
+
+def _spawn(connection: int) -> int:
+    """Start the supervisor, which inherits our standard streams.
+
+    :raise EngineError: the host can run no further process.
+    """
+    if not sys.executable:
+        raise MissingError("this process does not know its Python interpreter (sys.executable is empty)")
+    high = _above(connection)
+    actions = [(os.POSIX_SPAWN_DUP2, high, 3)]
+    words = [sys.executable, "-I", "-S", "-c", _PROGRAM, _FOLDER]
+    try:
+        return os.posix_spawn(
+            sys.executable, words, os.environ, file_actions=actions, setsid=True, setsigmask=(), setsigdef=range(1, 32)
+        )
+    except OSError as error:
+        raise EngineError(f"cannot start the supervisor's process: {error.strerror}") from None
+    finally:
+        os.close(high)
+
+
+def _above(descriptor: int) -> int:
+    import fcntl
+
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 4)

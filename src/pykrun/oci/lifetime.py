@@ -1,0 +1,158 @@
+"""The verbs that move a container from one state to the next, or say which it has."""
+
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found]  # signal itself would import enum
+import os
+import time
+
+from pykrun.errors import EngineError, PykrunError, UsageError
+from pykrun.oci.options import FLAG, Given, Table
+from pykrun.oci.signals import number_of
+from pykrun.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container, shown
+from pykrun.oci.wire import knock
+from pykrun.plain_json import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_NONE: Table = {}
+OPTIONS: dict[str, tuple[str, Table]] = {
+    "start": ("CONTAINER", _NONE),
+    "state": ("CONTAINER", _NONE),
+    "kill": (
+        "[OPTION...] CONTAINER [SIGNAL]",
+        {"all,a": (FLAG, "accepted: what a signal does not end, the VM's end does")},
+    ),
+    "delete": ("[OPTION...] CONTAINER", {"force,f": (FLAG, "end it first; no error when there is none")}),
+}
+_HARMLESS = frozenset(
+    (
+        *(signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH),
+        *(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
+    )
+)
+"""What does not end a process by default."""
+_PATIENCE = 10.0
+"""Seconds that the processes of a VM have for their end after SIGKILL."""
+
+
+def start(root: str, _settings: Given, options: Given) -> int:
+    """Run the program of a created container; returns when it runs."""
+    container = _named(root, options)
+    kept = container.read()
+    status = kept["status"]
+    if status == STOPPED:
+        raise UsageError("cannot start a container that has stopped")
+    if status in (RUNNING, PAUSED):
+        raise UsageError("cannot start an already running container")
+    if status != CREATED:
+        raise UsageError(f"cannot start a container in the {status} state")
+    with knock(container.folder) as client:
+        client.call("start")
+    run_late_hooks("poststart", container.read())
+    return 0
+
+
+def run_late_hooks(stage: str, kept: dict[str, Any]) -> None:
+    """Run the hooks of a stage that cannot fail any more: the specification wants a warning, and that all goes on."""
+    if stage not in kept.get("pykrun", {}).get("hooks", ()):
+        return
+    from pykrun.oci.bundle import read_bundle
+    from pykrun.oci.hooks import run_hooks
+
+    try:
+        run_hooks(stage, read_bundle(kept["bundle"]).hooks[stage], shown(kept))
+    except (PykrunError, KeyError) as error:
+        os.write(2, f"pykrun-oci: warning: {error}\n".encode(errors="surrogateescape"))
+
+
+def state(root: str, _settings: Given, options: Given) -> int:
+    """Print the state, as the specification has it."""
+    os.write(1, (dumps(shown(_named(root, options).read()), 2) + "\n").encode())
+    return 0
+
+
+def kill(root: str, _settings: Given, options: Given) -> int:
+    """Send a container a signal."""
+    if not 1 <= len(options.rest) <= 2:
+        raise UsageError(f"a container ID and perhaps a signal are wanted, not {len(options.rest)} words")
+    container = Container(root, options.rest[0])
+    number = number_of(options.rest[1] if len(options.rest) > 1 else "SIGTERM")
+    kept = container.read()
+    if kept["status"] in (STOPPED, CREATING):
+        if options.flag("all") and kept["status"] == STOPPED:
+            return 0
+        raise UsageError("container not running", f"it is {kept['status']}")
+    if number == signal.SIGKILL:
+        send(kept["pid"], number)
+    elif kept["status"] != CREATED:
+        with knock(container.folder) as client:
+            client.call("signal", number=number)
+    elif number not in _HARMLESS:  # before its start it is a process that has set up nothing, and ends of what it hears
+        with knock(container.folder) as client:
+            client.call("end", code=128 + number)
+    return 0
+
+
+def delete(root: str, _settings: Given, options: Given) -> int:
+    """Remove a container."""
+    container = _named(root, options)
+    force = options.flag("force")
+    try:
+        kept: dict[str, Any] = container.read()
+    except UsageError:
+        if force:
+            remove(container)
+            return 0
+        raise
+    if kept["status"] not in (STOPPED, CREATED) and not force:
+        raise UsageError(f"cannot delete container {container.name} that is not stopped: {kept['status']}")
+    if kept["pid"]:
+        end(container, kept["pid"])
+        kept = container.read()
+    remove(container, kept)
+    return 0
+
+
+def send(pid: int, number: int) -> None:
+    """Send a supervisor a signal. KILL ends the VM: the kernel ends all that a supervisor has started with it."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def end(container: Container, pid: int) -> None:
+    """Kill a supervisor, and wait until it has ended.
+
+    :raise EngineError: it does not.
+    """
+    send(pid, signal.SIGKILL)
+    deadline = time.monotonic() + _PATIENCE
+    while container.supervisor():
+        if time.monotonic() > deadline:
+            raise EngineError(f"process {pid} does not end, {_PATIENCE:g} seconds after SIGKILL")
+        time.sleep(0.002)
+
+
+def remove(container: Container, kept: dict[str, Any] | None = None) -> None:
+    """Remove what is left of a container whose supervisor has ended."""
+    try:
+        kept = container.read() if kept is None else kept
+    except (UsageError, ValueError):
+        kept = {}
+    folders = kept.get("pykrun", {}).get("cgroups")
+    if folders:
+        from pykrun.oci import cgroup
+
+        cgroup.remove(folders)
+    run_late_hooks("poststop", kept)
+    container.remove()
+
+
+def _named(root: str, options: Given) -> Container:
+    if len(options.rest) != 1:
+        raise UsageError(f"one container ID is wanted, not {len(options.rest)}")
+    return Container(root, options.rest[0])

@@ -1,0 +1,155 @@
+"""The command `pykrun-oci`: global options, the verb, and how an error is told."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pykrun.errors import PykrunError, UsageError
+from pykrun.oci.options import FLAG, VALUE, Given, Table, parse
+from pykrun.oci.state import default_root
+from pykrun.version import VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SPECIFICATION = "1.0.2"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""For programs of this host: podman calls some verbs without any variable."""
+_GLOBAL: Table = {
+    "root": (VALUE, "folder of the containers' states (/run/pykrun-oci, or $XDG_RUNTIME_DIR/pykrun-oci)"),
+    "log": (VALUE, "file that gets errors, beside standard error"),
+    "log-format": (VALUE, "text or json (text)"),
+    "debug": (FLAG, "tell more: a traceback of what fails"),
+    "systemd-cgroup": (FLAG, "cgroupsPath is slice:prefix:name"),
+    "cgroup-manager": (VALUE, "cgroupfs, systemd or disabled (cgroupfs)"),
+    "rootless": (VALUE, "accepted: what may be done is found out"),
+    "criu": (VALUE, "accepted: there is no checkpoint"),
+    "help,h": (FLAG, "print this"),
+    "version,v": (FLAG, "print the version"),
+}
+VERBS = {
+    "create": ("pykrun.oci.create", "create a container from a bundle"),
+    "start": ("pykrun.oci.lifetime", "run the program of a created container"),
+    "run": ("pykrun.oci.create", "create and start a container, and wait for its end"),
+    "state": ("pykrun.oci.lifetime", "print the state of a container"),
+    "exec": ("pykrun.oci.exec", "run a process in a container"),
+    "pause": ("pykrun.oci.standing", "let a container stand still"),
+    "resume": ("pykrun.oci.standing", "let it go on"),
+    "kill": ("pykrun.oci.lifetime", "send a container a signal"),
+    "delete": ("pykrun.oci.lifetime", "remove a container that has ended"),
+    "list": ("pykrun.oci.listing", "list containers"),
+    "ps": ("pykrun.oci.looking", "list the processes of a container"),
+    "events": ("pykrun.oci.looking", "print what a container uses"),
+    "update": ("pykrun.oci.update", "change the limits of a container"),
+    "features": ("pykrun.oci.features", "print what this runtime can do"),
+    "spec": ("pykrun.oci.spec", "write a config.json to begin with"),
+    "checkpoint": ("pykrun.oci.unsupported", "not supported"),
+    "restore": ("pykrun.oci.unsupported", "not supported"),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command line; return the exit status: 0, or 1 with one line that says what is wrong."""
+    words = sys.argv[1:] if words is None else words
+    os.environ.setdefault("PATH", _PATH)
+    given = Given()
+    try:
+        given = parse(words, _GLOBAL, verb="")
+        status = _dispatch(given)
+    except PykrunError as error:
+        status = _complain(given, str(error))
+    except OSError as error:
+        name = f": {error.filename!r}" if error.filename else ""
+        status = _complain(given, f"{error.strerror or error}{name}")
+    except Exception as error:
+        status = _complain(given, f"internal error: {error!r} (please report it)")
+    return status
+
+
+def _dispatch(given: Given) -> int:
+    if given.flag("version"):
+        return _print(f"pykrun-oci version {VERSION}\nspec: {SPECIFICATION}\n")
+    if given.flag("help") or not given.rest or given.rest[0] in ("help", "h"):
+        return _print(_help())
+    verb, *words = given.rest
+    if verb not in VERBS:
+        raise UsageError(f"there is no command {verb!r}", "see `pykrun-oci --help`")
+    if given.value("log-format", "text") not in ("text", "json"):
+        raise UsageError(f"unknown log-format {given.value('log-format')!r}", "there are text and json")
+    module = VERBS[verb][0]
+    __import__(module)
+    table: Table
+    usage, table = sys.modules[module].OPTIONS[verb]
+    table = {**table, "help,h": (FLAG, "print this")}
+    options = parse(words, table, verb=verb)
+    if options.flag("help"):
+        return _print(_verb_help(verb, usage, table))
+    root = os.path.abspath(given.value("root") or default_root())
+    status: int = getattr(sys.modules[module], verb)(root, given, options)
+    return status
+
+
+def _print(text: str) -> int:
+    os.write(1, text.encode())
+    return 0
+
+
+def _help() -> str:
+    verbs = "".join(f"  {name:<12}{text}\n" for name, (_, text) in VERBS.items())
+    return (
+        "usage: pykrun-oci [OPTION...] COMMAND [OPTION...] [CONTAINER]\n\n"
+        f"An OCI runtime (specification {SPECIFICATION}) whose containers are VMs, with runc's command line.\n\n"
+        f"commands:\n{verbs}\noptions:\n{_options(_GLOBAL)}\n`pykrun-oci COMMAND --help` tells more.\n"
+    )
+
+
+def _verb_help(verb: str, usage: str, table: Table) -> str:
+    text = VERBS[verb][1]
+    return f"usage: pykrun-oci {verb} {usage}\n\n{text[0].upper()}{text[1:]}.\n\noptions:\n{_options(table)}"
+
+
+def _options(table: Table) -> str:
+    lines = []
+    for names, (kind, text) in table.items():
+        words = ", ".join(("--" if len(name) > 1 else "-") + name for name in names.split(","))
+        lines.append(f"  {words + (' VALUE' if kind else ''):<26}{text}\n")
+    return "".join(lines)
+
+
+def _complain(given: Given, message: str) -> int:
+    """Say what is wrong on standard error and, in runc's shape, in the log."""
+    if given.flag("debug"):
+        from traceback import format_exc
+
+        os.write(2, format_exc().encode(errors="replace"))
+    log = given.value("log")
+    # Who has a log of objects is a program, which puts our name before what it finds on standard error.
+    line = f"{message}\n" if log and given.value("log-format") == "json" else f"pykrun-oci: {message}\n"
+    try:
+        os.write(2, line.encode(errors="surrogateescape"))
+        if log:
+            _log(log, given.value("log-format") == "json", message)
+    except OSError:
+        pass  # nobody to tell
+    return 1
+
+
+def _log(path: str, as_json: bool, message: str) -> None:
+    import time
+
+    from pykrun.plain_json import dumps
+
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    text = message.encode(errors="surrogateescape").decode(errors="replace")
+    line = (
+        dumps({"level": "error", "msg": text, "time": now})
+        if as_json
+        else f'time="{now}" level=error msg={dumps(text)}'
+    )
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(log, line.encode() + b"\n")
+    finally:
+        os.close(log)

@@ -1,0 +1,152 @@
+"""The containers of one `--root`: a folder for each, named by its id.
+
+ROOT/ID/lock         held by the supervisor (fcntl(2)) for as long as it lives: gone with it, however it ends
+ROOT/ID/state.json   what the verb `state` shows, written as a whole by the supervisor
+ROOT/ID/socket       the supervisor listens there
+ROOT/ID/root         where the supervisor composes the root file system, in a mount namespace of its own
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+from pykrun.errors import UsageError
+from pykrun.plain_json import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+_FLOCK = struct.Struct("hhqqi4x")
+"""`struct flock` of 64-bit machines: type, whence, start, length, pid."""
+
+
+def default_root() -> str:
+    """Where the containers of this user are when `--root` does not say."""
+    folder = os.environ.get("XDG_RUNTIME_DIR", "")
+    return f"{folder}/pykrun-oci" if folder.startswith("/") and os.geteuid() else "/run/pykrun-oci"
+
+
+class Container:
+    """The folder of one container.
+
+    :raise UsageError: that can be no id.
+    """
+
+    def __init__(self, root: str, name: str) -> None:
+        if not name or len(name) > 255 or not _LETTERS.issuperset(name) or name in (".", ".."):
+            raise UsageError(f"invalid container ID format: {name!r}", "letters, digits and _ + - . of ASCII")
+        self.name = name
+        self.folder = os.path.join(root, name)
+
+    def path(self, name: str) -> str:
+        """The path of one of its files."""
+        return f"{self.folder}/{name}"
+
+    def make(self) -> None:
+        """Make the folder.
+
+        :raise UsageError: there is one of that id.
+        """
+        os.makedirs(os.path.dirname(self.folder), 0o711, exist_ok=True)
+        try:
+            os.mkdir(self.folder, 0o700)
+        except FileExistsError:
+            if not self._is_wreck():
+                raise UsageError(f"container with given ID already exists: {self.name}") from None
+            self.remove()
+            os.mkdir(self.folder, 0o700)
+
+    def _is_wreck(self) -> bool:
+        """Whether its supervisor ended while it was made, and nobody heard of a container."""
+        try:
+            return self.read()["status"] == CREATING and not self.supervisor()
+        except (UsageError, FileNotFoundError):
+            return False
+
+    def lock(self) -> int:
+        """Take the lock, for this process' life; the descriptor must stay the only one of that file in this process.
+
+        :raise BlockingIOError: somebody has it.
+        """
+        lock = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock
+
+    def supervisor(self) -> int:
+        """The supervisor's pid; 0 when it has ended."""
+        try:
+            lock = os.open(self.path("lock"), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return 0
+        try:
+            asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, *_, pid = _FLOCK.unpack(fcntl.fcntl(lock, fcntl.F_GETLK, asked))
+        finally:
+            os.close(lock)
+        return 0 if kind == fcntl.F_UNLCK else int(pid)
+
+    def read(self) -> dict[str, Any]:
+        """What is kept of it, with the present status and pid.
+
+        :raise UsageError: there is no such container.
+        """
+        try:
+            with open(self.path("state.json"), "rb") as file:
+                kept: dict[str, Any] = loads(file.read())
+        except FileNotFoundError:
+            raise UsageError("container does not exist", f"{self.name!r} in {os.path.dirname(self.folder)}") from None
+        pid = self.supervisor()
+        if not pid:
+            kept["status"] = STOPPED
+        kept["pid"] = pid
+        return kept
+
+    def write(self, kept: dict[str, Any]) -> None:
+        """Keep that, as a whole or not at all."""
+        write_atomically(self.path("state.json"), dumps(kept, 2) + "\n")
+
+    def remove(self) -> None:
+        """Remove the folder; harmless when it is gone."""
+        for name in ("socket", "state.json.new", "state.json", "lock"):
+            try:
+                os.unlink(self.path(name))
+            except FileNotFoundError:
+                pass
+        for path in (self.path("root"), self.folder):
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EBUSY):
+                    raise
+
+
+def shown(kept: dict[str, Any]) -> dict[str, Any]:
+    """What of a state is the specification's."""
+    return {name: value for name, value in kept.items() if name != "pykrun"}
+
+
+def write_atomically(path: str, text: str, mode: int = 0o644) -> None:
+    """Write a file that others see whole or not at all."""
+    new = f"{path}.new"
+    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        os.write(file, text.encode())
+    finally:
+        os.close(file)
+    os.rename(new, path)
+
+
+def names(root: str) -> list[str]:
+    """The ids of the containers there, in order."""
+    try:
+        return sorted(name for name in os.listdir(root) if os.path.exists(f"{root}/{name}/state.json"))
+    except FileNotFoundError:
+        return []
