@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pykrun.supervisor import Outcome, VirtualMachine
 
 ROUNDS = {"uml": 40, "qemu": 15}
-MIB = 16
+MIB = 4
 LATENCY_MS = 50
 EXEC, STARTED, SHELL = "exec, to its end", "until it has started", "asked of the VM's shell"
 OUT, OUT_SHELL, IN = f"exec, {MIB} MiB out", f"the shell's own, {MIB} MiB out", f"exec, {MIB} MiB in"

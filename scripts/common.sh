@@ -72,7 +72,9 @@ print(os.path.realpath(sys.executable))' 2> /dev/null) && return
 launch() {
     module=$1
     shift
-    exec "$python" -I -S -X frozen_modules=on -c "import sys
+    exec "$python" -I -S -X frozen_modules=on -c "import sys, _signal
+if _signal.getsignal(2) is _signal.default_int_handler:
+    _signal.signal(2, _signal.SIG_DFL)
 sys.path.insert(0, sys.argv.pop(1))
 from $module import main
 sys.exit(main())" "$here/src" "$@"

@@ -57,6 +57,8 @@ def dumps(value: object, indent: int = 0) -> str:
     """Return plain values (dict, list, tuple, str, int, bool, float, None) as JSON.
 
     :param indent: blanks per level; 0 for all in one line.
+    :raise ValueError: a number that JSON does not know.
+    :raise TypeError: something that JSON does not know.
     """
     return _write(value, indent, "\n" if indent else "")
 
@@ -67,6 +69,8 @@ def _write(value: object, indent: int, line: str) -> str:
     if isinstance(value, int):
         return int.__repr__(value)
     if isinstance(value, float):
+        if value - value != 0:
+            raise ValueError(f"{value} is not JSON compliant")
         return float.__repr__(value)
     if isinstance(value, str):
         return str(encode_basestring_ascii(value))

@@ -57,6 +57,11 @@ def test_what_is_in_it(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests", "benchmarks")) or "__pycache__" in name]
 
 
+def test_the_runtime_is_a_command(installed: Path, outside: dict[str, str]) -> None:
+    said = subprocess.run([installed / "pykrun-oci", "--version"], env=outside, stdout=subprocess.PIPE, check=True)
+    assert said.stdout.startswith(b"pykrun-oci version ")
+
+
 def test_two_builds_have_the_same_bytes(wheel: Path) -> None:
     tree = wheel.parent.parent
     before = wheel.read_bytes()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pykrun.vms import plain_json
+from pykrun import plain_json
 from tests.support.command import FIND
 
 VALUES = [
@@ -31,18 +31,18 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_there_and_back(value: object) -> None:
     text = plain_json.dumps(value)
     assert text == json.dumps(value, separators=(",", ":"))
-    assert plain_json.loads(text) == value
-    assert plain_json.loads(json.dumps(value, indent=2) + "\n") == value
-    assert "json" not in sys.modules or plain_json.loads(text) == value
+    assert plain_json.loads(text.encode()) == value
+    assert plain_json.loads(json.dumps(value, indent=2).encode() + b"\n") == value
+    assert "json" not in sys.modules or plain_json.loads(text.encode()) == value
 
 
 @pytest.mark.parametrize("text", NONE)
 def test_what_is_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises((ValueError, RecursionError)):
-        plain_json.loads(text)
+        plain_json.loads(text.encode())
     monkeypatch.delitem(sys.modules, "json")
     with pytest.raises((ValueError, RecursionError)):
-        plain_json.loads(text)
+        plain_json.loads(text.encode())
 
 
 @pytest.mark.usefixtures("plain")

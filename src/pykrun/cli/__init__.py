@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     is_run = words[:1] in (["run"], ["exec"])
     if is_run:
         _die_of_interrupts()  # before any further import
+    else:
+        _hear_interrupts()
     from pykrun.cli.streams import keep_standard_streams
 
     keep_standard_streams()
@@ -62,6 +64,12 @@ def _leave(status: int) -> NoReturn:
         except (OSError, ValueError):
             pass  # nobody reads it, or it was closed
     os._exit(status)
+
+
+def _hear_interrupts() -> None:
+    """A checkout's command died of Ctrl-C until now (scripts/common.sh); whoever has to tidy up hears it."""
+    if _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
 
 
 def _die_of_interrupts() -> None:

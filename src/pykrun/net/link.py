@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pykrun.errors import UsageError
 from pykrun.loop import Loop
 from pykrun.net.border import OpenBorder
-from pykrun.net.datagrams import FrameSocket, Tap
+from pykrun.net.datagrams import Datagrams, FrameSocket, Tap
 from pykrun.net.stream import FrameStream, widen
 from pykrun.record import record
 
@@ -46,7 +46,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pykrun.net.packet import PacketSocket
 
-    Cabled = FrameStream | FrameSocket | Tap | PacketSocket
+Cabled = FrameStream | Datagrams
 
 
 def check(link: Link) -> None:

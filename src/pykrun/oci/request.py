@@ -6,7 +6,6 @@ import os
 
 from pykrun.errors import UsageError
 from pykrun.oci.bundle import Bundle
-from pykrun.oci.network import card
 from pykrun.plain_json import dumps
 from pykrun.request import Descriptor, Entry, Request, Tree
 from pykrun.start_data import GuestMount, StartData
@@ -29,7 +28,11 @@ def make_request(bundle: Bundle, folder: str, mounts: list[GuestMount]) -> Reque
     process = bundle.process
     assert process is not None, "checked before"
     config = dumps({"ociVersion": bundle.version, "process": process.document}).encode()
-    network = card() if bundle.network not in ("none", "host") and not _is_sandbox(bundle) else None
+    network = None
+    if bundle.network not in ("none", "host") and not _is_sandbox(bundle):
+        from pykrun.oci.network import card
+
+        network = card()
     resolver = any(mount.kind == "bind" and mount.destination == "/etc/resolv.conf" for mount in bundle.mounts)
     engine = _choice(bundle, "engine", ("auto", "uml", "qemu"))
     accel = _choice(bundle, "accel", ("auto", "kvm", "tcg"))

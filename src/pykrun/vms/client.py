@@ -7,7 +7,6 @@ import os
 import select
 
 from pykrun.errors import EngineError, MissingError, PeerError, PykrunError, UsageError
-from pykrun.vms.registry import SOCKET, listed, open_folder
 from pykrun.vms.wire import VERSION, Channel, Message
 
 TYPE_CHECKING = False
@@ -93,6 +92,8 @@ def connect(name: str) -> Client:
     :raise MissingError: there is no such VM.
     :raise UsageError: the runtime directory is not this user's alone.
     """
+    from pykrun.vms.registry import SOCKET, listed, open_folder  # who has a socket of his own needs none of it
+
     folder = open_folder(name)
     if folder is not None:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -186,7 +186,7 @@ def _take_name(entry: Entry, name: str | None) -> None:
         wanted = make_name() + (f"-{attempt}" if attempt > 8 else "") if name is None else name
         if entry.rename(wanted):
             return
-        if name is None or entry.bury(name):
+        if entry.bury(wanted) or name is None:
             continue
         if (pid := entry.owner(name)) is not None:
             raise taken(name, pid)
