@@ -153,10 +153,13 @@ class Enclave:
     def close(self) -> None:
         """End it; its mounts and its network go with the last process inside."""
         self._holder.kill()
-        for top in self._cgroups():
-            for folder in (top / "conmon", top):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+        end = time.monotonic() + 5
+        while self._cgroups() and time.monotonic() < end:  # busy for as long as a process in it is being ended
+            for top in self._cgroups():
+                for folder in (top / "conmon", top):
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
+            time.sleep(0.02)
         self._holder.communicate()
         shutil.rmtree(self.folder)
 
