@@ -126,6 +126,6 @@ def _overview(words: Sequence[str]) -> None:
     if words and words[0] in COMMANDS:
         dispatch([words[0], "--help"])
         return
-    lines = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    lines = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
     head = "usage: pykrun COMMAND [OPTION...]\n\nRun a command in a real Linux microVM."
     print(f"{head}\n\ncommands:\n{lines}\n\n{EPILOG}", flush=True)

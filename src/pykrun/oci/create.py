@@ -19,11 +19,14 @@ _CREATE: Table = {
     "no-pivot": (FLAG, "accepted: nothing is pivoted"),
     "no-new-keyring": (FLAG, "accepted: the guest's kernel has keyrings of its own"),
     "preserve-fds": (VALUE, "accepted: descriptors do not reach a VM"),
-    "no-subreaper": (FLAG, "accepted"),
-    "detach,d": (FLAG, "run: do not wait for the end"),
-    "keep": (FLAG, "run: do not delete the container at its end"),
 }
-OPTIONS = {"create": ("[OPTION...] CONTAINER", _CREATE), "run": ("[OPTION...] CONTAINER", _CREATE)}
+_RUN: Table = {
+    **_CREATE,
+    "detach,d": (FLAG, "do not wait for the end"),
+    "keep": (FLAG, "do not delete the container at its end"),
+    "no-subreaper": (FLAG, "accepted"),
+}
+OPTIONS = {"create": ("[OPTION...] CONTAINER", _CREATE), "run": ("[OPTION...] CONTAINER", _RUN)}
 _FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 _PROGRAM = (
     "import gc, sys; gc.disable(); sys.path.insert(0, sys.argv[1]); from pykrun.oci.supervisor import main; main()"

@@ -38,7 +38,7 @@ OPTIONS: dict[str, tuple[str, Table]] = {
             "env,e": (MANY, "a variable, NAME=VALUE"),
             "user,u": (VALUE, "UID[:GID], or names of the container's (the container's own)"),
             "additional-gids,g": (MANY, "a further group"),
-            "cap,c": (MANY, "a further capability"),
+            "cap,c": (MANY, "accepted: capabilities are the container's, or those of --process"),
             "no-new-privs": (FLAG, "it may not get more rights"),
             "preserve-fds": (VALUE, "accepted: descriptors do not reach a VM"),
             "process-label": (VALUE, "accepted"),

@@ -7,7 +7,7 @@ import time
 
 from pykrun.errors import EngineError, UsageError
 from pykrun.oci.options import FLAG, VALUE, Given, Table
-from pykrun.oci.state import CREATING, STOPPED, Container
+from pykrun.oci.state import CREATING, RUNNING, STOPPED, Container
 from pykrun.plain_json import dumps
 
 TYPE_CHECKING = False
@@ -38,6 +38,8 @@ def ps(root: str, _settings: Given, options: Given) -> int:
         return 0
     if form != "table":
         raise UsageError(f"there is no format {form!r}", "there are table and json")
+    if kept["status"] != RUNNING:  # the guest's own `ps` would wait for the start, or for the VM to go on
+        raise UsageError("cannot list the processes of a container that is not running", f"it is {kept['status']}")
     from pykrun.oci.exec import Stand
 
     words = ["ps", *(options.rest[1:] or ["-ef"])]

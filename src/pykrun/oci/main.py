@@ -72,7 +72,15 @@ def _dispatch(given: Given) -> int:
     if given.flag("version"):
         return _print(f"pykrun-oci version {VERSION}\nspec: {SPECIFICATION}\n")
     if given.flag("help") or not given.rest or given.rest[0] in ("help", "h"):
-        return _print(_help())
+        from pykrun.oci import help
+
+        return _print(
+            help.of_all(
+                f"An OCI runtime (specification {SPECIFICATION}) whose containers are VMs, with runc's command line.",
+                {name: text for name, (_, text) in VERBS.items()},
+                _GLOBAL,
+            )
+        )
     verb, *words = given.rest
     if verb not in VERBS:
         raise UsageError(f"there is no command {verb!r}", "see `pykrun-oci --help`")
@@ -80,12 +88,16 @@ def _dispatch(given: Given) -> int:
         raise UsageError(f"unknown log-format {given.value('log-format')!r}", "there are text and json")
     module = VERBS[verb][0]
     __import__(module)
-    table: Table
+    table: Table | None
     usage, table = sys.modules[module].OPTIONS[verb]
-    table = {**table, "help,h": (FLAG, "print this")}
-    options = parse(words, table, verb=verb)
-    if options.flag("help"):
-        return _print(_verb_help(verb, usage, table))
+    options = Given()
+    if table is not None:
+        table = {**table, "help,h": (FLAG, "print this")}
+        options = parse(words, table, verb=verb)
+        if options.flag("help"):
+            from pykrun.oci import help
+
+            return _print(help.of_verb(verb, usage, VERBS[verb][1], table))
     root = os.path.abspath(given.value("root") or default_root())
     status: int = getattr(sys.modules[module], verb)(root, given, options)
     return status
@@ -96,28 +108,6 @@ def _print(text: str) -> int:
     return 0
 
 
-def _help() -> str:
-    verbs = "".join(f"  {name:<12}{text}\n" for name, (_, text) in VERBS.items())
-    return (
-        "usage: pykrun-oci [OPTION...] COMMAND [OPTION...] [CONTAINER]\n\n"
-        f"An OCI runtime (specification {SPECIFICATION}) whose containers are VMs, with runc's command line.\n\n"
-        f"commands:\n{verbs}\noptions:\n{_options(_GLOBAL)}\n`pykrun-oci COMMAND --help` tells more.\n"
-    )
-
-
-def _verb_help(verb: str, usage: str, table: Table) -> str:
-    text = VERBS[verb][1]
-    return f"usage: pykrun-oci {verb} {usage}\n\n{text[0].upper()}{text[1:]}.\n\noptions:\n{_options(table)}"
-
-
-def _options(table: Table) -> str:
-    lines = []
-    for names, (kind, text) in table.items():
-        words = ", ".join(("--" if len(name) > 1 else "-") + name for name in names.split(","))
-        lines.append(f"  {words + (' VALUE' if kind else ''):<26}{text}\n")
-    return "".join(lines)
-
-
 def _complain(given: Given, message: str) -> int:
     """Say what is wrong on standard error and, in runc's shape, in the log."""
     if given.flag("debug"):
@@ -125,8 +115,9 @@ def _complain(given: Given, message: str) -> int:
 
         os.write(2, format_exc().encode(errors="replace"))
     log = given.value("log")
-    # Who has a log of objects is a program, which puts our name before what it finds on standard error.
-    line = f"{message}\n" if log and given.value("log-format") == "json" else f"pykrun-oci: {message}\n"
+    # Programs put our name before what they find on standard error: who has a log of objects is one, and conmon.
+    is_named = "_OCI_SYNCPIPE" in os.environ or (log and given.value("log-format") == "json")
+    line = f"{message}\n" if is_named else f"pykrun-oci: {message}\n"
     try:
         os.write(2, line.encode(errors="surrogateescape"))
         if log:

@@ -35,11 +35,11 @@ def spec(_root: str, _settings: Given, options: Given) -> int:
 
 
 def document() -> dict[str, Any]:
-    """A shell with a terminal, in a read-only root and without a network."""
+    """A shell in a read-only root, without a network and without a terminal, which would need --console-socket."""
     return {
         "ociVersion": "1.0.2",
         "process": {
-            "terminal": True,
+            "terminal": False,
             "user": {"uid": 0, "gid": 0},
             "args": ["sh"],
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pykrun.errors import UsageError
-from pykrun.oci.options import Given, Table
+from pykrun.oci.options import Given
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Never
 
-
-OPTIONS: dict[str, tuple[str, Table]] = {"checkpoint": ("CONTAINER", {}), "restore": ("CONTAINER", {})}
+OPTIONS = {"checkpoint": ("", None), "restore": ("", None)}
+"""Whatever follows the verb is not looked at."""
 
 
 def checkpoint(_root: str, _settings: Given, _options: Given) -> Never:

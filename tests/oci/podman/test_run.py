@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import ROOT
 from tests.support.enclave import IMAGE, OURS
 from tests.support.podman import Podman, host_kernel, said
 
@@ -48,6 +49,14 @@ def test_a_command_that_cannot_be_started(podman: Podman, command: str, code: in
     result = podman("run", "--rm", IMAGE, command)
     assert result.returncode == code, said(result)
     assert command in result.stderr.decode() or podman.runtime != OURS
+
+
+def test_a_runtime_that_is_a_path(ours: Podman) -> None:
+    """Its name is told once; podman knows nothing of its log of objects then."""
+    program = f"{ROOT / OURS}"
+    result = Podman(ours.store, program)("run", "--rm", IMAGE, "nothing")
+    assert result.returncode == 127, said(result)
+    assert result.stderr.startswith(f"Error: {program}: executable file `nothing` not found".encode())
 
 
 def test_streams_are_apart_and_exact(podman: Podman) -> None:

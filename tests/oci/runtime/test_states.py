@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 
+from pykrun.oci.main import VERBS
 from tests.oci.runtime.runtime import KILL, Runtime
 from tests.support.command import wait_until
 
@@ -147,6 +148,7 @@ def test_lists(runtime: Runtime) -> None:
     assert [(one["id"], one["status"]) for one in listed] == [("one", "created"), ("two", "created")]
     assert runtime.must("list").splitlines()[0].split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED"]
     assert json.loads(runtime.must("ps", "--format", "json", "one")) == [runtime.state("one")["pid"]]
+    assert runtime.refused("ps", "one").endswith("that is not running (it is created)")
 
 
 def test_pause(runtime: Runtime) -> None:
@@ -157,6 +159,7 @@ def test_pause(runtime: Runtime) -> None:
     runtime.must("pause", "one")
     assert runtime.status("one") == "paused"
     assert runtime.refused("exec", "one", "true").startswith("cannot exec in a paused container")
+    assert runtime.refused("ps", "one").endswith("that is not running (it is paused)")
     time.sleep(0.2)
     size = out.stat().st_size
     time.sleep(0.5)
@@ -174,6 +177,7 @@ def test_what_it_cannot(runtime: Runtime) -> None:
     why = "is not supported: the memory of a VM cannot be saved"
     assert runtime.refused("checkpoint", "one") == f"checkpoint {why}"
     assert runtime.refused("restore", "one") == f"restore {why}"
+    assert runtime.refused("checkpoint", "--image-path", "/there", "one") == f"checkpoint {why}"
     assert runtime.refused("frobnicate") == "there is no command 'frobnicate' (see `pykrun-oci --help`)"
     assert runtime.refused("create", "--frob", "x") == "there is no option --frob (see `pykrun-oci create --help`)"
     assert runtime.refused("start") == "one container ID is wanted, not 0"
@@ -184,8 +188,10 @@ def test_words(runtime: Runtime) -> None:
     assert version.startswith("pykrun-oci version ")
     assert spec == "spec: 1.0.2"
     assert "commands:" in runtime.must("--help")
-    for verb in ("create", "start", "state", "kill", "delete", "exec", "ps", "update", "events", "list", "spec"):
-        assert f"usage: pykrun-oci {verb}" in runtime.must(verb, "--help", stdout=subprocess.PIPE)
+    for verb in set(VERBS) - {"checkpoint", "restore"}:
+        text = runtime.must(verb, "--help", stdout=subprocess.PIPE)
+        assert f"usage: pykrun-oci {verb}" in text
+        assert f"\nexamples:\n  pykrun-oci {verb}" in text
     features = json.loads(runtime.must("features"))
     assert (features["ociVersionMin"], features["ociVersionMax"]) == ("1.0.0", "1.0.2")
 
@@ -208,7 +214,7 @@ def test_a_bundle_by_our_own_spec(runtime: Runtime) -> None:
     runtime.must("spec", "--bundle", bundle)
     assert runtime.refused("spec", "--bundle", bundle).endswith("config.json is there already (remove it first)")
     config = json.loads((bundle / "config.json").read_text())
-    config["process"].update(terminal=False, args=["cat", "/proc/mounts"])
+    config["process"].update(args=["cat", "/proc/mounts"])
     (bundle / "config.json").write_text(json.dumps(config))
     runtime.names.append("one")
     result = runtime("run", "--bundle", bundle, "one")
