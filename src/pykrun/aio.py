@@ -164,6 +164,7 @@ class MicroVM:
         env: Mapping[str, str] | None = None,
         workdir: str | None = None,
         user: int | tuple[int, int] | str | None = None,
+        rlimits: Mapping[str, tuple[int, int]] | None = None,
         tty: bool = False,
     ) -> Result[Any]:
         """Run one more command in this VM and return what came of it; see `pykrun.MicroVM.exec`.
@@ -176,7 +177,9 @@ class MicroVM:
         chosen = Encoding.choose(text, encoding, errors)
         streams = captured_streams(stdin, stdout, stderr, input, capture_output)
         data = b"" if input is None else chosen.encode(input)
-        further = Further(self._session, command, streams, chosen, data, env=env, workdir=workdir, user=user, tty=tty)
+        further = Further(
+            self._session, command, streams, chosen, data, env=env, workdir=workdir, user=user, rlimits=rlimits, tty=tty
+        )
         try:
             async with asyncio.timeout(timeout):
                 await _settled(further.ended)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -61,6 +62,10 @@ def test_surroundings(engine: str, box: Box) -> None:
         assert shell("id", user=5).startswith("uid=5 gid=5")
         assert shell("id", user=(5, 6)).startswith("uid=5 gid=6")
         assert shell("id", user="ann").startswith("uid=7(ann) gid=8")
+        assert shell("ulimit -Sn; ulimit -Hn", rlimits={"nofile": (64, 128)}) == "64\n128\n"
+        assert shell("ulimit -c", rlimits={"core": (resource.RLIM_INFINITY,) * 2}) == "unlimited\n"
+        with pytest.raises(UsageError, match="no resource limit 'files'"):
+            shell("true", rlimits={"files": (1, 1)})
         assert vm.exec(["sh", "-c", "test -t 0 && test -t 1 && test -t 2"], tty=True).exit_code == 0
         with pytest.raises(EngineError, match="nobody-here"):
             shell("id", user="nobody-here")

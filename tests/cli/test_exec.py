@@ -89,6 +89,7 @@ def test_surroundings(box: Machine) -> None:
     assert box.exec("box", "-u", "5:6", "id")[1].startswith(b"uid=5 gid=6")
     assert box.exec("box", "-u", "5", "id")[1].startswith(b"uid=5 gid=5")
     assert box.exec("box", "-u", "ann", "id")[1].startswith(b"uid=7(ann) gid=8")
+    assert box.exec("box", "--rlimit", "nofile=64:128", "--", "sh", "-c", "ulimit -Sn; ulimit -Hn")[1] == b"64\n128\n"
     code, _, err = box.exec("box", "-u", "nobody-here", "id")
     assert code == 125
     assert b"nobody-here" in err
@@ -115,6 +116,7 @@ def test_many_long_words(box: Machine) -> None:
         (["box", "--nothing", "true"], 125, b"there is no option --nothing"),
         (["-e", "=x", "box", "true"], 125, b"--env wants"),
         (["-u", ":", "box", "true"], 125, b"a user is"),
+        (["--rlimit", "files=1", "box", "true"], 125, b"--rlimit wants NAME=CUR:MAX"),
     ],
 )
 def test_what_makes_no_sense(box: Machine, words: list[str], code: int, said: bytes) -> None:
@@ -197,6 +199,7 @@ WORDS = [
     ["-t", "box", "sh", "-c", "x"],
     ["box", "-T", "-i", "-e", "A=b", "--env", "C", "--env-file", "f", "--", "env"],
     ["-w", "/tmp", "-u", "a:b", "box", "id", "-u"],
+    ["--rlimit", "nofile=1", "box", "--rlimit", "core=0:0", "true"],
     ["--user", "5", "box", "--workdir", "/", "--no-tty", "--tty", "pwd"],
 ]
 UNUSUAL = [
@@ -222,7 +225,7 @@ def test_usual_words_are_read_as_argparse_does(words: list[str]) -> None:
     wanted = exec_command.read(words)
     assert wanted is not None
     assert wanted.command == command
-    for name in ("vm", "tty", "env", "env_file", "workdir", "user"):
+    for name in ("vm", "tty", "env", "env_file", "workdir", "user", "rlimit"):
         assert getattr(wanted, name) == getattr(arguments, name), name
 
 

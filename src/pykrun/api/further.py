@@ -12,7 +12,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
 from typing import Any
 
-from pykrun.api.options import Stream, check_environment, words_of
+from pykrun.api.options import Stream, check_environment, read_rlimits, words_of
 from pykrun.api.result import Result
 from pykrun.api.session import Session
 from pykrun.api.streams import NAMES, Encoding, Streams
@@ -46,6 +46,7 @@ class Further:
         env: Mapping[str, str] | None,
         workdir: str | None,
         user: int | tuple[int, int] | str | None,
+        rlimits: Mapping[str, tuple[int, int]] | None,
         tty: bool,
     ) -> None:
         self.args = words_of(command)
@@ -62,6 +63,7 @@ class Further:
             environment=check_environment(env or {}),
             workdir=workdir,
             user=(user, user) if isinstance(user, int) else user,
+            rlimits=read_rlimits(rlimits or {}),
             terminal=tty,
         )
         with Streams(*streams) as made:

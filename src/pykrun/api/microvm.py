@@ -291,6 +291,7 @@ class MicroVM:
         env: Mapping[str, str] | None = None,
         workdir: str | None = None,
         user: int | tuple[int, int] | str | None = None,
+        rlimits: Mapping[str, tuple[int, int]] | None = None,
         tty: bool = False,
     ) -> Result[Any]:
         """Run one more command in this VM, wait for its end, and return what came of it; shaped as `pykrun.run`.
@@ -300,6 +301,7 @@ class MicroVM:
 
         :param env: variables over the workload's.
         :param user: uid, or uid and gid, or `NAME[:GROUP]` that the guest knows.
+        :param rlimits: as `{"nofile": (64, 128)}`, in place of the workload's.
         :param tty: it has a terminal of its own, whose output is standard output.
         :param timeout: seconds until the command is killed; the VM goes on.
         :raise subprocess.TimeoutExpired: it was killed; what it wrote is in the exception.
@@ -310,7 +312,9 @@ class MicroVM:
         chosen = Encoding.choose(text, encoding, errors)
         streams = captured_streams(stdin, stdout, stderr, input, capture_output)
         data = b"" if input is None else chosen.encode(input)
-        further = Further(session, command, streams, chosen, data, env=env, workdir=workdir, user=user, tty=tty)
+        further = Further(
+            session, command, streams, chosen, data, env=env, workdir=workdir, user=user, rlimits=rlimits, tty=tty
+        )
         try:
             further.ended.exception(timeout)
         except FutureTimeout:

@@ -148,7 +148,7 @@ def _start(command: Sequence[str | bytes], options: Options, root: Root) -> Star
         workdir=_text("workdir", options.get("workdir")),
         hostname=_hostname(options.get("hostname")),
         user=None if root.image else _user(options.get("user")),
-        rlimits=_rlimits(options.get("rlimits", {})),
+        rlimits=read_rlimits(options.get("rlimits", {})),
         terminal=bool(options.get("tty", False)),
         grace=_seconds("grace", options.get("grace")),
         root_device=_root_disk(options),
@@ -232,7 +232,11 @@ def _root_disk(options: Options) -> str | None:
     return f"/dev/{device.removeprefix('/dev/')}"
 
 
-def _rlimits(given: Any) -> list[tuple[int, int, int]]:
+def read_rlimits(given: Any) -> list[tuple[int, int, int]]:
+    """`{"nofile": (soft, hard)}` as (RLIMIT number, soft, hard).
+
+    :raise UsageError: it is none.
+    """
     if not isinstance(given, Mapping):
         raise UsageError(f'rlimits is a mapping like {{"nofile": (1024, 4096)}}, not {given!r}')
     return [_rlimit(name, pair) for name, pair in given.items()]

@@ -20,6 +20,7 @@ VM ends first); 125 it could not be run (with the reason), 126 not executable, 1
 examples:
   pykrun exec web -- nginx -s reload
   pykrun exec -t web /bin/sh
+  pykrun exec --rlimit nofile=64:64 web -- ./worker
   pykrun exec web -e LANG=C -w /var/log -- tail -f access.log
   tar c src | pykrun exec web -- tar x -C /srv
 """
@@ -39,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-w", "--workdir", metavar="DIR", help="working directory in the guest (the workload's)")
     parser.add_argument(
         "-u", "--user", metavar="USER[:GROUP]", help="names that the guest knows, or numbers (the workload's)"
+    )
+    parser.add_argument(
+        "--rlimit", action="append", default=[], metavar="NAME=CUR:MAX", help="a resource limit (the workload's)"
     )
     parser.set_defaults(command=[])
 
@@ -76,21 +80,23 @@ class Wanted:
     env_file: list[str]
     workdir: str | None = None
     user: str | None = None
+    rlimit: list[str]
 
 
 _SHORT = {"-t": "--tty", "-T": "--no-tty", "-i": "--interactive", "-e": "--env", "-w": "--workdir", "-u": "--user"}
-_VALUES = ("--env", "--env-file", "--workdir", "--user")
+_LISTS = ("--env", "--env-file", "--rlimit")
+_VALUES = (*_LISTS, "--workdir", "--user")
 
 
 def read(words: Sequence[str]) -> Wanted | None:
     """Read a call without argparse, whose import takes a quarter of it; None for one that is not quite usual."""
-    wanted = Wanted(vm="", command=[], env=[], env_file=[])
+    wanted = Wanted(vm="", command=[], env=[], env_file=[], rlimit=[])
     rest = list(words)
     while rest and rest[0] != "--" and (rest[0][:1] == "-" or not wanted.vm):
         option = _SHORT.get(rest[0], rest.pop(0))
         if option in _VALUES and rest and rest[0][:1] != "-":
             value = rest.pop(0)
-            if option in ("--env", "--env-file"):
+            if option in _LISTS:
                 getattr(wanted, option[2:].replace("-", "_")).append(value)
             else:
                 setattr(wanted, option[2:], value)
@@ -127,12 +133,18 @@ def run(arguments: argparse.Namespace | Wanted) -> int:
     variables = environment(arguments.env, arguments.env_file)
     if terminal and "TERM" in os.environ:
         variables.setdefault("TERM", os.environ["TERM"])
+    limits = []
+    if arguments.rlimit:  # its module is one more to import
+        from pykrun.cli.values import rlimit
+
+        limits = [rlimit(text) for text in arguments.rlimit]
     with Attached(streams, terminal=terminal) as attached:
         process = describe(
             arguments.command,
             environment=variables,
             workdir=arguments.workdir,
             user=arguments.user,
+            rlimits=limits,
             terminal=terminal,
             window=attached.window,
         )

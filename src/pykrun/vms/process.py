@@ -18,6 +18,7 @@ def describe(
     environment: Mapping[str, str],
     workdir: str | None = None,
     user: str | tuple[int, int] | None = None,
+    rlimits: Sequence[tuple[int, int, int]] = (),
     terminal: bool = False,
     window: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def describe(
     :param environment: variables over the workload's.
     :param user: `NAME[:GROUP]`, which the guest's /etc/passwd and /etc/group know, or numbers, of which the group's is
         the user's if it is left out.
+    :param rlimits: (RLIMIT number, soft, hard), in place of the workload's.
     :param window: rows and columns of the terminal.
     :raise UsageError: there can be no such user.
     """
@@ -38,11 +40,21 @@ def describe(
         process["cwd"] = workdir
     if user is not None:
         process["user"] = _user(user)
+    if rlimits:
+        process["rlimits"] = _limits(rlimits)
     if terminal:
         process["terminal"] = True
         if window is not None:
             process["consoleSize"] = {"height": window[0], "width": window[1]}
     return process
+
+
+def _limits(rlimits: Sequence[tuple[int, int, int]]) -> list[dict[str, int | str]]:
+    import resource
+
+    # In reverse, so that NOFILE wins over OFILE, its old name.
+    names = {getattr(resource, name): name for name in reversed(dir(resource)) if name.startswith("RLIMIT_")}
+    return [{"type": names[number], "soft": soft, "hard": hard} for number, soft, hard in rlimits]
 
 
 def _user(user: str | tuple[int, int]) -> dict[str, int | str]:
