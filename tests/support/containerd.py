@@ -20,8 +20,9 @@ address = "{address}"
 [plugins."io.containerd.internal.v1.opt"]
 path = "/var/lib/containerd/opt"
 """
+CRI = "grpc.v1.cri"
 DISABLED = (
-    "grpc.v1.cri",
+    CRI,
     "snapshotter.v1.btrfs",
     "snapshotter.v1.zfs",
     "snapshotter.v1.aufs",
@@ -30,13 +31,16 @@ DISABLED = (
 
 
 class Containerd:
-    """A daemon with one image, and an enclave of its own."""
+    """A daemon with one image, and an enclave of its own.
 
-    def __init__(self) -> None:
+    :param cri: more of its configuration, for its CRI plugin, which is not loaded else.
+    """
+
+    def __init__(self, cri: str = "") -> None:
         self.enclave = Enclave()
         configuration = self.enclave.folder / "containerd.toml"
-        disabled = ", ".join(f'"io.containerd.{plugin}"' for plugin in DISABLED)
-        configuration.write_text(CONFIGURATION.format(disabled=disabled, address=ADDRESS))
+        disabled = ", ".join(f'"io.containerd.{plugin}"' for plugin in DISABLED if plugin != CRI or not cri)
+        configuration.write_text(CONFIGURATION.format(disabled=disabled, address=ADDRESS) + cri)
         self.log = self.enclave.folder / "containerd.log"
         with self.log.open("wb") as log:
             self._daemon = self.enclave.start(["containerd", "-c", configuration], stdout=log, stderr=log)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.oci.containerd.conftest import Run
-from tests.support.command import wait_until
+from tests.support.command import ROOT, wait_until
 from tests.support.containerd import Containerd
 from tests.support.enclave import IMAGE, tree
 from tests.support.podman import host_kernel, said
@@ -251,3 +251,14 @@ def test_a_pod(containerd: Containerd, run: Run, pod: str) -> None:
     assert containerd.must(*words, IMAGE, "one", "sh", "-c", script) == "1\nfrom outside"
     os.kill(pausing, 0)
     end(containerd, "pause")
+
+
+def test_the_configuration_of_the_docs() -> None:
+    """Containerd's CRI plugin takes it."""
+    stanzas = (ROOT / "docs/kubernetes.md").read_text().split("version = 2\n")[1].split("```")[0]
+    daemon = Containerd(stanzas)
+    try:
+        [plugin] = [line.split() for line in daemon.must("plugins", "list").splitlines() if " cri " in line]
+        assert plugin[-1] == "ok", daemon.log.read_text()
+    finally:
+        daemon.close()
