@@ -38,7 +38,7 @@ OPTIONS: dict[str, tuple[str, Table]] = {
             "env,e": (MANY, "a variable, NAME=VALUE"),
             "user,u": (VALUE, "UID[:GID], or names of the container's (the container's own)"),
             "additional-gids,g": (MANY, "a further group"),
-            "cap,c": (MANY, "accepted: capabilities are the container's, or those of --process"),
+            "cap,c": (MANY, "a further capability"),
             "no-new-privs": (FLAG, "it may not get more rights"),
             "preserve-fds": (VALUE, "accepted: descriptors do not reach a VM"),
             "process-label": (VALUE, "accepted"),
@@ -66,8 +66,8 @@ def exec(root: str, _settings: Given, options: Given) -> int:
     if not options.rest:
         raise UsageError("a container ID is wanted")
     container = Container(root, options.rest[0])
-    process = _process(options)
     kept = container.read()
+    process = _process(options, kept["bundle"])
     status = kept["status"]
     if status == PAUSED and not options.flag("ignore-paused"):
         raise UsageError("cannot exec in a paused container", "--ignore-paused waits until it goes on")
@@ -88,11 +88,11 @@ def exec(root: str, _settings: Given, options: Given) -> int:
     return Stand(container, process, console).wait()
 
 
-def _process(options: Given) -> dict[str, Any]:
+def _process(options: Given, bundle: str) -> dict[str, Any]:
     """What is to run: the file's, or the command's words and options; what nobody says is the container's own."""
     path, words = options.value("process"), options.rest[1:]
     if not path:
-        return _from_words(options, words)
+        return _from_words(options, words, bundle)
     try:
         with open(path, "rb") as file:
             process = read_process(Fields("process", loads(file.read())))
@@ -108,7 +108,7 @@ def _process(options: Given) -> dict[str, Any]:
     return document
 
 
-def _from_words(options: Given, words: list[str]) -> dict[str, Any]:
+def _from_words(options: Given, words: list[str], bundle: str) -> dict[str, Any]:
     if not words or not words[0]:
         raise UsageError("a command is wanted", "or --process with a file")
     for word in options.every("env"):
@@ -117,19 +117,37 @@ def _from_words(options: Given, words: list[str]) -> dict[str, Any]:
     process: dict[str, Any] = {"args": words, "env": options.every("env"), "inherit_env": True}
     if options.value("cwd"):
         process["cwd"] = options.value("cwd")
-    groups = [_number("--additional-gids", word) for word in options.every("additional-gids")]
     if options.value("user"):
         process["user"] = _user(options.value("user"))
+    groups = [_number("--additional-gids", word) for word in options.every("additional-gids")]
     if groups:
-        process["user"] = {**process.get("user", {"uid": 0, "gid": 0}), "additionalGids": groups}
+        user = process.get("user") or _own(bundle)["user"]
+        process["user"] = {**user, "additionalGids": [*user.get("additionalGids", ()), *groups]}
     if options.flag("tty"):
         process["terminal"] = True
     if options.flag("no-new-privs"):
         process["noNewPrivileges"] = True
-    for word in options.every("cap"):
-        if "CAP_" + word.upper().removeprefix("CAP_") not in CAPABILITIES:
-            raise UsageError(f"--cap: {word!r} is no capability")
+    further = [_capability(word) for word in options.every("cap")]
+    own = _own(bundle).get("capabilities") if further else None
+    if own:
+        process["capabilities"] = {name: [*words, *further] for name, words in own.items()}
     return process
+
+
+def _own(bundle: str) -> dict[str, Any]:
+    """The container's own process."""
+    from pykrun.oci.bundle import read_bundle
+
+    process = read_bundle(bundle).process
+    assert process is not None, "it runs"
+    return process.document
+
+
+def _capability(word: str) -> str:
+    name = "CAP_" + word.upper().removeprefix("CAP_")
+    if name not in CAPABILITIES:
+        raise UsageError(f"--cap: {word!r} is no capability")
+    return name
 
 
 def _user(text: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ _EXAMPLES = {
     "": (
         "podman --runtime pykrun-oci run --rm debian uname -r",
         "ctr run --rm --runc-binary pykrun-oci localhost/app:1 one uname -r",
-        "pykrun-oci spec && pykrun-oci run one  # the root is ./rootfs",
+        "pykrun-oci spec && pykrun-oci run one  # in a folder with the root in rootfs",
     ),
     "create": ("pykrun-oci create --bundle ./bundle --pid-file pid one",),
     "start": ("pykrun-oci start one",),

@@ -47,6 +47,21 @@ def test_what_nobody_says_is_the_containers(runtime: Runtime, running: str) -> N
     )
 
 
+def test_further_groups_and_capabilities(runtime: Runtime) -> None:
+    """Beside those that the container has."""
+    sets = ("bounding", "effective", "permitted", "inheritable", "ambient")
+    user = {"uid": 3, "gid": 4, "additionalGids": [5]}
+    process = {"user": user, "capabilities": {name: ["CAP_CHOWN"] for name in sets}}
+    runtime.create("one", runtime.bundle(script="exec sleep 600", process=process))
+    runtime.must("start", "one")
+    words = ("--additional-gids", "6", "--cap", "CAP_KILL", "--cap", "net_raw")
+    script = "id; grep CapEff /proc/self/status"
+    first, second = runtime.must("exec", *words, "one", "sh", "-c", script).splitlines()
+    assert first == "uid=3 gid=4 groups=5,6"
+    assert int(second.split()[1], 16) == 1 << 0 | 1 << 5 | 1 << 13
+    assert runtime.refused("exec", "--cap", "FLY", "one", "true") == "--cap: 'FLY' is no capability"
+
+
 def test_a_file_says_it_all(runtime: Runtime, running: str) -> None:
     process = described(
         runtime,
