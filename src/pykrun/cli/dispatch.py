@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 EPILOG = """examples:
   pykrun run --file /hello=./hello-static -- /hello world
   pykrun run --file /bin/sh=/bin/busybox -- /bin/sh
+  pykrun run --name web --root ./app -- /server
+  pykrun exec web -- /bin/ps
   pykrun doctor
 
 `pykrun COMMAND --help` tells more."""

@@ -6,7 +6,7 @@ import _socket as socket
 import os
 import sys
 
-from pykrun.errors import EngineError, MissingError, UsageError
+from pykrun.errors import EngineError, MissingError
 from pykrun.oci.options import FLAG, VALUE, Given, Table
 from pykrun.oci.state import Container, write_atomically
 from pykrun.oci.wire import answer, knock
@@ -43,7 +43,7 @@ def create(root: str, settings: Given, options: Given) -> int:
 def run(root: str, settings: Given, options: Given) -> int:
     """Create and start a container; wait for its end, unless --detach; the exit status is the container's."""
     pid = _create(root, settings, options)
-    container = Container(root, only(options))
+    container = Container(root, options.only())
     from pykrun.oci.lifetime import remove, run_late_hooks
 
     try:
@@ -63,19 +63,9 @@ def run(root: str, settings: Given, options: Given) -> int:
     return code if code >= 0 else 128 - code
 
 
-def only(options: Given) -> str:
-    """The one word that is left: the container's id.
-
-    :raise UsageError: it is not one.
-    """
-    if len(options.rest) != 1:
-        raise UsageError(f"one container ID is wanted, not {len(options.rest)}")
-    return options.rest[0]
-
-
 def _create(root: str, settings: Given, options: Given) -> int:
     """Create the container; return its supervisor's pid."""
-    container = Container(root, only(options))
+    container = Container(root, options.only())
     container.make()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     pid = 0

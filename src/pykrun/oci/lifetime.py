@@ -40,7 +40,7 @@ _PATIENCE = 10.0
 
 def start(root: str, _settings: Given, options: Given) -> int:
     """Run the program of a created container; returns when it runs."""
-    container = _named(root, options)
+    container = Container(root, options.only())
     kept = container.read()
     status = kept["status"]
     if status == STOPPED:
@@ -70,7 +70,7 @@ def run_late_hooks(stage: str, kept: dict[str, Any]) -> None:
 
 def state(root: str, _settings: Given, options: Given) -> int:
     """Print the state, as the specification has it."""
-    os.write(1, (dumps(shown(_named(root, options).read()), 2) + "\n").encode())
+    os.write(1, (dumps(shown(Container(root, options.only()).read()), 2) + "\n").encode())
     return 0
 
 
@@ -98,7 +98,7 @@ def kill(root: str, _settings: Given, options: Given) -> int:
 
 def delete(root: str, _settings: Given, options: Given) -> int:
     """Remove a container."""
-    container = _named(root, options)
+    container = Container(root, options.only())
     force = options.flag("force")
     try:
         kept: dict[str, Any] = container.read()
@@ -150,9 +150,3 @@ def remove(container: Container, kept: dict[str, Any] | None = None) -> None:
         cgroup.remove(folders)
     run_late_hooks("poststop", kept)
     container.remove()
-
-
-def _named(root: str, options: Given) -> Container:
-    if len(options.rest) != 1:
-        raise UsageError(f"one container ID is wanted, not {len(options.rest)}")
-    return Container(root, options.rest[0])

@@ -48,10 +48,9 @@ def ps(root: str, _settings: Given, options: Given) -> int:
 
 def events(root: str, _settings: Given, options: Given) -> int:
     """Print what the container uses, as JSON: once, or every while until it has ended."""
-    if len(options.rest) != 1:
-        raise UsageError(f"one container ID is wanted, not {len(options.rest)}")
+    name = options.only()
     interval = _seconds(options.value("interval", "5s"))
-    container, kept = _alive(root, options.rest[0])
+    container, kept = _alive(root, name)
     while True:
         os.write(1, (dumps({"type": "stats", "id": container.name, "data": _statistics(kept)}) + "\n").encode())
         if options.flag("stats"):

@@ -116,8 +116,8 @@ def _complain(given: Given, message: str) -> int:
         os.write(2, format_exc().encode(errors="replace"))
     log = given.value("log")
     # Programs put our name before what they find on standard error: who has a log of objects is one, and conmon.
-    is_named = "_OCI_SYNCPIPE" in os.environ or (log and given.value("log-format") == "json")
-    line = f"{message}\n" if is_named else f"pykrun-oci: {message}\n"
+    is_named_by_caller = "_OCI_SYNCPIPE" in os.environ or (log and given.value("log-format") == "json")
+    line = f"{message}\n" if is_named_by_caller else f"pykrun-oci: {message}\n"
     try:
         os.write(2, line.encode(errors="surrogateescape"))
         if log:

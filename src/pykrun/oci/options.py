@@ -34,6 +34,15 @@ class Given:
         """All of its values."""
         return self.values.get(name, [])
 
+    def only(self) -> str:
+        """The one word that is left: a container's id.
+
+        :raise UsageError: there is none, or there are more.
+        """
+        if len(self.rest) != 1:
+            raise UsageError(f"one container ID is wanted, not {len(self.rest)}")
+        return self.rest[0]
+
 
 def parse(words: Sequence[str], table: Mapping[str, tuple[int, str]], *, verb: str) -> Given:
     """Read options up to the first word that is none, or to `--`; one or two dashes are the same, as runc has it.

@@ -21,9 +21,7 @@ def resume(root: str, _settings: Given, options: Given) -> int:
 
 
 def _ask(root: str, options: Given, request: str, wanted: str, otherwise: str) -> int:
-    if len(options.rest) != 1:
-        raise UsageError(f"one container ID is wanted, not {len(options.rest)}")
-    container = Container(root, options.rest[0])
+    container = Container(root, options.only())
     status = container.read()["status"]
     if status != wanted:
         raise UsageError(otherwise, f"it is {status}")

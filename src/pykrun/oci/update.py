@@ -37,9 +37,7 @@ _HINT = "either there is no such cgroup controller here, or the kernel refuses: 
 
 def update(root: str, _settings: Given, options: Given) -> int:
     """Change limits."""
-    if len(options.rest) != 1:
-        raise UsageError(f"one container ID is wanted, not {len(options.rest)}")
-    container = Container(root, options.rest[0])
+    container = Container(root, options.only())
     kept = container.read()
     if kept["status"] in (STOPPED, CREATING):
         raise UsageError("container not running", f"it is {kept['status']}")
