@@ -12,6 +12,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -409,3 +410,21 @@ def test_a_vm_without_an_init_of_ours_says_so(run_pykrun: Pykrun) -> None:
     assert done.returncode == 125
     assert b"its PID 1 is not pykrun's init" in done.stderr
     vms.stop(vm)
+
+
+def test_directory_of_the_workload_that_the_host_removes(run_pykrun: Pykrun, engine: str, tmp_path: Path) -> None:
+    """Init is in it, too, and cannot come back there from a command's: it goes on elsewhere."""
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in ("bin", "etc", "tmp"):
+        (tmp_path / name).mkdir()
+    options = ("--name", "gone", "--root", str(tmp_path), "--workdir", "/work")
+    process = vms.start(run_pykrun, engine, "exec sleep 1000", *options)
+    try:
+        work.rmdir()
+        time.sleep(1.5)  # as long as the guest remembers it
+        for _ in range(2):
+            done = vms.run(run_pykrun, ["exec", "-w", "/tmp", "gone", "pwd"])
+            assert (done.returncode, done.stdout) == (0, b"/tmp\n"), done
+    finally:
+        vms.stop(process)
