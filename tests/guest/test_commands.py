@@ -106,7 +106,8 @@ class Host:
 def host(machine: Machine) -> Host:
     """A machine whose workload waits for SIGTERM."""
     machine.links |= {
-        f"/bin/{name}": "busybox" for name in ("echo", "grep", "ln", "ls", "mkdir", "mkfifo", "rm", "setsid", "stty", "true", "tty", "wc")
+        f"/bin/{name}": "busybox"
+        for name in ("echo", "grep", "ln", "ls", "mkdir", "mkfifo", "rm", "setsid", "stty", "true", "tty", "wc")
     }
     machine.text("/etc/passwd", "root:x:0:0::/root:/bin/sh\nanna:x:1001:1002::/home/anna:/bin/sh\n")
     machine.text("/etc/group", "anna:x:1002:\nworkers:x:70:bob,anna\nothers:x:71:bob\n")
