@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -19,6 +20,7 @@ import pytest
 
 from pykrun.cli import exec as exec_command
 from pykrun.cli.dispatch import Parser
+from pykrun.errors import PykrunError
 from tests.boot.vm import engine_process
 from tests.cli import vms
 from tests.conftest import ENGINES
@@ -428,3 +430,20 @@ def test_directory_of_the_workload_that_the_host_removes(run_pykrun: Pykrun, eng
             assert (done.returncode, done.stdout) == (0, b"/tmp\n"), done
     finally:
         vms.stop(process)
+
+
+def test_a_description_nested_too_deeply_keeps_no_descriptor(box: Machine) -> None:
+    process = b'{"args":' + b"[" * 600 + b"]" * 600 + b"}"
+    data = b'{"request":"exec","streams":[false,true,false],"process":' + process + b"}"
+    reading, writing = os.pipe()
+    with vms.visit(box.pykrun, "box") as client:
+        with socket.socket(fileno=os.dup(client.fileno())) as connection:
+            socket.send_fds(connection, [struct.pack("<I", len(data)) + data], [writing])
+        os.close(writing)
+        with pytest.raises(PykrunError):
+            client.receive(LIMIT)
+        ready, _, _ = select.select([reading], [], [], LIMIT)
+        assert ready == [reading]
+        assert os.read(reading, 1) == b""
+        os.close(reading)
+    assert box.exec("box", "true")[0] == 0
