@@ -73,7 +73,7 @@ def only(options: Given) -> str:
 def _create(root: str, settings: Given, options: Given) -> int:
     """Create the container; return its supervisor's pid."""
     container = Container(root, only(options))
-    container.make()
+    _make_folder(container)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     pid = 0
     try:
@@ -98,6 +98,18 @@ def _create(root: str, settings: Given, options: Given) -> int:
         theirs.close()
         ours.close()
     return pid
+
+
+def _make_folder(container: Container) -> None:
+    try:
+        container.make()
+    except UsageError:
+        if not container.is_wreck():
+            raise
+        from pykrun.oci.lifetime import remove
+
+        remove(container)
+        container.make()
 
 
 def _undo(container: Container, pid: int) -> None:
