@@ -67,7 +67,7 @@ class Container:
         if self.supervisor():
             return False
         try:
-            return self._kept()["status"] == CREATING  # which it has had the lock for
+            return bool(self._kept()["status"] == CREATING)  # which it has had the lock for
         except FileNotFoundError:
             pass
         try:
