@@ -36,7 +36,12 @@ def make_request(bundle: Bundle, folder: str, mounts: list[GuestMount]) -> Reque
     resolver = any(mount.kind == "bind" and mount.destination == "/etc/resolv.conf" for mount in bundle.mounts)
     engine = _choice(bundle, "engine", ("auto", "uml", "qemu"))
     accel = _choice(bundle, "accel", ("auto", "kvm", "tcg"))
-    kernel = bundle.annotations.get("pykrun.kernel") or os.environ.get("PYKRUN_KERNEL") or None
+    if bundle.annotations.get("pykrun.kernel"):  # with User Mode Linux a program that would run on this host
+        raise UsageError(
+            "annotation pykrun.kernel is not taken, for whoever makes an image may set annotations",
+            "set PYKRUN_KERNEL in the environment of the runtime's caller",
+        )
+    kernel = os.environ.get("PYKRUN_KERNEL") or None
     return Request(
         start=StartData(
             hostname=bundle.hostname or None,

@@ -194,8 +194,8 @@ class Door:
             raise EngineError("no further command can run in this VM: its PID 1 is not pykrun's init")
         try:
             description = dumps(process).encode()
-        except RecursionError:
-            raise UsageError("exec needs a process that is not nested so deeply") from None
+        except (RecursionError, ValueError):
+            raise UsageError("exec needs a process without infinite numbers, and not nested so deeply") from None
         visitor.is_taken = True
         streams: list[int | None] = [descriptors.pop(0) if one else None for one in given]
         self._queue.append((visitor, description, streams))
