@@ -12,6 +12,7 @@ import pytest
 
 from pykrun.host import linux
 from pykrun.oci.view import show
+from tests.oci.runtime.runtime import Runtime
 
 
 def in_a_process(do: Callable[[], object]) -> str:
@@ -93,3 +94,17 @@ def test_links_that_come_and_go(tree: Path) -> None:
         os.waitpid(swapping, 0)
     assert roots == {str(sorted(os.listdir("/")))}
     assert list(victim.iterdir()) == []
+
+
+def test_proc_of_the_tree_is_removed(runtime: Runtime) -> None:
+    """With the directory the kernel takes away what is mounted there elsewhere: that is our root, which we keep."""
+    runtime.create("one", runtime.bundle(script="exec sleep 600"))
+    runtime.must("start", "one")
+    (runtime.bundles / "one" / "rootfs" / "proc").rmdir()
+    assert runtime.must("exec", "one", "echo", "here") == "here\n"
+    runtime.must("pause", "one")
+    assert runtime.status("one") == "paused"
+    runtime.must("resume", "one")
+    runtime.must("kill", "one", "TERM")
+    runtime.await_status("one", "stopped")
+    runtime.must("delete", "one")
