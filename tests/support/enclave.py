@@ -47,6 +47,10 @@ exec cat
 """
 
 
+class Impossible(Exception):
+    """This machine has no such namespaces to give; the message says why."""
+
+
 class Enclave:
     """It lives until `close`, or until this process ends. Needs root.
 
@@ -67,7 +71,7 @@ class Enclave:
         assert self._holder.stdout is not None
         assert self._holder.stderr is not None
         if self._holder.stdout.readline() != b"ready\n":
-            raise RuntimeError(f"no namespaces: {self._holder.stderr.read().decode()}")
+            raise Impossible(f"no mount and network namespaces here: {self._holder.stderr.read().decode().strip()}")
         self.settle()
 
     def command(self, words: Sequence[str | Path]) -> list[str]:
@@ -149,10 +153,13 @@ class Enclave:
     def close(self) -> None:
         """End it; its mounts and its network go with the last process inside."""
         self._holder.kill()
-        for top in self._cgroups():
-            for folder in (top / "conmon", top):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+        end = time.monotonic() + 5
+        while self._cgroups() and time.monotonic() < end:  # busy for as long as a process in it is being ended
+            for top in self._cgroups():
+                for folder in (top / "conmon", top):
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
+            time.sleep(0.02)
         self._holder.communicate()
         shutil.rmtree(self.folder)
 

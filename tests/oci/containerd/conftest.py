@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.containerd import Containerd
-from tests.support.enclave import OURS, ours
+from tests.support.enclave import OURS, Impossible, ours
 
 Run = Callable[..., list[str]]
 
@@ -23,7 +23,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def daemon() -> Iterator[Containerd]:
-    daemon = Containerd()
+    try:
+        daemon = Containerd()
+    except Impossible as error:
+        if "containerd" in os.environ.get("PYKRUN_REQUIRE_ENGINES", "").split(","):
+            raise
+        pytest.skip(str(error))
     yield daemon
     daemon.close()
 

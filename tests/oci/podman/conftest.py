@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.enclave import OURS
+from tests.support.enclave import OURS, Impossible
 from tests.support.podman import Podman, Store
 
 
@@ -21,7 +21,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def store() -> Iterator[Store]:
-    store = Store()
+    try:
+        store = Store()
+    except Impossible as error:
+        if "podman" in os.environ.get("PYKRUN_REQUIRE_ENGINES", "").split(","):
+            raise
+        pytest.skip(str(error))
     yield store
     store.close()
 
