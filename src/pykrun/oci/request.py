@@ -69,13 +69,16 @@ def make_request(bundle: Bundle, folder: str, mounts: list[GuestMount]) -> Reque
 
 
 def _choice(bundle: Bundle, name: str, known: tuple[str, ...]) -> str:
-    where = f"annotation pykrun.{name}"
-    word = bundle.annotations.get(f"pykrun.{name}", "")
-    if not word:
-        where, word = f"PYKRUN_{name.upper()}", os.environ.get(f"PYKRUN_{name.upper()}") or "auto"
-    if word not in known:
-        raise UsageError(f"{where} is {word!r}; there are {', '.join(known)}")
-    return word
+    """The environment's, else the annotation's: an image may bring annotations, and is not asked when somebody was."""
+    variable, annotation = f"PYKRUN_{name.upper()}", f"pykrun.{name}"
+    words = {
+        variable: os.environ.get(variable) or "auto",
+        f"annotation {annotation}": bundle.annotations.get(annotation) or "auto",
+    }
+    for where, word in words.items():
+        if word not in known:
+            raise UsageError(f"{where} is {word!r}; there are {', '.join(known)}")
+    return next((word for word in words.values() if word != "auto"), "auto")
 
 
 def _number(bundle: Bundle, name: str, largest: int) -> int | None:
