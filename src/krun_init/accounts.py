@@ -7,6 +7,8 @@ from krun_init.errors import InitError
 from krun_init.user import LAST_ID, User
 
 USERS, GROUPS = "/etc/passwd", "/etc/group"
+_LARGEST = 4 << 20
+"""Bytes of either."""
 
 
 def look_up(text: str) -> tuple[User, str]:
@@ -49,7 +51,7 @@ def _find(path: str, name: str, number: int, least: int) -> list[str] | None:
 
 def _entries(path: str, least: int) -> list[list[str]]:
     try:
-        lines = str(files.read(path), "utf-8", "surrogateescape").split("\n")
+        lines = str(files.read_regular(path, _LARGEST), "utf-8", "surrogateescape").split("\n")
     except OSError:
         return []
     return [fields for line in lines if len(fields := line.split(":")) >= least]

@@ -63,7 +63,11 @@ def _open_terminal(what: Execution) -> tuple[list[int], list[int]]:
     master, terminal = channels.open_terminal(0 if user is None else user.uid)
     if what.window is not None:
         session.resize(master, *what.window)
-    return [terminal, terminal, terminal], [master, posix.dup(master)]
+    try:
+        return [terminal, terminal, terminal], [master, posix.dup(master)]
+    except OSError:
+        _close([master, terminal])
+        raise
 
 
 def _close(descriptors: list[int]) -> None:
@@ -73,17 +77,35 @@ def _close(descriptors: list[int]) -> None:
 
 def _spawn(what: Execution, streams: list[int]) -> int | Ending:
     """In a session of its own, and in its directory: where we are meanwhile, for the child begins there."""
-    here = -1
+    terminal = streams[0] if what.terminal else -1
+    here = -1 if what.cwd is None else _open_here()
     try:
         if what.cwd is not None:
-            here = posix.open(".", _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
             workload.enter(posix.chdir, what.cwd)
-        terminal = streams[0] if what.terminal else -1
         return launch.spawn(what.program, (streams[0], streams[1], streams[2]), launch.OWN_SESSION, terminal)
     finally:
-        if here >= 0:
+        if what.cwd is not None:
+            _return(here)
+
+
+def _open_here() -> int:
+    try:
+        return posix.open(".", _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def _return(here: int) -> None:
+    """Go back to where we were; to the root if somebody has removed that: no command may be the end of us."""
+    if here >= 0:
+        try:
             posix.fchdir(here)
+            return
+        except OSError:
+            pass
+        finally:
             posix.close(here)
+    posix.chdir("/")
 
 
 class Command:

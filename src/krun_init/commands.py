@@ -98,6 +98,8 @@ class Commands:
             started = command.start(what)
         except InitError as error:
             started = Ending(SETUP_FAILED, 0, str(error))
+        except OSError as error:  # whatever the guest is short of: no command is the end of init
+            started = Ending(SETUP_FAILED, 0, f"a command could not be started: {reason_of(error)}")
         if isinstance(started, Ending):
             self._report(number, started)
             return

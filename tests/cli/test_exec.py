@@ -7,17 +7,20 @@ import os
 import pty
 import select
 import signal
+import socket
 import struct
 import subprocess
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pykrun.cli import exec as exec_command
 from pykrun.cli.dispatch import Parser
+from pykrun.errors import PykrunError
 from tests.boot.vm import engine_process
 from tests.cli import vms
 from tests.conftest import ENGINES
@@ -412,3 +415,38 @@ def test_a_vm_without_an_init_of_ours_says_so(run_pykrun: Pykrun) -> None:
     assert done.returncode == 125
     assert b"its PID 1 is not pykrun's init" in done.stderr
     vms.stop(vm)
+
+
+def test_directory_of_the_workload_that_the_host_removes(run_pykrun: Pykrun, engine: str, tmp_path: Path) -> None:
+    """Init is in it, too, and cannot come back there from a command's: it goes on elsewhere."""
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in ("bin", "etc", "tmp"):
+        (tmp_path / name).mkdir()
+    options = ("--name", "gone", "--root", str(tmp_path), "--workdir", "/work")
+    process = vms.start(run_pykrun, engine, "exec sleep 1000", *options)
+    try:
+        work.rmdir()
+        time.sleep(1.5)  # as long as the guest remembers it
+        for _ in range(2):
+            done = vms.run(run_pykrun, ["exec", "-w", "/tmp", "gone", "pwd"])
+            assert (done.returncode, done.stdout) == (0, b"/tmp\n"), done
+    finally:
+        vms.stop(process)
+
+
+def test_a_description_nested_too_deeply_keeps_no_descriptor(box: Machine) -> None:
+    process = b'{"args":' + b"[" * 600 + b"]" * 600 + b"}"
+    data = b'{"request":"exec","streams":[false,true,false],"process":' + process + b"}"
+    reading, writing = os.pipe()
+    with vms.visit(box.pykrun, "box") as client:
+        with socket.socket(fileno=os.dup(client.fileno())) as connection:
+            socket.send_fds(connection, [struct.pack("<I", len(data)) + data], [writing])
+        os.close(writing)
+        with pytest.raises(PykrunError):
+            client.receive(LIMIT)
+        ready, _, _ = select.select([reading], [], [], LIMIT)
+        assert ready == [reading]
+        assert os.read(reading, 1) == b""
+        os.close(reading)
+    assert box.exec("box", "true")[0] == 0

@@ -106,7 +106,8 @@ class Host:
 def host(machine: Machine) -> Host:
     """A machine whose workload waits for SIGTERM."""
     machine.links |= {
-        f"/bin/{name}": "busybox" for name in ("echo", "grep", "ls", "setsid", "stty", "true", "tty", "wc")
+        f"/bin/{name}": "busybox"
+        for name in ("echo", "grep", "ln", "ls", "mkdir", "mkfifo", "rm", "setsid", "stty", "true", "tty", "wc")
     }
     machine.text("/etc/passwd", "root:x:0:0::/root:/bin/sh\nanna:x:1001:1002::/home/anna:/bin/sh\n")
     machine.text("/etc/group", "anna:x:1002:\nworkers:x:70:bob,anna\nothers:x:71:bob\n")
@@ -227,6 +228,19 @@ def test_users_by_name(host: Host, name: str, expected: bytes) -> None:
     number = host.shell('echo "$(id -u):$(id -g):$(id -G) $HOME"', user={"username": name}, inherit_env=True)
     assert host.wait(number) == (0, 0, "")
     assert host.output(number) == expected + b"\n"
+    host.end()
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/etc/group"])
+@pytest.mark.parametrize("make", ["mkfifo {}", "ln -s /dev/zero {}", "mkdir {}", "dd if=/dev/zero of={} bs=1M count=5"])
+def test_users_of_a_hostile_root(host: Host, path: str, make: str) -> None:
+    """Init waits for nobody who could write a pipe, and reads nothing that has no end."""
+    assert host.wait(host.shell(f"rm {path}; {make.format(path)} 2>/dev/null"))[0] == 0
+    code, signal, reason = host.wait(host.shell("id", user={"username": "anna:workers"}))
+    assert (code, signal) == (125, 0)
+    assert reason.startswith("there is no ")
+    assert reason.endswith(path)
+    assert host.wait(host.start("/bin/true"))[0] == 0
     host.end()
 
 

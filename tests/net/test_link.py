@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from pykrun.errors import UsageError
+from pykrun.host.sockets import widen
 from pykrun.loop import Loop
 from pykrun.net.link import VFKIT, Cabled, Link, address_of, plug_in
-from pykrun.net.stream import LENGTH, widen
+from pykrun.net.stream import LENGTH
 from pykrun.virtio.net import HEAD
 from tests.support.command import ROOT
 

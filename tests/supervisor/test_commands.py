@@ -398,3 +398,18 @@ def test_no_frames_escape_as_an_exception(frames: list[bytes], cut: int) -> None
     os.close(reader)
     os.close(null)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_abandoned_by_a_guest_that_never_ends_it(guest: Guest) -> None:
+    """Its readers hear of that at once, and its descriptors are not kept."""
+    (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+    command = guest.start(pipe_for(b""), out_end, err_end)
+    guest.hear()
+    guest.say_started()
+    command.abandon()
+    assert (os.read(out, 1), os.read(err, 1)) == (b"", b"")
+    os.close(out)
+    os.close(err)
+    guest.output(b"late")
+    guest.exit()
+    assert [number for number, _how in guest.ended] == [1]

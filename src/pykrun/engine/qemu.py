@@ -18,6 +18,7 @@ from pykrun.engine.words import check_line, check_word, common_words, own_words
 from pykrun.errors import MissingError
 from pykrun.host.numbers import MACHINE
 from pykrun.host.programs import find_program
+from pykrun.host.sockets import widen
 from pykrun.kernel.image import uncompressed
 from pykrun.machine import Machine, Network, disk_name
 from pykrun.sandbox import FILES, WORK, Jail, Wish, shared_libraries, start
@@ -108,6 +109,7 @@ class _Wires:
         """Make a pair and return the number that the engine's end will have."""
         outside, inside = socket.socketpair()
         outside.setblocking(False)
+        widen(inside)  # QEMU drops what a console's socket does not take at once, however busy we are
         self.outside[name] = outside
         self._inside.append(inside)
         return 2 + len(self._inside)

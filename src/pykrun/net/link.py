@@ -7,10 +7,11 @@ import socket
 from collections.abc import Callable
 
 from pykrun.errors import UsageError
+from pykrun.host.sockets import widen
 from pykrun.loop import Loop
 from pykrun.net.border import OpenBorder
 from pykrun.net.datagrams import Datagrams, FrameSocket, Tap
-from pykrun.net.stream import FrameStream, widen
+from pykrun.net.stream import FrameStream
 from pykrun.record import record
 
 KINDS = ("stream", "datagram", "tap", "interface")

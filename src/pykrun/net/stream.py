@@ -17,6 +17,7 @@ import socket
 from collections.abc import Callable, Sequence
 from struct import Struct
 
+from pykrun.host.sockets import widen
 from pykrun.loop import HANGUP, IN, OUT, Loop
 from pykrun.net.border import Border, OpenBorder
 from pykrun.net.ends import Ends
@@ -30,8 +31,6 @@ _SMALL = 4096  # copying so much costs less than naming it to the kernel on its 
 _BUFFER = 1 << 20
 _LARGEST = LENGTH.size + MAX_FRAME
 _VIEWS = 512  # in one call; the kernel takes 1,024 (UIO_MAXIOV)
-_SOCKET_BUFFER = 4 << 20
-_SO_SNDBUFFORCE = 32  # <asm-generic/socket.h>; needs CAP_NET_ADMIN
 
 
 def make_pair() -> tuple[socket.socket, socket.socket]:
@@ -46,14 +45,6 @@ def make_pair() -> tuple[socket.socket, socket.socket]:
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _LARGEST)
     ours.setblocking(False)
     return ours, theirs
-
-
-def widen(sock: socket.socket) -> None:
-    """Give a socket room for a burst of frames on their way out."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SOCKET_BUFFER)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
 
 
 class FrameStream:

@@ -210,7 +210,15 @@ def _network(linux: Fields) -> str:
             raise entry.refuse("path", f"must be absolute, not {path!r}")
         if kind == "network":
             network = path or "none"
-    return network
+    # This process' own namespace by its path is the host's all the same: nobody's VM may take its interface.
+    return "host" if network.startswith("/") and _is_own_network(network) else network
+
+
+def _is_own_network(path: str) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.stat("/proc/self/ns/net"))
+    except OSError:
+        return False
 
 
 def read_limits(resources: Fields) -> Limits:

@@ -6,7 +6,7 @@ import _socket as socket
 import os
 import sys
 
-from pykrun.errors import EngineError, MissingError
+from pykrun.errors import EngineError, MissingError, UsageError
 from pykrun.oci.options import FLAG, VALUE, Given, Table
 from pykrun.oci.state import Container, write_atomically
 from pykrun.oci.wire import answer, knock
@@ -66,7 +66,7 @@ def run(root: str, settings: Given, options: Given) -> int:
 def _create(root: str, settings: Given, options: Given) -> int:
     """Create the container; return its supervisor's pid."""
     container = Container(root, options.only())
-    container.make()
+    _make_folder(container)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     pid = 0
     try:
@@ -91,6 +91,18 @@ def _create(root: str, settings: Given, options: Given) -> int:
         theirs.close()
         ours.close()
     return pid
+
+
+def _make_folder(container: Container) -> None:
+    try:
+        container.make()
+    except UsageError:
+        if not container.is_wreck():
+            raise
+        from pykrun.oci.lifetime import remove
+
+        remove(container)
+        container.make()
 
 
 def _undo(container: Container, pid: int) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _KEPT = 4096
+_LONGEST_WAIT = 86400
+"""Seconds; poll takes at most 2^31 ms at once."""
 
 
 class HookError(PykrunError):
@@ -40,7 +42,7 @@ def _run(hook: Hook, said: bytes) -> str:
     os.write(state, said)
     os.lseek(state, 0, os.SEEK_SET)
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    environment = dict(word.split("=", 1) for word in hook.environment if "=" in word)
+    environment = dict(word.split("=", 1) for word in hook.environment if "=" in word[1:])
     actions = [(os.POSIX_SPAWN_DUP2, state, 0), (os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_DUP2, writer, 2)]
     try:
         pid = os.posix_spawn(hook.path, hook.arguments, environment, file_actions=actions, setpgroup=0, setsigmask=())
@@ -72,7 +74,11 @@ def _wait(pidfd: int, reader: int, timeout: int | None) -> bool:
     """Wait for the end; what it says meanwhile is left in the pipe, of which it gets no more than that."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(None if timeout is None else timeout * 1000))
+    while timeout is None or timeout > _LONGEST_WAIT:
+        if poll.poll(_LONGEST_WAIT * 1000):
+            return True
+        timeout = None if timeout is None else timeout - _LONGEST_WAIT
+    return bool(poll.poll(timeout * 1000))
 
 
 def _last_words(reader: int) -> str:

@@ -36,7 +36,12 @@ def make_request(bundle: Bundle, folder: str, mounts: list[GuestMount]) -> Reque
     resolver = any(mount.kind == "bind" and mount.destination == "/etc/resolv.conf" for mount in bundle.mounts)
     engine = _choice(bundle, "engine", ("auto", "uml", "qemu"))
     accel = _choice(bundle, "accel", ("auto", "kvm", "tcg"))
-    kernel = bundle.annotations.get("pykrun.kernel") or os.environ.get("PYKRUN_KERNEL") or None
+    if bundle.annotations.get("pykrun.kernel"):  # with User Mode Linux a program that would run on this host
+        raise UsageError(
+            "annotation pykrun.kernel is not taken, for whoever makes an image may set annotations",
+            "set PYKRUN_KERNEL in the environment of the runtime's caller",
+        )
+    kernel = os.environ.get("PYKRUN_KERNEL") or None
     return Request(
         start=StartData(
             hostname=bundle.hostname or None,
@@ -64,13 +69,16 @@ def make_request(bundle: Bundle, folder: str, mounts: list[GuestMount]) -> Reque
 
 
 def _choice(bundle: Bundle, name: str, known: tuple[str, ...]) -> str:
-    where = f"annotation pykrun.{name}"
-    word = bundle.annotations.get(f"pykrun.{name}", "")
-    if not word:
-        where, word = f"PYKRUN_{name.upper()}", os.environ.get(f"PYKRUN_{name.upper()}") or "auto"
-    if word not in known:
-        raise UsageError(f"{where} is {word!r}; there are {', '.join(known)}")
-    return word
+    """The environment's, else the annotation's: an image may bring annotations, and is not asked when somebody was."""
+    variable, annotation = f"PYKRUN_{name.upper()}", f"pykrun.{name}"
+    words = {
+        variable: os.environ.get(variable) or "auto",
+        f"annotation {annotation}": bundle.annotations.get(annotation) or "auto",
+    }
+    for where, word in words.items():
+        if word not in known:
+            raise UsageError(f"{where} is {word!r}; there are {', '.join(known)}")
+    return next((word for word in words.values() if word != "auto"), "auto")
 
 
 def _number(bundle: Bundle, name: str, largest: int) -> int | None:

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import struct
+import time
 
 from pykrun.errors import UsageError
 from pykrun.plain_json import dumps, loads
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+_HALF = 60.0
+"""Seconds after which a folder without a state is nobody's work in progress any more."""
 _FLOCK = struct.Struct("hhqqi4x")
 """`struct flock` of 64-bit machines: type, whence, start, length, pid."""
 
@@ -57,16 +60,19 @@ class Container:
         try:
             os.mkdir(self.folder, 0o700)
         except FileExistsError:
-            if not self._is_wreck():
-                raise UsageError(f"container with given ID already exists: {self.name}") from None
-            self.remove()
-            os.mkdir(self.folder, 0o700)
+            raise UsageError(f"container with given ID already exists: {self.name}") from None
 
-    def _is_wreck(self) -> bool:
-        """Whether its supervisor ended while it was made, and nobody heard of a container."""
+    def is_wreck(self) -> bool:
+        """Whether those who made it ended meanwhile, and nobody heard of a container."""
+        if self.supervisor():
+            return False
         try:
-            return self.read()["status"] == CREATING and not self.supervisor()
-        except (UsageError, FileNotFoundError):
+            return bool(self._kept()["status"] == CREATING)  # which it has had the lock for
+        except FileNotFoundError:
+            pass
+        try:
+            return time.time() - os.stat(self.folder).st_mtime > _HALF
+        except FileNotFoundError:
             return False
 
     def lock(self) -> int:
@@ -97,14 +103,18 @@ class Container:
         :raise UsageError: there is no such container.
         """
         try:
-            with open(self.path("state.json"), "rb") as file:
-                kept: dict[str, Any] = loads(file.read())
+            kept = self._kept()
         except FileNotFoundError:
             raise UsageError("container does not exist", f"{self.name!r} in {os.path.dirname(self.folder)}") from None
         pid = self.supervisor()
         if not pid:
             kept["status"] = STOPPED
         kept["pid"] = pid
+        return kept
+
+    def _kept(self) -> dict[str, Any]:
+        with open(self.path("state.json"), "rb") as file:
+            kept: dict[str, Any] = loads(file.read())
         return kept
 
     def write(self, kept: dict[str, Any]) -> None:
@@ -134,11 +144,17 @@ def shown(kept: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_atomically(path: str, text: str, mode: int = 0o644) -> None:
-    """Write a file that others see whole or not at all."""
+    """Write a file that others see whole or not at all. In its folder, too, nobody's link is followed."""
     new = f"{path}.new"
-    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        os.write(file, text.encode())
+        os.unlink(new)  # of one who was killed meanwhile
+    except FileNotFoundError:
+        pass
+    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        data = text.encode()
+        if os.write(file, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), new)
     finally:
         os.close(file)
     os.rename(new, path)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _BEHIND = "proc"
-"""A directory that every container has. This host's root lies there, under an empty file system."""
+"""A directory that every container has. This host's root lies there, under a small file system."""
 
 
 _LONGEST = 4096
@@ -26,40 +26,64 @@ _LONGEST = 4096
 def show(tree: str, stage: str, arguments: Sequence[str]) -> None:
     """Make the tree the root of a mount namespace of this process's own.
 
+    A guest may change the tree meanwhile, a symbolic link in the place of a directory for instance. So nothing is
+    looked up in it more than once, and from then on descriptors tell what is meant.
+
     :param tree: the folder.
     :param stage: an empty folder to mount it on; the tree itself will do, if it is mounted there.
     :param arguments: of the workload: the command line that `podman top` shows for this process.
     :raise OSError: this host does not let us, or the tree has no directory `proc`.
     """
-    os.stat(f"{tree}/{_BEHIND}")
+    os.close(_open(f"{tree}/{_BEHIND}"))
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
     linux.mount(tree, stage, None, linux.MS_BIND | linux.MS_REC)
-    linux.pivot_root(stage, f"{stage}/{_BEHIND}")
-    host = os.open(f"/{_BEHIND}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    opened = [_open("/"), _open(stage)]
     try:
+        host, root = opened
+        place = os.open(_BEHIND, _FOLDER | os.O_NOFOLLOW, dir_fd=root)
+        opened.append(place)
+        process = _mount_process(stage, arguments)
+        opened.append(process)
+        os.chroot("/")  # which shows that we may: from the next step on it must not fail
+        linux.pivot_root(_path(root), _path(place))
         os.fchdir(host)
-        _show_process(f"/{_BEHIND}", arguments)
         os.chroot(".")
+        linux.mount(_path(process), _path(host), None, _MS_MOVE)  # over it, at that place
     finally:
-        os.close(host)
+        for descriptor in opened:
+            os.close(descriptor)
     os.chdir("/")
 
 
-def _show_process(place: str, arguments: Sequence[str]) -> None:
-    """Put what `podman top` reads of a process into an empty file system; the host's root is the working directory.
+_MS_MOVE = 0x2000
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def _open(folder: str) -> int:
+    return os.open(folder, _FOLDER)
+
+
+def _path(descriptor: int) -> str:
+    return f"/proc/self/fd/{descriptor}"
+
+
+def _mount_process(place: str, arguments: Sequence[str]) -> int:
+    """Put what `podman top` reads of a process into an empty file system; return its root.
 
     Files alone: the folder has links that lead out (`root`, `cwd`, `fd`), and the guest may have made links to those.
     """
     flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
     linux.mount("tmpfs", place, "tmpfs", flags, "size=16k,mode=755")
+    root = _open(place)
     process = str(os.getpid())
     os.mkdir(f"{place}/{process}", 0o555)
     for name in ("stat", f"{process}/stat", f"{process}/status"):
         os.close(os.open(f"{place}/{name}", os.O_CREAT | os.O_CLOEXEC, 0o444))
-        linux.mount(f"proc/{name}", f"{place}/{name}", None, linux.MS_BIND)
+        linux.mount(f"/proc/{name}", f"{place}/{name}", None, linux.MS_BIND)
     with open(f"{place}/{process}/cmdline", "wb") as file:
         file.write(b"".join(os.fsencode(word) + b"\0" for word in arguments)[:_LONGEST])
     os.mkdir(f"{place}/{process}/ns", 0o555)
-    os.symlink(os.readlink("proc/self/ns/pid"), f"{place}/{process}/ns/pid")
+    os.symlink(os.readlink("/proc/self/ns/pid"), f"{place}/{process}/ns/pid")
     linux.mount("none", place, None, linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | flags)
+    return root

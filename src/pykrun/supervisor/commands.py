@@ -246,8 +246,9 @@ class Command:
             for stream in self._outlets:
                 self._say(wire.CLOSE_OUTPUT, _U8.pack(stream))
             self._timer = self._loop.call_later(GRACE, lambda: self.signal(signal.SIGKILL))
-        for outlet in self._outlets.values():
+        for stream, outlet in self._outlets.items():
             outlet.close()
+            self._close_stream(stream)  # whoever reads hears of it now, whether the guest ever ends the command or not
         self._look()
 
     # -- towards the guest -------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from pykrun.errors import EngineError, PykrunError, UsageError
 from pykrun.loop import IN, Loop
+from pykrun.plain_json import dumps
 from pykrun.supervisor.facts import facts
 from pykrun.supervisor.visitor import Handler, Visitor
 from pykrun.vms import Message
@@ -191,11 +192,13 @@ class Door:
         vm = self._running()
         if not vm.tells:
             raise EngineError("no further command can run in this VM: its PID 1 is not pykrun's init")
-        import json
-
+        try:
+            description = dumps(process).encode()
+        except (RecursionError, ValueError):
+            raise UsageError("exec needs a process without infinite numbers, and not nested so deeply") from None
         visitor.is_taken = True
         streams: list[int | None] = [descriptors.pop(0) if one else None for one in given]
-        self._queue.append((visitor, json.dumps(process, separators=(",", ":")).encode(), streams))
+        self._queue.append((visitor, description, streams))
         if vm.has_started:
             self._begin_queued()
 

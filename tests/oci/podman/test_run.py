@@ -192,3 +192,15 @@ def test_a_pid_file_and_a_container_id_file(podman: Podman, tmp_path: Path) -> N
 
 def test_without_control_groups(podman: Podman) -> None:
     assert podman.sh("echo here", "--cgroups=disabled") == "here"
+
+
+def test_an_image_does_not_choose_the_kernel(ours: Podman) -> None:
+    """Its annotations become the container's."""
+    words = ("--quiet", "--format=oci", "--annotation=pykrun.kernel=/bin/busybox", "--tag=localhost/other:1")
+    ours.must("build", *words, "--file=-", "/etc/opt", stdin=b"FROM localhost/app:1\n")
+    try:
+        result = ours("run", "--rm", "localhost/other:1", "true")
+        assert result.returncode == 126
+        assert b"annotation pykrun.kernel is not taken" in result.stderr
+    finally:
+        ours.must("rmi", "localhost/other:1")

@@ -62,6 +62,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"annotations": {"krun.cpus": "many"}}, "annotation krun.cpus must be a number from 1 to 255, not 'many'"),
     ({"annotations": {"krun.ram_mib": "0"}}, "annotation krun.ram_mib must be a number from 1 to"),
     ({"annotations": {"pykrun.engine": "xen"}}, "annotation pykrun.engine is 'xen'; there are auto, uml, qemu"),
+    ({"annotations": {"pykrun.kernel": "/x"}}, "annotation pykrun.kernel is not taken, for whoever makes an image may"),
     ({"linux": []}, "linux must be an object, not an array"),
     ({"linux": {"namespaces": [{"path": "/x"}]}}, "linux.namespaces[0].type is missing"),
     ({"linux": {"namespaces": [{"type": "net"}]}}, "linux.namespaces[0].type is 'net'; there are pid, network"),

@@ -114,3 +114,20 @@ def test_delete_by_force_at_once(runtime: Runtime) -> None:
         runtime.must("start", "one")
         runtime.must("delete", "--force", "one")
     assert runtime.refused("state", "one").startswith("container does not exist")
+
+
+def test_what_was_left_half_made_is_in_nobodys_way(runtime: Runtime) -> None:
+    """Its creator and its supervisor were killed before there was a container."""
+    bundle = runtime.bundle(script=SLEEP)
+    folder = runtime.root / "one"
+    folder.mkdir(parents=True)
+    assert "already exists" in runtime.refused("create", "--bundle", bundle, "one"), "somebody may be about to make it"
+    os.utime(folder, (0, 0))
+    runtime.create("one", bundle)
+    runtime.must("delete", "one")
+    folder.mkdir()
+    (folder / "lock").touch()
+    (folder / "root").mkdir()
+    (folder / "state.json").write_text('{"id": "one", "status": "creating", "bundle": "/nowhere", "pykrun": {}}')
+    runtime.create("one", bundle)
+    assert runtime.status("one") == "created"

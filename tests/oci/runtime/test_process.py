@@ -172,10 +172,19 @@ def test_memory_and_processors(runtime: Runtime) -> None:
 
 @pytest.mark.qemu
 def test_processors(runtime: Runtime) -> None:
+    runtime.engine = "auto"
     _code, output, _ = runtime.output(
         "grep -c processor /proc/cpuinfo", annotations={"krun.cpus": "2", "pykrun.engine": "qemu"}
     )
     assert output == "2\n"
+
+
+@pytest.mark.uml
+def test_an_image_does_not_choose_against_the_host(runtime: Runtime) -> None:
+    """Whoever makes an image may set annotations."""
+    runtime.engine = "uml"
+    code, output, _ = runtime.output("grep -ci 'user mode' /proc/cpuinfo", annotations={"pykrun.engine": "qemu"})
+    assert (code, output != "0\n") == (0, True)
 
 
 def test_a_quota_is_no_wish(runtime: Runtime) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pykrun.net.packet import complete_checksum
+from pykrun.oci.bundle import read_bundle
 from tests.oci.runtime.runtime import Runtime
 from tests.support.command import wait_until
 
@@ -235,3 +236,24 @@ def test_checksums() -> None:
             total = (total & 0xFFFF) + (total >> 16)
         complete_checksum(memoryview(frame), 14, 16)
         assert int.from_bytes(frame[30:32], "big") in (~total & 0xFFFF, 0xFFFF)
+
+
+def test_the_callers_own_network_by_its_path(runtime: Runtime) -> None:
+    """It is the host's, and its interface stays where it is."""
+    namespaces = {"namespaces": [{"type": "network", "path": f"/proc/{os.getpid()}/ns/net"}]}
+    assert read_bundle(str(runtime.bundle(linux=namespaces))).network == "host"
+    assert read_bundle(str(runtime.bundle(linux={"namespaces": [{"type": "network"}]}))).network == "none"
+
+
+def test_a_hook_that_may_take_for_ever(runtime: Runtime) -> None:
+    hooks = {"createRuntime": [hook(runtime, "quick", "true", timeout=(1 << 63) - 1, env=["=x", "A=b"])]}
+    assert runtime.output("echo out", hooks=hooks) == (0, "out\n", "")
+
+
+def test_a_pid_file_that_somebody_has_made_a_link(runtime: Runtime) -> None:
+    victim = runtime.bundles / "victim"
+    victim.write_text("untouched")
+    (runtime.bundles / "pid.new").symlink_to(victim)
+    runtime.create("one", runtime.bundle(), "--pid-file", runtime.bundles / "pid")
+    assert (runtime.bundles / "pid").read_text() == str(runtime.state("one")["pid"])
+    assert victim.read_text() == "untouched"
