@@ -26,7 +26,7 @@ def lines(code: types.CodeType) -> list[int | None]:
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_each_instruction_keeps_its_line(name: str) -> None:
     before = codes(compile(SOURCES[name], name, "exec"))
-    after = codes(freeze.without_columns(before[0]))
+    after = codes(freeze.shortened(before[0]))
     assert [lines(code) for code in after] == [lines(code) for code in before]
     assert [code.co_code for code in after] == [code.co_code for code in before]
     assert sum(len(code.co_linetable) for code in after) < sum(len(code.co_linetable) for code in before)
@@ -36,5 +36,5 @@ def test_each_instruction_keeps_its_line(name: str) -> None:
 def test_lines_far_apart_and_backwards() -> None:
     source = "def f(x):\n" + "\n" * 5000 + "    return [\n y\n for y in x\n" + "\n" * 100 + "]\n"
     before = codes(compile(source, "far", "exec"))
-    after = codes(freeze.without_columns(before[0]))
+    after = codes(freeze.shortened(before[0]))
     assert [lines(code) for code in after] == [lines(code) for code in before]

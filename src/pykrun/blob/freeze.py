@@ -6,8 +6,8 @@ nothing of pykrun. ENTRY is a module; what it does not import, not even through 
 inits of several systems.
 
 What exists only for type checkers is taken out before compiling: annotations, ``from __future__``, and what stands
-under ``if TYPE_CHECKING:``. Doc strings and asserts go with optimize=2. Line numbers stay those of the source; columns,
-which nobody is shown, go.
+under ``if TYPE_CHECKING:``. Doc strings and asserts go with optimize=2. Line numbers stay those of the source; columns
+and the classes in methods' names, which nobody is shown, go.
 """
 
 from __future__ import annotations
@@ -127,11 +127,11 @@ def compile_module(sources: dict[str, str], name: str, known: set[str]) -> bytes
     check_imports(tree, name, package, known)
     flags = __future__.annotations.compiler_flag
     code = compile(tree, name.replace(".", "/") + ".py", "exec", flags=flags, dont_inherit=True, optimize=2)
-    return marshal.dumps(without_columns(code))
+    return marshal.dumps(shortened(code))
 
 
-def without_columns(code: types.CodeType) -> types.CodeType:
-    """The same code with a table of lines alone, a quarter as long (CPython's Objects/locations.md)."""
+def shortened(code: types.CodeType) -> types.CodeType:
+    """The same code with a table of lines alone, a quarter as long (CPython's Objects/locations.md), and one name."""
     table = bytearray()
     before = code.co_firstlineno
     for line, units in itertools.groupby(position[0] for position in code.co_positions()):
@@ -149,8 +149,8 @@ def without_columns(code: types.CodeType) -> types.CodeType:
                 table.append(rest & 63 | 64)
                 rest >>= 6
             table.append(rest)
-    inner = (without_columns(value) if isinstance(value, types.CodeType) else value for value in code.co_consts)
-    return code.replace(co_linetable=bytes(table), co_consts=tuple(inner))
+    inner = (shortened(value) if isinstance(value, types.CodeType) else value for value in code.co_consts)
+    return code.replace(co_linetable=bytes(table), co_consts=tuple(inner), co_qualname=code.co_name)
 
 
 def forgetter(sources: dict[str, str], names: list[str], allowed: set[str]) -> str:
@@ -168,7 +168,7 @@ def forgetter(sources: dict[str, str], names: list[str], allowed: set[str]) -> s
 for module in ({"".join(f"__import__({name!r}), " for name in modules)}):
     kept = {{}}
     for name, value in module.__dict__.items():
-        if name[0] == "_" or name in {sorted(used)!r}:
+        if name[:2] == "__" or name in {sorted(used)!r}:
             kept[name] = value
     module.__dict__.clear()  # with its table
     module.__dict__.update(kept)
