@@ -44,7 +44,7 @@ def main() -> None:
         stdin=DEVNULL,
         stdout=DEVNULL,
         text=True,
-        on_stderr=lambda line: print("log:", line, end=""),
+        on_stderr=lambda line: print(f"log: {line}", end=""),
     ) as vm:
         print(fetch(f"http://127.0.0.1:{port}/"), end="")
     print("stopped with", vm.exit_code)
