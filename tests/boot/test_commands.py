@@ -150,16 +150,16 @@ def test_abandoned(session_once: Session) -> None:
 def test_terminal(session: Session) -> None:
     """Its size, its changes, its keys, its end."""
     terminal = Terminal(session, *shell("tty; stty size; cat"), consoleSize={"height": 33, "width": 111})
-    terminal.see(b"33 111")
+    terminal.see(b"33 111\r\n")  # whole, or the echo comes in between
     terminal.type(b"line\r")
     terminal.see(b"line\r\nline\r\n")
     terminal.end_input()
     assert session.wait(terminal.number) == (0, 0, "")
     assert terminal.rest().startswith(b"/dev/pts/")
     terminal = Terminal(session, *shell("trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done"))
-    terminal.see(b"ready")
+    terminal.see(b"ready\r\n")
     session.say("resize", terminal.number, 50, 100)
-    terminal.see(b"50 100")
+    terminal.see(b"50 100\r\n")
     terminal.type(b"\x03")
     assert session.wait(terminal.number)[:2] == (130, 2)
     assert terminal.rest().endswith(b"^C")
