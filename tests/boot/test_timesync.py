@@ -31,8 +31,9 @@ def test_a_clock_that_was_set_wrong_is_mended(vm: Vm, pid1: bool) -> None:
         assert told == pytest.approx(time.time(), abs=5)  # the line may have been on its way for a while
     result = finish(process)
     assert result.code == 0, result
-    if not pid1:
-        assert result.err.count(b"the clock was set back by ") == 2, result.err
+    if not pid1:  # a line that came late on a busy machine sets it back a little, too
+        back = [float(seconds) for seconds in re.findall(rb"the clock was set back by ([0-9.]+) s", result.err)]
+        assert len([seconds for seconds in back if seconds > 1000]) == 2, result.err
 
 
 @pytest.mark.parametrize("pid1", [False, True], ids=["init stays", "PID 1 mode"])
