@@ -12,6 +12,8 @@ import marshal
 import os
 import struct
 
+from pykrun.host.sockets import receive
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,14 +59,9 @@ class Receiver:
         :raise BlockingIOError: nothing is there, and the socket does not wait.
         :raise OSError: more descriptors were sent than this process may have open (EMFILE).
         """
-        try:
-            data, ancillary, flags, _ = self._connection.recvmsg(_CHUNK, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
-        except ConnectionResetError:
-            data, ancillary, flags = b"", [], 0
-        for level, kind, content in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                self._descriptors += struct.unpack_from(f"{len(content) // 4}i", content)
-        if flags & socket.MSG_CTRUNC:
+        data, descriptors, lost = receive(self._connection, _CHUNK, _ANCILLARY)
+        self._descriptors += descriptors
+        if lost:
             raise OSError(24, os.strerror(24))
         self._data += data
         self.ended = not data

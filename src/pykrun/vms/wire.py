@@ -7,6 +7,7 @@ import os
 import struct
 
 from pykrun.errors import PeerError
+from pykrun.host.sockets import receive
 from pykrun.plain_json import dumps, loads
 
 TYPE_CHECKING = False
@@ -76,14 +77,9 @@ class Channel:
         :raise BlockingIOError: nothing is there, and the socket does not wait.
         :raise PeerError: more descriptors came than may, or than this process has room for.
         """
-        try:
-            data, ancillary, flags, _ = self.connection.recvmsg(_CHUNK, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
-        except ConnectionResetError:
-            data, ancillary, flags = b"", [], 0
-        for level, kind, content in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                self._descriptors += struct.unpack_from(f"{len(content) // 4}i", content)
-        if flags & socket.MSG_CTRUNC or len(self._descriptors) > MOST_DESCRIPTORS:
+        data, descriptors, lost = receive(self.connection, _CHUNK, _ANCILLARY)
+        self._descriptors += descriptors
+        if lost or len(self._descriptors) > MOST_DESCRIPTORS:
             raise PeerError(f"more than {MOST_DESCRIPTORS} descriptors came with a message, or no room for them")
         self._data += data
         self.ended = not data

@@ -31,21 +31,21 @@ def store() -> Iterator[Store]:
     store.close()
 
 
-@pytest.fixture(params=[OURS, pytest.param("crun", marks=pytest.mark.full)])
-def podman(request: pytest.FixtureRequest, store: Store) -> Iterator[Podman]:
-    """Podman with each runtime; afterwards no container and nothing of one may be there."""
-    podman = Podman(store, request.param)
+def _used(podman: Podman) -> Iterator[Podman]:
+    """Afterwards no container and nothing of one may be there."""
     yield podman
     left = podman.clear()
     if left:
         pytest.fail("left behind: " + "; ".join(left), pytrace=False)
+
+
+@pytest.fixture(params=[OURS, pytest.param("crun", marks=pytest.mark.full)])
+def podman(request: pytest.FixtureRequest, store: Store) -> Iterator[Podman]:
+    """Podman with each runtime."""
+    yield from _used(Podman(store, request.param))
 
 
 @pytest.fixture
 def ours(store: Store) -> Iterator[Podman]:
     """Podman with our runtime only, for what a container without a VM has not."""
-    podman = Podman(store, OURS)
-    yield podman
-    left = podman.clear()
-    if left:
-        pytest.fail("left behind: " + "; ".join(left), pytrace=False)
+    yield from _used(Podman(store, OURS))

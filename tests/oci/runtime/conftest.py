@@ -20,24 +20,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(ENGINE)
 
 
-@pytest.fixture
-def runtime(run_pykrun: Pykrun) -> Iterator[Runtime]:
-    """With an engine that boots fast. Afterwards no state, no file, no process may be left."""
-    runtime = Runtime(run_pykrun, ENGINE)
+def _used(runtime: Runtime) -> Iterator[Runtime]:
+    """Afterwards no state, no file, no process may be left."""
     yield runtime
     left = runtime.close()
     if left:
         pytest.fail("left behind: " + "; ".join(left), pytrace=False)
+
+
+@pytest.fixture
+def runtime(run_pykrun: Pykrun) -> Iterator[Runtime]:
+    """With an engine that boots fast."""
+    yield from _used(Runtime(run_pykrun, ENGINE))
 
 
 @pytest.fixture
 def each(run_pykrun: Pykrun, engine: str) -> Iterator[Runtime]:
     """With each engine."""
-    runtime = Runtime(run_pykrun, engine)
-    yield runtime
-    left = runtime.close()
-    if left:
-        pytest.fail("left behind: " + "; ".join(left), pytrace=False)
+    yield from _used(Runtime(run_pykrun, engine))
 
 
 @pytest.fixture
