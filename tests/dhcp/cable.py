@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import socket
 import subprocess
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from tests.support.namespaces import network_of
+
 SERVER = "192.0.2.1"
 NETWORK = "192.0.2.0/24"
-CLONE_NEWNET = 0x40000000
 TIMEOUT = 20
 Result = TypeVar("Result")
 
@@ -54,19 +53,8 @@ class Cable:
 
     def inside(self, pid: int, action: Callable[[], Result]) -> Result:
         """Call in that network namespace: the sockets that it makes stay there."""
-        results: list[Result] = []
-
-        def act() -> None:
-            with open(f"/proc/{pid}/ns/net") as namespace:
-                libc = ctypes.CDLL(None, use_errno=True)
-                if libc.setns(namespace.fileno(), CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), "setns")
-            results.append(action())
-
-        thread = threading.Thread(target=act)  # which ends with its namespace
-        thread.start()
-        thread.join(TIMEOUT)
-        return results[0]
+        with network_of(pid):
+            return action()
 
     def json(self, *words: str) -> Any:
         """What `ip -j WORDS` says at the guest's end."""

@@ -5,11 +5,9 @@ The host's has a mount namespace too, with an /etc/resolv.conf of its own.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,27 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from tests.support.namespaces import CLONE_NEWNET, CLONE_NEWNS, enter, network_of
+
 HOST4, SERVER4 = "192.0.2.1", "192.0.2.2"
 HOST6, SERVER6 = "2001:db8::1", "2001:db8::2"
 NAME = "there.test"
 TIMEOUT = 20
-CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x20000  # <linux/sched.h>
-
 Result = TypeVar("Result")
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        raise OSError(ctypes.get_errno(), what)
-
-
-def _enter(pid: int, kind: str, flag: int) -> None:
-    descriptor = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _check(_libc.setns(descriptor, flag), f"setns {kind}")
-    finally:
-        os.close(descriptor)
 
 
 class Internet:
@@ -108,38 +92,19 @@ class Internet:
 
     def inside(self, pid: int, action: Callable[[], Result]) -> Result:
         """Call in the network namespace of `host` or `server`: the sockets that it makes stay there."""
-        results: list[Result] = []
-        errors: list[OSError] = []
-
-        def act() -> None:
-            try:
-                _enter(pid, "net", CLONE_NEWNET)
-                results.append(action())
-            except OSError as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=act)  # which ends with its namespace
-        thread.start()
-        thread.join(2 * TIMEOUT)
-        for error in errors:
-            raise error
-        return results[0]
+        with network_of(pid):
+            return action()
 
     @contextmanager
     def on_host(self) -> Iterator[None]:
         """Be in the host's network namespace with this thread: what it starts is there, and lives as it does."""
-        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _enter(self.host, "net", CLONE_NEWNET)
+        with network_of(self.host):
             yield
-        finally:
-            _check(_libc.setns(own, CLONE_NEWNET), "setns")
-            os.close(own)
 
     def enter_host(self, folder: Path) -> None:
         """For a child between fork and exec: be a process of the host."""
-        _enter(self.host, "net", CLONE_NEWNET)
-        _enter(self.host, "mnt", CLONE_NEWNS)
+        enter(self.host, "net", CLONE_NEWNET)
+        enter(self.host, "mnt", CLONE_NEWNS)
         os.chdir(folder)
 
     def dnsmasq(self, pid: int, address: str) -> None:
