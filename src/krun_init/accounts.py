@@ -39,6 +39,13 @@ def look_up(text: str) -> tuple[User, str]:
     return user, account[5] if account is not None and account[5] else "/"
 
 
+def fill_home(variables: dict[str, str], user: User | None) -> None:
+    """Replace an empty HOME by the home directory of the user (root when there is none), `/` if that is not listed."""
+    if variables.get("HOME") == "":
+        account = _find(USERS, str(user.uid if user else 0), 2, 6)
+        variables["HOME"] = account[5] if account is not None and account[5] else "/"
+
+
 def _find(path: str, name: str, number: int, least: int) -> list[str] | None:
     """The entry of that name, or else of that number."""
     entries = _entries(path, least)

@@ -42,7 +42,9 @@ def parse(description: bytes, workload: Workload, log: Log) -> Execution:
     if not argv:
         raise InitError(f"{fields.label('args')} must name a program")
     user, home = _user(fields, asked.user, workload.user)
-    program = Workload(argv, _environment(fields, asked.env, home, workload), user)
+    variables = _environment(fields, asked.env, home, workload)
+    accounts.fill_home(variables, user)
+    program = Workload(argv, variables, user)
     own = {resource: (soft, hard) for resource, soft, hard in workload.rlimits}
     program.rlimits = rlimits.merge(own, asked.rlimits)
     program.capabilities = asked.capabilities if "capabilities" in fields else workload.capabilities

@@ -7,6 +7,7 @@ import sys
 
 from krun_init import (
     _linux,
+    accounts,
     blockroot,
     config,
     ending,
@@ -101,6 +102,7 @@ class Guest:
         run(mounts.tmpfs, data.tmpfs + conf.tmpfs, places)
         run(mount_list.make, data.mounts, places, log)
         variables = run(environment.compose, self.words, self.kernel_variables, data, conf)
+        accounts.fill_home(variables, data.user or conf.user)
         run(environment.set_hostname, _linux.sethostname, variables, data, conf, net.hostname)
         run(workload.enter, posix.chdir, data.workdir or self.words.get("KRUN_WORKDIR") or conf.workdir)
         program = run(workload.compose, self.words, self.argv[1:], variables, data, conf, log)

@@ -101,7 +101,8 @@ def _copy_file(old: str, new: str) -> None:
     writing = posix.open(new, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
     try:
         while chunk := posix.read(reading, _CHUNK):
-            posix.write(writing, chunk)
+            while chunk:  # a full file system takes a part, and tells with the next one
+                chunk = chunk[posix.write(writing, chunk) :]
     finally:
         posix.close(reading)
         posix.close(writing)

@@ -8,6 +8,7 @@ from pykrun.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 _LAST_ID = (1 << 32) - 2
@@ -49,6 +50,14 @@ class Process:
     oom_score_adjust: int | None
 
 
+def with_home(environment: Sequence[str]) -> list[str]:
+    """Variables in which HOME, if nobody set it, is empty: the guest's init fills in what its /etc/passwd says.
+
+    The specification is silent; runc does so, and containerd leaves it to the runtime.
+    """
+    return [*environment, *(() if any(word.startswith("HOME=") for word in environment) else ("HOME=",))]
+
+
 def read_process(fields: Fields) -> Process:
     """Check a `process`.
 
@@ -70,7 +79,7 @@ def read_process(fields: Fields) -> Process:
     size = _size(fields.child("consoleSize")) if "consoleSize" in fields else None
     document: dict[str, Any] = {
         "args": arguments,
-        "env": environment,
+        "env": with_home(environment),
         "cwd": directory,
         "user": _user(fields.child("user")),
         "rlimits": [_limit(entry) for entry in fields.children("rlimits")],

@@ -43,6 +43,16 @@ def test_user(runtime: Runtime) -> None:
     assert (made.st_uid, made.st_gid) == (5, 6)
 
 
+@pytest.mark.parametrize(("uid", "home"), [(0, "/root"), (1000, "/home/u"), (1001, "/"), (1002, "/")])
+def test_home_is_the_users(runtime: Runtime, uid: int, home: str) -> None:
+    """Of the root's own /etc/passwd, as with runc; containerd counts on it."""
+    process = {"env": ["PATH=/bin"], "user": {"uid": uid, "gid": 0}}
+    passwd = runtime.bundle() / "rootfs/etc/passwd"
+    passwd.write_text("root:x:0:0::/root:/bin/sh\nu:x:1000:1::/home/u:/bin/sh\nnone:x:1002:1:::\n")
+    code, output, _ = runtime.output("echo $HOME", process=process)
+    assert (code, output) == (0, f"{home}\n")
+
+
 def test_limits_and_rights(runtime: Runtime) -> None:
     process = {
         "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}],

@@ -84,6 +84,16 @@ def test_tmpfs(runtime: Runtime) -> None:
     assert sorted(os.listdir(run)) == ["link", "sub"]
 
 
+def test_tmpfs_too_small_for_what_is_copied(runtime: Runtime) -> None:
+    """A part of a file would look like all of it."""
+    run = runtime.bundle() / "rootfs/run"
+    run.mkdir()
+    (run / "file").write_bytes(bytes(60_000))
+    code, _, errors = runtime.output("wc -c /run/file", mounts=[tmpfs("/run", "tmpcopyup", "size=32k")])
+    assert code != 0
+    assert "cannot mount tmpfs on /run: No space left on device" in errors
+
+
 def test_binds_below_what_the_guest_mounts(runtime: Runtime, files: Path) -> None:
     """In the order of the list: /run is the guest's memory, /dev its kernel's."""
     mounts = [
