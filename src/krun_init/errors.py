@@ -26,9 +26,13 @@ class Ending:
         self.reason = reason
 
 
+_NO_WORDS = "No error information"  # musl's, for numbers of which it has none
+
+
 def reason_of(error: OSError) -> str:
     """The kernel's words alone, without number and file name."""
-    return error.strerror or f"error {error.errno}"
+    text = error.strerror
+    return text if text and text != _NO_WORDS else f"error {error.errno}"
 
 
 def describe(error: BaseException) -> str:

@@ -62,6 +62,9 @@ class Root:
     :param below: a directory of the host that is shown too. Symbolic links in it are followed, within it, on the way to
         what is added.
 
+    :ivar reader: user and group whose one-shot files are: the workload's, for which they are; None for those of all
+        entries.
+
     Where another process is going to serve the entries (`bare` or `below`), secrets stay in their files until it reads
     them.
     """
@@ -69,6 +72,7 @@ class Root:
     def __init__(self, *, bare: bool = False, below: str | None = None) -> None:
         self._bare = bare
         self._below = below
+        self.reader: tuple[int, int] | None = None
         self.files: dict[bytes, VirtualFile] = {}
         self.directories: dict[bytes, int] = {}
         self._owned: set[int] = set()

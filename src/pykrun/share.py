@@ -30,7 +30,9 @@ class Share:
     :param root: the virtual entries.
     :param folder: a directory of the host that lies below them, its path without symbolic links; None for nothing.
     :param identity: device and inode number of that directory.
-    :param options: how that is served; None for what is usual, with the cache policy `cache`.
+    :param options: how that is served; None for what is usual, with `cache` and `submounts`.
+    :param submounts: the guest is told where another file system of the host begins (`Options`). Not below a layer:
+        overlayfs refuses directories that mount themselves (EREMOTE).
     :param read_only: refuse every change.
     :param reachable: what is made in it can be reached again by a server that is not root (`pykrun.fs.reachable`).
     :param owner: user and group of the virtual entries.
@@ -42,6 +44,7 @@ class Share:
     identity: tuple[int, int] = (0, 0)
     options: Options | None = None
     cache: str = "auto"
+    submounts: bool = True
     read_only: bool = False
     reachable: bool = False
     owner: tuple[int, int] = (0, 0)
@@ -91,7 +94,7 @@ class Share:
             from pykrun.fs.passthrough import Options, PassthroughFs
             from pykrun.fs.readonly import ReadOnly
 
-            options = self.options or Options(cache=self.cache)
+            options = self.options or Options(cache=self.cache, submounts=self.submounts)
             inner = PassthroughFs(folder or self.folder, allocator, options, descriptors=self.files or None, proc=proc)
             if self.reachable:
                 from pykrun.fs.reachable import Reachable
@@ -130,6 +133,7 @@ def add_entries(filesystem: AugmentFs, root: Root, *, owner: tuple[int, int] = (
         filesystem.add_directory(path, mode=mode, uid=uid, gid=gid)
     for file in root.files.values():
         source = _source(root, file)
+        uid, gid = root.reader if file.one_shot and root.reader is not None else owner
         filesystem.add_file(file.path, source, mode=file.mode, one_shot=file.one_shot, uid=uid, gid=gid)
 
 

@@ -64,6 +64,24 @@ def test_in_memory(vm: Vm, tree: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("kept", [False, True], ids=["memory", "kept"])
+def test_over_what_the_host_has_mounted_there(vm: Vm, tree: Path, tmp_path: Path, kept: bool) -> None:
+    """A directory that mounts itself is nothing to overlayfs: `--root / --writable memory` would not boot."""
+    for place in ("dev", "old"):
+        (tree / place).mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tree / place], check=True)
+    try:
+        (tree / "old/under").write_text("under\n")
+        options = ["--root", tree, "--writable", tmp_path / "layer" if kept else "memory"]
+        result = vm.run(*shell("cat /old/under; echo more >> /old/under; cat /old/under; test -c /dev/null", *options))
+        assert (result.code, result.out) == (0, b"under\nunder\nmore\n"), result
+        assert (tree / "old/under").read_text() == "under\n"
+    finally:
+        for place in ("dev", "old"):
+            subprocess.run(["umount", tree / place], check=True)
+
+
+@pytest.mark.root
 def test_kept(vm_once: Vm, tree: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("secret\n")
     before = snapshot(tree)

@@ -34,3 +34,13 @@ def test_only_the_supervisor_has_a_secret(vm_once: Vm, tmp_path: Path, kind: str
     finish(process, limit=30)
     assert own == needles, "the search finds nothing"
     assert not any(found.values()), found
+
+
+@pytest.mark.parametrize("below", [False, True], ids=["virtual", "shared"])
+def test_a_secret_is_the_workloads(vm_once: Vm, busybox: Path, tmp_path: Path, below: bool) -> None:
+    (tmp_path / "key").write_text("secret\n")
+    (tmp_path / "tree").mkdir()
+    options = ["--user", "65534:7", "--secret", f"/key={tmp_path / 'key'}", "--file", f"/cat={busybox}:0755"]
+    options += ["--root", str(tmp_path / "tree"), "--read-only"] if below else []
+    result = vm_once.run(*options, "--", "/cat", "/key")
+    assert (result.code, result.out) == (0, b"secret\n"), result

@@ -72,6 +72,8 @@ class Root:
     def secret(self, guest: str, content: Content, *, mode: int = 0o400) -> Self:
         """Add a file that can be opened once, is never listed, and leaves nothing behind when it was read.
 
+        It belongs to the user that the program runs as.
+
         :raise UsageError: the path cannot be, or is taken.
         """
         return self._add(guest, content, mode, one_shot=True)

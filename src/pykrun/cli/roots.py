@@ -135,11 +135,13 @@ def _share(arguments: argparse.Namespace, composed: Composed, below: str | None)
     root = composed.root = Root(below=below)
     if below is not None:
         folder, identity = find_directory("--root", below)
+        layered = arguments.writable is not None or (composed.image is not None and not arguments.read_only)
         composed.share = Share(
             root=root,
             folder=folder,
             identity=identity,
             cache=cache if composed.image is None else "always",
+            submounts=not layered,
             read_only=arguments.read_only or composed.image is not None or arguments.writable is not None,
         )
     volumes = []
@@ -174,6 +176,7 @@ def _keep(composed: Composed, where: str) -> None:
         folder=folder,
         identity=identity,
         cache="always",
+        submounts=False,
         reachable=os.geteuid() != 0,
     )
     composed.volumes = (*composed.volumes, Volume(share=share, tag=LAYER_TAG))

@@ -113,5 +113,12 @@ def lay(request: Request, root: Root, image: Image | None, folder: str | None) -
         os.close(layer.descriptor)
         raise
     # Nobody but this VM looks at it meanwhile, so all of it may be remembered.
-    share = Share(root=Root(bare=True), folder=place, identity=identity, cache="always", reachable=os.geteuid() != 0)
+    share = Share(
+        root=Root(bare=True),
+        folder=place,
+        identity=identity,
+        cache="always",
+        submounts=False,
+        reachable=os.geteuid() != 0,
+    )
     return Laid(volume=Volume(share=share, tag=LAYER_TAG), hold=layer.descriptor)

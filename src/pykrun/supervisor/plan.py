@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 from pykrun.machine import Console, Disk, Serial, VsockPort
@@ -11,6 +12,8 @@ from pykrun.start_data import StartData
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     from pykrun.net import Publish
     from pykrun.net.link import Link
     from pykrun.share import Share
@@ -114,3 +117,11 @@ class Plan:
     stdin: int | None = 0
     stdout: int | None = 1
     stderr: int | None = 2
+
+    def take_over(self, stack: ExitStack) -> None:
+        """Have everything of it that is open closed with the stack, and the secrets be the workload's."""
+        stack.callback(self.root.close)
+        for descriptor in (*(disk.descriptor for disk in self.disks), *self.holds):
+            stack.callback(os.close, descriptor)
+        if self.start.user is not None:
+            self.root.reader = self.start.user.uid, self.start.user.gid

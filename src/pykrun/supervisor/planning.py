@@ -116,6 +116,8 @@ def _open(request: Request, stack: ExitStack) -> _Opened:
     if image is not None:
         imaged.complete(root, image, request.start)
     if request.writable is not None:
+        if share is not None:
+            share.submounts = False
         laid = imaged.lay(request, root, image, None if share is None else share.folder)
         request = replace(request, start=replace(request.start, layer=LAYER_TAG if laid.volume else ""))
         if laid.volume is not None and laid.hold is not None:
@@ -196,13 +198,12 @@ def _share(what: str, tree: Tree, root: Root, stack: ExitStack) -> Share:
     stack.callback(root.close)
     if tree.directory is None:
         return Share(root=_fill(root, tree))
-    from pykrun.fs.passthrough import CACHES, Options
+    from pykrun.fs.passthrough import CACHES
 
     if tree.cache not in CACHES:
         raise UsageError(f"cache {tree.cache!r} is not known", f"there are {', '.join(CACHES)}")
     folder, identity = find_directory(what, path_of(tree.directory))
-    options = Options(cache=tree.cache)
-    share = Share(root=root, folder=folder, identity=identity, options=options, read_only=tree.read_only)
+    share = Share(root=root, folder=folder, identity=identity, cache=tree.cache, read_only=tree.read_only)
     _fill(root, tree)
     return share
 

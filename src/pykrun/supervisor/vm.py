@@ -66,11 +66,7 @@ def run_plan(plan: Plan, *remotes: Remote) -> Outcome:
     :raise EngineError: the engine did not start.
     """
     with ExitStack() as stack:
-        stack.callback(plan.root.close)
-        for disk in plan.disks:
-            stack.callback(os.close, disk.descriptor)
-        for descriptor in plan.holds:
-            stack.callback(os.close, descriptor)
+        plan.take_over(stack)
         return VirtualMachine(plan, stack, *remotes).run()
 
 
