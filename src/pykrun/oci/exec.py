@@ -15,6 +15,7 @@ from pykrun.errors import UsageError
 from pykrun.oci.fields import Fields
 from pykrun.oci.options import FLAG, MANY, VALUE, Given, Table
 from pykrun.oci.process import CAPABILITIES, read_process
+from pykrun.oci.signals import Heard
 from pykrun.oci.state import CREATED, PAUSED, RUNNING, Container, write_atomically
 from pykrun.oci.wire import knock
 from pykrun.plain_json import loads
@@ -49,15 +50,6 @@ OPTIONS: dict[str, tuple[str, Table]] = {
         },
     )
 }
-_HANDED_ON = tuple(
-    number
-    for number in range(1, signal.SIGRTMAX + 1)
-    if number
-    not in (
-        *(signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, 32, 33),
-        *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGSYS),
-    )
-)
 _LOST = 128 + signal.SIGKILL
 
 
@@ -221,12 +213,7 @@ class Stand:
     def __init__(self, container: Container, process: dict[str, Any], console: str) -> None:
         self._terminal = bool(console)
         self._code: int | None = None
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._signals = reading
-        signal.set_wakeup_fd(writing)
-        self._writing = writing
-        for number in _HANDED_ON:
-            signal.signal(number, _nothing)
+        self._heard = Heard()
         if console:
             self._open_console(console, process)
         self._client: Client = knock(container.folder)
@@ -257,12 +244,12 @@ class Stand:
 
     def descriptors(self) -> tuple[int, ...]:
         """What it needs of this process."""
-        return self._client.fileno(), self._signals, self._writing
+        return self._client.fileno(), *self._heard.descriptors
 
     def wait(self) -> int:
         """Hand on signals until the command has ended; return its exit code."""
         poll = select.poll()
-        poll.register(self._signals, select.POLLIN)
+        poll.register(self._heard.fileno(), select.POLLIN)
         poll.register(self._client.fileno(), select.POLLIN)
         self._resize()
         while self._code is None:
@@ -272,8 +259,8 @@ class Stand:
                 if error.errno != EINTR:
                     raise
                 continue
-            if self._signals in ready:
-                self._hand_on(os.read(self._signals, 256))
+            if self._heard.fileno() in ready:
+                self._hand_on(self._heard.take())
             if self._client.fileno() in ready:
                 self._listen()
         return self._code
@@ -308,10 +295,6 @@ class Stand:
         finally:
             os.close(terminal)
         return rows, columns
-
-
-def _nothing(_number: int, _frame: object) -> None:
-    """The wake-up descriptor gets the number."""
 
 
 def _why(program: str, code: int, reason: str) -> str:

@@ -8,7 +8,7 @@ import time
 
 from pykrun.errors import EngineError, PykrunError, UsageError
 from pykrun.oci.options import FLAG, Given, Table
-from pykrun.oci.signals import number_of
+from pykrun.oci.signals import HARMLESS, number_of
 from pykrun.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container, shown
 from pykrun.oci.wire import knock
 from pykrun.plain_json import dumps
@@ -27,13 +27,6 @@ OPTIONS: dict[str, tuple[str, Table]] = {
     ),
     "delete": ("[OPTION...] CONTAINER", {"force,f": (FLAG, "end it first; no error when there is none")}),
 }
-_HARMLESS = frozenset(
-    (
-        *(signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH),
-        *(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
-    )
-)
-"""What does not end a process by default."""
 _PATIENCE = 10.0
 """Seconds that the processes of a VM have for their end after SIGKILL."""
 
@@ -90,7 +83,7 @@ def kill(root: str, _settings: Given, options: Given) -> int:
     elif kept["status"] != CREATED:
         with knock(container.folder) as client:
             client.call("signal", number=number)
-    elif number not in _HARMLESS:  # before its start it is a process that has set up nothing, and ends of what it hears
+    elif number not in HARMLESS:  # before its start it is a process that has set up nothing, and ends of what it hears
         with knock(container.folder) as client:
             client.call("end", code=128 + number)
     return 0

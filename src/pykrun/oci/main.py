@@ -32,7 +32,7 @@ _GLOBAL: Table = {
 VERBS = {
     "create": ("pykrun.oci.create", "create a container from a bundle"),
     "start": ("pykrun.oci.lifetime", "run the program of a created container"),
-    "run": ("pykrun.oci.create", "create and start a container, and wait for its end"),
+    "run": ("pykrun.oci.run", "create and start a container, and wait for its end"),
     "state": ("pykrun.oci.lifetime", "print the state of a container"),
     "exec": ("pykrun.oci.exec", "run a process in a container"),
     "pause": ("pykrun.oci.standing", "let a container stand still"),
@@ -52,6 +52,7 @@ VERBS = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command line; return the exit status: 0, or 1 with one line that says what is wrong."""
+    _open_standard_streams()
     words = sys.argv[1:] if words is None else words
     os.environ.setdefault("PATH", _PATH)
     given = Given()
@@ -63,9 +64,24 @@ def main(words: Sequence[str] | None = None) -> int:
     except OSError as error:
         name = f": {error.filename!r}" if error.filename else ""
         status = _complain(given, f"{error.strerror or error}{name}")
+    except KeyboardInterrupt:
+        status = 130
     except Exception as error:
         status = _complain(given, f"internal error: {error!r} (please report it)")
     return status
+
+
+def _open_standard_streams() -> None:
+    """Have something at 0, 1 and 2 where the caller has closed them, before another file of ours comes to lie there.
+
+    A supervisor inherits them, so they stay open when another program begins.
+    """
+    for stream in range(3):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
+            os.set_inheritable(stream, True)
 
 
 def _dispatch(given: Given) -> int:

@@ -127,6 +127,20 @@ def test_hooks(runtime: Runtime) -> None:
     assert said.read_text().splitlines()[4].startswith('word poststop "status":"stopped"')
 
 
+def test_nothing_is_left_of_one_that_cannot_start(group: str, runtime: Runtime) -> None:
+    """The program is there, and what it is to be interpreted by is not: that only the guest finds out."""
+    hooks = {"poststop": [hook(runtime, "last", 'echo last >> "$OUT"')]}
+    bundle = runtime.bundle(linux={"cgroupsPath": group}, hooks=hooks, process={"args": ["/bin/bad"]})
+    bad = bundle / "rootfs" / "bin" / "bad"
+    bad.write_text("#!/nowhere\n")
+    bad.chmod(0o755)
+    runtime.names.append("one")
+    assert "/bin/bad" in runtime.refused("run", "--bundle", bundle, "one")
+    assert not groups(group.lstrip("/"))
+    assert (runtime.bundles / "said").read_text() == "last\n"
+    assert not (runtime.root / "one").exists()
+
+
 def test_hooks_that_fail(runtime: Runtime) -> None:
     bundle = runtime.bundle(hooks={"createRuntime": [hook(runtime, "bad", "echo why >&2; exit 3")]})
     said = runtime.refused("create", "--bundle", bundle, "one")
