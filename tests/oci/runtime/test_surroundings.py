@@ -259,6 +259,27 @@ def test_the_callers_own_network_by_its_path(runtime: Runtime) -> None:
     assert read_bundle(str(runtime.bundle(linux={"namespaces": [{"type": "network"}]}))).network == "none"
 
 
+def test_a_hook_that_has_much_to_say(runtime: Runtime) -> None:
+    """More than a pipe holds; the last words are told."""
+    script = "head -c 300000 /dev/zero | tr '\\0' x; echo the end >&2; exit 3"
+    bundle = runtime.bundle(hooks={"createRuntime": [hook(runtime, "loud", script, timeout=20)]})
+    said = runtime.refused("create", "--bundle", bundle, "one")
+    assert f"{runtime.bundles}/loud: exit status 3: xxx" in said
+    assert said.endswith("xthe end")
+    assert len(said) < 5000
+
+
+def test_what_a_hook_finds(runtime: Runtime) -> None:
+    """The bundle as its directory, and no signal ignored."""
+    script = 'pwd >> "$OUT"; grep SigIgn /proc/self/status >> "$OUT"'
+    hooks = {stage: [hook(runtime, stage, script)] for stage in ("prestart", "poststop")}
+    bundle = runtime.bundle(hooks=hooks)
+    assert runtime.output("true", hooks=hooks)[0] == 0
+    said = (runtime.bundles / "said").read_text().split()
+    assert said[::3] == [str(bundle)] * 2
+    assert [int(mask, 16) & 0x7FFF_FFFF for mask in said[2::3]] == [0, 0]  # above are two of the C library's own
+
+
 def test_a_hook_that_may_take_for_ever(runtime: Runtime) -> None:
     hooks = {"createRuntime": [hook(runtime, "quick", "true", timeout=(1 << 63) - 1, env=["=x", "A=b"])]}
     assert runtime.output("echo out", hooks=hooks) == (0, "out\n", "")
