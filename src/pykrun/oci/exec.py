@@ -59,13 +59,13 @@ def exec(root: str, _settings: Given, options: Given) -> int:
         raise UsageError("a container ID is wanted")
     container = Container(root, options.rest[0])
     kept = container.read()
-    process = _process(options, kept["bundle"])
     status = kept["status"]
     if status == PAUSED and not options.flag("ignore-paused"):
         raise UsageError("cannot exec in a paused container", "--ignore-paused waits until it goes on")
     if status not in (RUNNING, PAUSED):
         why = "it was not started" if status == CREATED else f"it is {status}"
         raise UsageError("cannot exec in a container that is not running", why)
+    process = _process(options, kept["pykrun"]["process"])
     console = options.value("console-socket")
     if process.get("terminal") and options.flag("detach") and not console:
         raise UsageError("a terminal and --detach need --console-socket, which gets the terminal")
@@ -80,11 +80,14 @@ def exec(root: str, _settings: Given, options: Given) -> int:
     return Stand(container, process, console).wait()
 
 
-def _process(options: Given, bundle: str) -> dict[str, Any]:
-    """What is to run: the file's, or the command's words and options; what nobody says is the container's own."""
+def _process(options: Given, own: dict[str, Any]) -> dict[str, Any]:
+    """What is to run: the file's, or the command's words and options; what nobody says is the container's own.
+
+    :param own: user and capabilities of the container's own process.
+    """
     path, words = options.value("process"), options.rest[1:]
     if not path:
-        return _from_words(options, words, bundle)
+        return _from_words(options, words, own)
     try:
         with open(path, "rb") as file:
             process = read_process(Fields("process", loads(file.read())))
@@ -100,7 +103,7 @@ def _process(options: Given, bundle: str) -> dict[str, Any]:
     return document
 
 
-def _from_words(options: Given, words: list[str], bundle: str) -> dict[str, Any]:
+def _from_words(options: Given, words: list[str], own: dict[str, Any]) -> dict[str, Any]:
     if not words or not words[0]:
         raise UsageError("a command is wanted", "or --process with a file")
     for word in options.every("env"):
@@ -110,29 +113,20 @@ def _from_words(options: Given, words: list[str], bundle: str) -> dict[str, Any]
     if options.value("cwd"):
         process["cwd"] = options.value("cwd")
     if options.value("user"):
-        process["user"] = _user(options.value("user"))
+        process["user"] = _user(options.value("user"), own["user"])
     groups = [_number("--additional-gids", word) for word in options.every("additional-gids")]
     if groups:
-        user = process.get("user") or _own(bundle)["user"]
+        user = process.get("user") or own["user"]
         process["user"] = {**user, "additionalGids": [*user.get("additionalGids", ()), *groups]}
     if options.flag("tty"):
         process["terminal"] = True
     if options.flag("no-new-privs"):
         process["noNewPrivileges"] = True
     further = [_capability(word) for word in options.every("cap")]
-    own = _own(bundle).get("capabilities") if further else None
-    if own:
-        process["capabilities"] = {name: [*words, *further] for name, words in own.items()}
+    sets = own.get("capabilities") if further else None
+    if sets:
+        process["capabilities"] = {name: [*words, *further] for name, words in sets.items()}
     return process
-
-
-def _own(bundle: str) -> dict[str, Any]:
-    """The container's own process."""
-    from pykrun.oci.bundle import read_bundle
-
-    process = read_bundle(bundle).process
-    assert process is not None, "it runs"
-    return process.document
 
 
 def _capability(word: str) -> str:
@@ -142,10 +136,11 @@ def _capability(word: str) -> str:
     return name
 
 
-def _user(text: str) -> dict[str, Any]:
+def _user(text: str, own: dict[str, Any]) -> dict[str, Any]:
+    """The user, by numbers with what they do not say of the container's own, as runc has it; names mean the guest's."""
     name, _, group = text.partition(":")
     if all(part.isascii() and part.isdigit() and len(part) < 11 for part in (name, group or "0")):
-        return {"uid": int(name), "gid": int(group or "0")}
+        return {**own, "uid": int(name), "gid": int(group) if group else own["gid"]}
     return {"username": text}
 
 

@@ -7,6 +7,7 @@ import os
 import time
 
 from pykrun.errors import EngineError, PykrunError, UsageError
+from pykrun.oci import report
 from pykrun.oci.options import FLAG, Given, Table
 from pykrun.oci.signals import HARMLESS, number_of
 from pykrun.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container, shown
@@ -50,15 +51,17 @@ def start(root: str, _settings: Given, options: Given) -> int:
 
 def run_late_hooks(stage: str, kept: dict[str, Any]) -> None:
     """Run the hooks of a stage that cannot fail any more: the specification wants a warning, and that all goes on."""
-    if stage not in kept.get("pykrun", {}).get("hooks", ()):
+    documents = kept.get("pykrun", {}).get("late_hooks", {}).get(stage)
+    if not documents:
         return
-    from pykrun.oci.bundle import read_bundle
+    from pykrun.oci.bundle import read_hook
+    from pykrun.oci.fields import Fields
     from pykrun.oci.hooks import run_hooks
 
     try:
-        run_hooks(stage, read_bundle(kept["bundle"]).hooks[stage], shown(kept))
-    except (PykrunError, KeyError) as error:
-        os.write(2, f"pykrun-oci: warning: {error}\n".encode(errors="surrogateescape"))
+        run_hooks(stage, [read_hook(Fields("hooks", document)) for document in documents], shown(kept))
+    except (PykrunError, OSError) as error:
+        report.warn(str(error))
 
 
 def state(root: str, _settings: Given, options: Given) -> int:

@@ -6,6 +6,7 @@ import os
 import sys
 
 from pykrun.errors import PykrunError, UsageError
+from pykrun.oci import report
 from pykrun.oci.options import FLAG, VALUE, Given, Table, parse
 from pykrun.oci.state import default_root
 from pykrun.version import VERSION
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 SPECIFICATION = "1.0.2"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """For programs of this host: podman calls some verbs without any variable."""
+_EXEC_FAILED = 255
+"""The exit status of `exec` that fails itself, as runc has it: 1 is an ordinary command's."""
 _GLOBAL: Table = {
     "root": (VALUE, "folder of the containers' states (/run/pykrun-oci, or $XDG_RUNTIME_DIR/pykrun-oci)"),
     "log": (VALUE, "file that gets errors, beside standard error"),
@@ -51,13 +54,14 @@ VERBS = {
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run a command line; return the exit status: 0, or 1 with one line that says what is wrong."""
+    """Run a command line; return the exit status: a program's, 0, or 1 (`exec`: 255) with one line of what is wrong."""
     _open_standard_streams()
     words = sys.argv[1:] if words is None else words
     os.environ.setdefault("PATH", _PATH)
     given = Given()
     try:
         given = parse(words, _GLOBAL, verb="")
+        report.set_up(given)
         status = _dispatch(given)
     except PykrunError as error:
         status = _complain(given, str(error))
@@ -125,38 +129,10 @@ def _print(text: str) -> int:
 
 
 def _complain(given: Given, message: str) -> int:
-    """Say what is wrong on standard error and, in runc's shape, in the log."""
+    """Say what is wrong; return the exit status."""
     if given.flag("debug"):
         from traceback import format_exc
 
         os.write(2, format_exc().encode(errors="replace"))
-    log = given.value("log")
-    # Programs put our name before what they find on standard error: who has a log of objects is one, and conmon.
-    is_named_by_caller = "_OCI_SYNCPIPE" in os.environ or (log and given.value("log-format") == "json")
-    line = f"{message}\n" if is_named_by_caller else f"pykrun-oci: {message}\n"
-    try:
-        os.write(2, line.encode(errors="surrogateescape"))
-        if log:
-            _log(log, given.value("log-format") == "json", message)
-    except OSError:
-        pass  # nobody to tell
-    return 1
-
-
-def _log(path: str, as_json: bool, message: str) -> None:
-    import time
-
-    from pykrun.plain_json import dumps
-
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    text = message.encode(errors="surrogateescape").decode(errors="replace")
-    line = (
-        dumps({"level": "error", "msg": text, "time": now})
-        if as_json
-        else f'time="{now}" level=error msg={dumps(text)}'
-    )
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(log, line.encode() + b"\n")
-    finally:
-        os.close(log)
+    report.complain(message)
+    return _EXEC_FAILED if given.rest[:1] == ["exec"] else 1

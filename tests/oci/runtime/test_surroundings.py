@@ -141,6 +141,30 @@ def test_nothing_is_left_of_one_that_cannot_start(group: str, runtime: Runtime) 
     assert not (runtime.root / "one").exists()
 
 
+@pytest.mark.parametrize("lost", ["config.json", "rootfs", "."])
+def test_a_late_hook_of_a_bundle_that_is_gone(runtime: Runtime, lost: str) -> None:
+    bundle = runtime.bundle(hooks={"poststop": [hook(runtime, "last", 'echo "$0 $1" >> "$OUT"')]})
+    runtime.create("one", bundle)
+    (bundle / lost).rename(runtime.bundles / "away")
+    if lost == "config.json":
+        (bundle / lost).write_text("{}")
+    runtime.must("delete", "--force", "one")
+    assert (runtime.bundles / "said").read_text() == f"{runtime.bundles}/last word\n"
+
+
+def test_a_late_hook_that_fails(runtime: Runtime) -> None:
+    """A warning, with our name once: who has a log of objects puts it there."""
+    hooks = {"poststop": [hook(runtime, "bad", "echo why >&2; exit 3")]}
+    said = f"error running poststop hook #0: {runtime.bundles}/bad: exit status 3: why"
+    log = runtime.bundles / "log"
+    for words, start in (((), "pykrun-oci: "), (("--log", log, "--log-format", "json"), "")):
+        runtime.create("one", runtime.bundle(hooks=hooks))
+        result = runtime(*words, "delete", "--force", "one")
+        assert (result.returncode, result.stderr.decode()) == (0, f"{start}warning: {said}\n")
+    entry = json.loads(log.read_text())
+    assert (entry["level"], entry["msg"]) == ("warning", said)
+
+
 def test_hooks_that_fail(runtime: Runtime) -> None:
     bundle = runtime.bundle(hooks={"createRuntime": [hook(runtime, "bad", "echo why >&2; exit 3")]})
     said = runtime.refused("create", "--bundle", bundle, "one")
