@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from pykrun.net.packet import complete_checksum
-from pykrun.oci.bundle import read_bundle
+from pykrun.oci.bundle import Limits, read_bundle
+from pykrun.oci.cgroup import OVERHEAD, Tree, apply
 from tests.oci.runtime.runtime import Runtime
 from tests.support.command import wait_until
 
@@ -91,6 +92,35 @@ def test_limits_are_changed(group: str, runtime: Runtime) -> None:
     runtime.must("update", "--resources", resources, "one")
     assert shares.read_text() == "128\n"
     assert "must be a number" in runtime.refused("update", "--memory", "much", "one")
+
+
+def test_memory_and_swap_are_raised_and_lowered(group: str, runtime: Runtime) -> None:
+    """Together: the kernel of version 1 wants the larger one of the two written first."""
+    resources = {"memory": {"limit": 200 << 20, "swap": 200 << 20}}
+    linux = {"cgroupsPath": group, "resources": resources}
+    runtime.create("one", runtime.bundle(script="exec sleep 600", linux=linux))
+    names = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+    folder = next((one for one in groups(group.lstrip("/")) if (one / names[1]).exists()), None)
+    if folder is None:
+        pytest.skip("no memory controller of version 1 with swap")
+    for memory, swap in ((400, 500), (300, 300), (600, 600)):
+        runtime.must("update", "--memory", f"{memory}m", "--memory-swap", f"{swap}m", "one")
+        assert [int((folder / name).read_text()) - OVERHEAD >> 20 for name in names] == [memory, swap]
+
+
+def test_a_period_or_a_quota_alone(tmp_path: Path) -> None:
+    """With version 2 both are in one file: the other one stays. The kernel takes a quota alone as that."""
+    tree, file = Tree(str(tmp_path), ("v2",)), tmp_path / "cpu.max"
+    for before, limits, written in (
+        ("20000 100000\n", Limits(cpu_period=50_000), "20000 50000"),
+        ("max 100000\n", Limits(cpu_period=50_000), "max 50000"),
+        ("20000 50000\n", Limits(cpu_quota=10_000), "10000"),
+        ("20000 50000\n", Limits(cpu_quota=-1), "max"),
+        ("20000 50000\n", Limits(cpu_quota=10_000, cpu_period=40_000), "10000 40000"),
+    ):
+        file.write_text(before)
+        assert apply(str(tmp_path), tree, limits) == {"cpu"}
+        assert file.read_text() == written
 
 
 def test_nothing_is_left_of_a_failed_one(group: str, runtime: Runtime) -> None:
