@@ -50,6 +50,8 @@ OPTIONS: dict[str, tuple[str, Table]] = {
         },
     )
 }
+FAILED = 255
+"""The exit status when the command could not be run, as runc has it: 1 is an ordinary command's."""
 _LOST = 128 + signal.SIGKILL
 
 
@@ -157,7 +159,9 @@ def _attached(container: Container, process: dict[str, Any]) -> int:
     with Attached([0, 1, 2], terminal=True) as attached:
         if attached.window is not None:
             process["consoleSize"] = {"height": attached.window[0], "width": attached.window[1]}
-        return attached.run(knock(container.folder), process)
+        status = attached.run(knock(container.folder), process)
+        could_not_run = not attached.has_started and status in (125, 126, 127)
+        return FAILED if could_not_run else status
 
 
 def _detached(container: Container, process: dict[str, Any], console: str, pid_file: str) -> int:

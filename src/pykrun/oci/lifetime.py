@@ -82,7 +82,7 @@ def kill(root: str, _settings: Given, options: Given) -> int:
             return 0
         raise UsageError("container not running", f"it is {kept['status']}")
     if number == signal.SIGKILL:
-        send(kept["pid"], number)
+        container.kill()  # the kernel ends all that a supervisor has started with it
     elif kept["status"] != CREATED:
         with knock(container.folder) as client:
             client.call("signal", number=number)
@@ -106,28 +106,20 @@ def delete(root: str, _settings: Given, options: Given) -> int:
     if kept["status"] not in (STOPPED, CREATED) and not force:
         raise UsageError(f"cannot delete container {container.name} that is not stopped: {kept['status']}")
     if kept["pid"]:
-        end(container, kept["pid"])
+        end(container)
         kept = container.read()
     remove(container, kept)
     return 0
 
 
-def send(pid: int, number: int) -> None:
-    """Send a supervisor a signal. KILL ends the VM: the kernel ends all that a supervisor has started with it."""
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
-
-
-def end(container: Container, pid: int) -> None:
+def end(container: Container) -> None:
     """Kill a supervisor, and wait until it has ended.
 
     :raise EngineError: it does not.
     """
-    send(pid, signal.SIGKILL)
+    container.kill()
     deadline = time.monotonic() + _PATIENCE
-    while container.supervisor():
+    while pid := container.supervisor():
         if time.monotonic() > deadline:
             raise EngineError(f"process {pid} does not end, {_PATIENCE:g} seconds after SIGKILL")
         time.sleep(0.002)

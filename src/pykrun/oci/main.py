@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 SPECIFICATION = "1.0.2"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """For programs of this host: podman calls some verbs without any variable."""
-_EXEC_FAILED = 255
-"""The exit status of `exec` that fails itself, as runc has it: 1 is an ordinary command's."""
 _GLOBAL: Table = {
     "root": (VALUE, "folder of the containers' states (/run/pykrun-oci, or $XDG_RUNTIME_DIR/pykrun-oci)"),
     "log": (VALUE, "file that gets errors, beside standard error"),
@@ -135,4 +133,8 @@ def _complain(given: Given, message: str) -> int:
 
         os.write(2, format_exc().encode(errors="replace"))
     report.complain(message)
-    return _EXEC_FAILED if given.rest[:1] == ["exec"] else 1
+    if given.rest[:1] == ["exec"]:
+        from pykrun.oci.exec import FAILED
+
+        return FAILED
+    return 1

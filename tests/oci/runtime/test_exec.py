@@ -179,6 +179,14 @@ def test_what_cannot_be_started(runtime: Runtime, running: str) -> None:
     )
 
 
+def test_what_cannot_be_started_at_a_terminal(runtime: Runtime, running: str) -> None:
+    master, slave = os.openpty()
+    command = runtime.start_command("exec", "-t", running, "nothing", stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    assert command.wait(60) == 255
+    os.close(master)
+
+
 def test_many_at_once(runtime: Runtime, running: str) -> None:
     commands = [
         runtime.start_command("exec", running, "sh", "-c", f"cat; exit {number}", stdin=-1, stdout=-1, stderr=-1)
