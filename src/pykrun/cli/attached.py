@@ -58,6 +58,11 @@ class Attached:
         """Rows and columns of the terminal, None when there is none or it does not know."""
         return self._screen.size()
 
+    @property
+    def has_started(self) -> bool:
+        """Whether the command ran."""
+        return self._started
+
     def run(self, client: Client, process: dict[str, Any]) -> int:
         """Run it to its end; return its exit status.
 

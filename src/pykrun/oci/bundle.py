@@ -10,6 +10,10 @@ from pykrun.oci.process import Process, read_process
 from pykrun.plain_json import loads
 from pykrun.record import record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 CONFIG = "config.json"
 STAGES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 _LARGEST = (1 << 63) - 1
@@ -185,10 +189,14 @@ def _mount(folder: str, entry: Fields) -> Mount:
 def _hooks(fields: Fields) -> dict[str, tuple[Hook, ...]]:
     if fields.children("startContainer"):
         raise fields.refuse("startContainer", "is not supported: it would have to run in the guest")
-    return {stage: tuple(map(_hook, fields.children(stage))) for stage in STAGES if stage in fields}
+    return {stage: tuple(map(read_hook, fields.children(stage))) for stage in STAGES if stage in fields}
 
 
-def _hook(entry: Fields) -> Hook:
+def read_hook(entry: Fields) -> Hook:
+    """Read one hook.
+
+    :raise UsageError: a field is wrong.
+    """
     path = entry.needed("path")
     if not path.startswith("/"):
         raise entry.refuse("path", f"must be absolute, not {path!r}")
@@ -198,6 +206,12 @@ def _hook(entry: Fields) -> Hook:
         environment=tuple(entry.texts("env")),
         timeout=entry.number("timeout", 1, _LARGEST),
     )
+
+
+def hook_document(hook: Hook) -> dict[str, Any]:
+    """The object that `read_hook` reads as this hook."""
+    document = {"path": hook.path, "args": list(hook.arguments), "env": list(hook.environment)}
+    return document if hook.timeout is None else {**document, "timeout": hook.timeout}
 
 
 def _network(linux: Fields) -> str:

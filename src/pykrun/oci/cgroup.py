@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from errno import EBUSY, ENOENT
+from errno import EBUSY, EINVAL, ENOENT
 
 from pykrun.errors import UsageError
 from pykrun.oci.bundle import Limits
@@ -148,16 +148,23 @@ def apply(folder: str, tree: Tree, limits: Limits) -> set[str]:
     """Write the limits that belong into that group; return the controllers that took theirs."""
     taken: set[str] = set()
     refused: set[str] = set()
-    for name, value in (_v2(limits) if _V2 in tree.controllers else _v1(limits)).items():
-        if _V2 not in tree.controllers and name.split(".")[0] not in tree.controllers:
-            continue
-        controller = name.split(".")[0]
-        try:
-            _write(f"{folder}/{name}", value)
-            taken.add(controller)
-        except OSError:
-            if name not in _OPTIONAL:
-                refused.add(controller)
+    unified = _V2 in tree.controllers
+    files = _v2(limits, folder) if unified else _v1(limits)
+    pending = [(name, value) for name, value in files.items() if unified or name.split(".")[0] in tree.controllers]
+    # Twice: memory must not be more than memory and swap, so which has to be first depends on what they were.
+    for is_last in (False, True):
+        again: list[tuple[str, str]] = []
+        for name, value in pending:
+            controller = name.split(".")[0]
+            try:
+                _write(f"{folder}/{name}", value)
+                taken.add(controller)
+            except OSError as error:
+                if error.errno == EINVAL and not is_last:
+                    again.append((name, value))
+                elif name not in _OPTIONAL:
+                    refused.add(controller)
+        pending = again
     return taken - refused
 
 
@@ -184,7 +191,7 @@ def _v1(limits: Limits) -> dict[str, str]:
     return files
 
 
-def _v2(limits: Limits) -> dict[str, str]:
+def _v2(limits: Limits, folder: str) -> dict[str, str]:
     files: dict[str, str] = {}
     memory = _memory(limits.memory)
     if memory is not None:
@@ -192,8 +199,9 @@ def _v2(limits: Limits) -> dict[str, str]:
     if limits.swap and limits.memory and limits.memory > 0:
         files["memory.swap.max"] = "max" if limits.swap < 0 else str(max(limits.swap - limits.memory, 0))
     if limits.cpu_quota or limits.cpu_period:
-        quota = str(limits.cpu_quota) if (limits.cpu_quota or 0) > 0 else "max"
-        files["cpu.max"] = f"{quota} {limits.cpu_period or 100_000}"
+        quota = str(limits.cpu_quota) if (limits.cpu_quota or 0) > 0 else "max" if limits.cpu_quota else _quota(folder)
+        # A quota alone leaves the period what it is.
+        files["cpu.max"] = f"{quota} {limits.cpu_period}" if limits.cpu_period else quota
     if limits.cpu_shares:  # 2 to 262144 there, 1 to 10000 here
         files["cpu.weight"] = str(1 + (min(max(limits.cpu_shares, 2), 262_144) - 2) * 9999 // 262_142)
     if limits.cpus:
@@ -201,6 +209,15 @@ def _v2(limits: Limits) -> dict[str, str]:
     if limits.pids:
         files["pids.max"] = str(limits.pids + HELPERS) if limits.pids > 0 else "max"
     return files
+
+
+def _quota(folder: str) -> str:
+    """The quota that a group has, as `cpu.max` has it."""
+    try:
+        with open(f"{folder}/cpu.max") as file:
+            return file.read().split()[0]
+    except (OSError, IndexError):
+        return "max"
 
 
 def tree_of(folder: str) -> Tree | None:
@@ -233,7 +250,7 @@ def _is_dying(folder: str) -> bool:
 
 
 def _write(path: str, text: str) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    file = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
     try:
         os.write(file, text.encode())
     finally:

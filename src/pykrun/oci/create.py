@@ -1,4 +1,4 @@
-"""The verbs `create` and `run`: a supervisor in a process of its own, and what it has to say."""
+"""The verb `create`: a supervisor in a process of its own, and what it has to say."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import sys
 from pykrun.errors import EngineError, MissingError, UsageError
 from pykrun.oci.options import FLAG, VALUE, Given, Table
 from pykrun.oci.state import Container, write_atomically
-from pykrun.oci.wire import answer, knock
+from pykrun.oci.wire import answer
 from pykrun.shim.wire import send
 
-_CREATE: Table = {
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TABLE: Table = {
     "bundle,b": (VALUE, "folder with config.json (.)"),
     "pid-file": (VALUE, "file that gets the supervisor's pid"),
     "console-socket": (VALUE, "Unix socket that gets the terminal, when config.json asks for one"),
@@ -20,13 +24,7 @@ _CREATE: Table = {
     "no-new-keyring": (FLAG, "accepted: the guest's kernel has keyrings of its own"),
     "preserve-fds": (VALUE, "accepted: descriptors do not reach a VM"),
 }
-_RUN: Table = {
-    **_CREATE,
-    "detach,d": (FLAG, "do not wait for the end"),
-    "keep": (FLAG, "do not delete the container at its end"),
-    "no-subreaper": (FLAG, "accepted"),
-}
-OPTIONS = {"create": ("[OPTION...] CONTAINER", _CREATE), "run": ("[OPTION...] CONTAINER", _RUN)}
+OPTIONS = {"create": ("[OPTION...] CONTAINER", TABLE)}
 _FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 _PROGRAM = (
     "import gc, sys; gc.disable(); sys.path.insert(0, sys.argv[1]); from pykrun.oci.supervisor import main; main()"
@@ -36,35 +34,17 @@ _PROGRAM = (
 
 def create(root: str, settings: Given, options: Given) -> int:
     """Create a container; its supervisor stays."""
-    _create(root, settings, options)
+    make(root, settings, options)
     return 0
 
 
-def run(root: str, settings: Given, options: Given) -> int:
-    """Create and start a container; wait for its end, unless --detach; the exit status is the container's."""
-    pid = _create(root, settings, options)
-    container = Container(root, options.only())
-    from pykrun.oci.lifetime import remove, run_late_hooks
+def make(
+    root: str, settings: Given, options: Given, wait: Callable[[socket.socket], None] = lambda connection: None
+) -> int:
+    """Create the container; return its supervisor's pid.
 
-    try:
-        with knock(container.folder) as client:
-            client.call("start")
-        run_late_hooks("poststart", container.read())
-    except BaseException:
-        os.waitpid(pid, 0)
-        container.remove()
-        raise
-    if options.flag("detach"):
-        return 0
-    _, status = os.waitpid(pid, 0)
-    if not options.flag("keep"):
-        remove(container)
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
-
-
-def _create(root: str, settings: Given, options: Given) -> int:
-    """Create the container; return its supervisor's pid."""
+    :param wait: returns when there is something to read; what it raises undoes all of it.
+    """
     container = Container(root, options.only())
     _make_folder(container)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -81,6 +61,7 @@ def _create(root: str, settings: Given, options: Given) -> int:
             settings.flag("systemd-cgroup") or settings.value("cgroup-manager") == "systemd",
         )
         send(ours, order)
+        wait(ours)
         answer(ours)
         if options.value("pid-file"):
             write_atomically(options.value("pid-file"), str(pid))

@@ -15,6 +15,7 @@ from pykrun.errors import UsageError
 from pykrun.oci.fields import Fields
 from pykrun.oci.options import FLAG, MANY, VALUE, Given, Table
 from pykrun.oci.process import CAPABILITIES, read_process
+from pykrun.oci.signals import Heard
 from pykrun.oci.state import CREATED, PAUSED, RUNNING, Container, write_atomically
 from pykrun.oci.wire import knock
 from pykrun.plain_json import loads
@@ -49,15 +50,8 @@ OPTIONS: dict[str, tuple[str, Table]] = {
         },
     )
 }
-_HANDED_ON = tuple(
-    number
-    for number in range(1, signal.SIGRTMAX + 1)
-    if number
-    not in (
-        *(signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, 32, 33),
-        *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGSYS),
-    )
-)
+FAILED = 255
+"""The exit status when the command could not be run, as runc has it: 1 is an ordinary command's."""
 _LOST = 128 + signal.SIGKILL
 
 
@@ -67,13 +61,13 @@ def exec(root: str, _settings: Given, options: Given) -> int:
         raise UsageError("a container ID is wanted")
     container = Container(root, options.rest[0])
     kept = container.read()
-    process = _process(options, kept["bundle"])
     status = kept["status"]
     if status == PAUSED and not options.flag("ignore-paused"):
         raise UsageError("cannot exec in a paused container", "--ignore-paused waits until it goes on")
     if status not in (RUNNING, PAUSED):
         why = "it was not started" if status == CREATED else f"it is {status}"
         raise UsageError("cannot exec in a container that is not running", why)
+    process = _process(options, kept["pykrun"]["process"])
     console = options.value("console-socket")
     if process.get("terminal") and options.flag("detach") and not console:
         raise UsageError("a terminal and --detach need --console-socket, which gets the terminal")
@@ -88,11 +82,14 @@ def exec(root: str, _settings: Given, options: Given) -> int:
     return Stand(container, process, console).wait()
 
 
-def _process(options: Given, bundle: str) -> dict[str, Any]:
-    """What is to run: the file's, or the command's words and options; what nobody says is the container's own."""
+def _process(options: Given, own: dict[str, Any]) -> dict[str, Any]:
+    """What is to run: the file's, or the command's words and options; what nobody says is the container's own.
+
+    :param own: user and capabilities of the container's own process.
+    """
     path, words = options.value("process"), options.rest[1:]
     if not path:
-        return _from_words(options, words, bundle)
+        return _from_words(options, words, own)
     try:
         with open(path, "rb") as file:
             process = read_process(Fields("process", loads(file.read())))
@@ -108,7 +105,7 @@ def _process(options: Given, bundle: str) -> dict[str, Any]:
     return document
 
 
-def _from_words(options: Given, words: list[str], bundle: str) -> dict[str, Any]:
+def _from_words(options: Given, words: list[str], own: dict[str, Any]) -> dict[str, Any]:
     if not words or not words[0]:
         raise UsageError("a command is wanted", "or --process with a file")
     for word in options.every("env"):
@@ -118,29 +115,20 @@ def _from_words(options: Given, words: list[str], bundle: str) -> dict[str, Any]
     if options.value("cwd"):
         process["cwd"] = options.value("cwd")
     if options.value("user"):
-        process["user"] = _user(options.value("user"))
+        process["user"] = _user(options.value("user"), own["user"])
     groups = [_number("--additional-gids", word) for word in options.every("additional-gids")]
     if groups:
-        user = process.get("user") or _own(bundle)["user"]
+        user = process.get("user") or own["user"]
         process["user"] = {**user, "additionalGids": [*user.get("additionalGids", ()), *groups]}
     if options.flag("tty"):
         process["terminal"] = True
     if options.flag("no-new-privs"):
         process["noNewPrivileges"] = True
     further = [_capability(word) for word in options.every("cap")]
-    own = _own(bundle).get("capabilities") if further else None
-    if own:
-        process["capabilities"] = {name: [*words, *further] for name, words in own.items()}
+    sets = own.get("capabilities") if further else None
+    if sets:
+        process["capabilities"] = {name: [*words, *further] for name, words in sets.items()}
     return process
-
-
-def _own(bundle: str) -> dict[str, Any]:
-    """The container's own process."""
-    from pykrun.oci.bundle import read_bundle
-
-    process = read_bundle(bundle).process
-    assert process is not None, "it runs"
-    return process.document
 
 
 def _capability(word: str) -> str:
@@ -150,10 +138,11 @@ def _capability(word: str) -> str:
     return name
 
 
-def _user(text: str) -> dict[str, Any]:
+def _user(text: str, own: dict[str, Any]) -> dict[str, Any]:
+    """The user, by numbers with what they do not say of the container's own, as runc has it; names mean the guest's."""
     name, _, group = text.partition(":")
     if all(part.isascii() and part.isdigit() and len(part) < 11 for part in (name, group or "0")):
-        return {"uid": int(name), "gid": int(group or "0")}
+        return {**own, "uid": int(name), "gid": int(group) if group else own["gid"]}
     return {"username": text}
 
 
@@ -170,7 +159,9 @@ def _attached(container: Container, process: dict[str, Any]) -> int:
     with Attached([0, 1, 2], terminal=True) as attached:
         if attached.window is not None:
             process["consoleSize"] = {"height": attached.window[0], "width": attached.window[1]}
-        return attached.run(knock(container.folder), process)
+        status = attached.run(knock(container.folder), process)
+        could_not_run = not attached.has_started and status in (125, 126, 127)
+        return FAILED if could_not_run else status
 
 
 def _detached(container: Container, process: dict[str, Any], console: str, pid_file: str) -> int:
@@ -221,12 +212,7 @@ class Stand:
     def __init__(self, container: Container, process: dict[str, Any], console: str) -> None:
         self._terminal = bool(console)
         self._code: int | None = None
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._signals = reading
-        signal.set_wakeup_fd(writing)
-        self._writing = writing
-        for number in _HANDED_ON:
-            signal.signal(number, _nothing)
+        self._heard = Heard()
         if console:
             self._open_console(console, process)
         self._client: Client = knock(container.folder)
@@ -257,12 +243,12 @@ class Stand:
 
     def descriptors(self) -> tuple[int, ...]:
         """What it needs of this process."""
-        return self._client.fileno(), self._signals, self._writing
+        return self._client.fileno(), *self._heard.descriptors
 
     def wait(self) -> int:
         """Hand on signals until the command has ended; return its exit code."""
         poll = select.poll()
-        poll.register(self._signals, select.POLLIN)
+        poll.register(self._heard.fileno(), select.POLLIN)
         poll.register(self._client.fileno(), select.POLLIN)
         self._resize()
         while self._code is None:
@@ -272,8 +258,8 @@ class Stand:
                 if error.errno != EINTR:
                     raise
                 continue
-            if self._signals in ready:
-                self._hand_on(os.read(self._signals, 256))
+            if self._heard.fileno() in ready:
+                self._hand_on(self._heard.take())
             if self._client.fileno() in ready:
                 self._listen()
         return self._code
@@ -308,10 +294,6 @@ class Stand:
         finally:
             os.close(terminal)
         return rows, columns
-
-
-def _nothing(_number: int, _frame: object) -> None:
-    """The wake-up descriptor gets the number."""
 
 
 def _why(program: str, code: int, reason: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 
 from pykrun.errors import PykrunError
 from pykrun.oci.bundle import Hook
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _KEPT = 4096
+"""Bytes of what a hook says that are told when it fails: the last ones."""
+_CHUNK = 65536
 _LONGEST_WAIT = 86400
 """Seconds; poll takes at most 2^31 ms at once."""
 
@@ -25,27 +28,26 @@ class HookError(PykrunError):
 
 
 def run_hooks(stage: str, hooks: Sequence[Hook], state: dict[str, Any]) -> None:
-    """Run the hooks of a stage one after the other.
+    """Run the hooks of a stage one after the other, in the bundle's folder if it is there.
 
     :raise HookError: one failed: the others are not run.
     """
     said = dumps(state).encode()
     for index, hook in enumerate(hooks):
-        why = _run(hook, said)
+        why = _run(hook, said, state["bundle"])
         if why:
             raise HookError(f"error running {stage} hook #{index}: {hook.path}: {why}")
 
 
-def _run(hook: Hook, said: bytes) -> str:
+def _run(hook: Hook, said: bytes, folder: str) -> str:
     """Run one; return what went wrong."""
     state = os.memfd_create("state", os.MFD_CLOEXEC)  # as large as it may be, and nobody has to wait for a reader
     os.write(state, said)
     os.lseek(state, 0, os.SEEK_SET)
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    environment = dict(word.split("=", 1) for word in hook.environment if "=" in word[1:])
     actions = [(os.POSIX_SPAWN_DUP2, state, 0), (os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_DUP2, writer, 2)]
     try:
-        pid = os.posix_spawn(hook.path, hook.arguments, environment, file_actions=actions, setpgroup=0, setsigmask=())
+        pid = _spawn(hook, folder, actions)
     except OSError as error:
         os.close(reader)
         return error.strerror or str(error)
@@ -53,12 +55,12 @@ def _run(hook: Hook, said: bytes) -> str:
         os.close(state)
         os.close(writer)
     pidfd = os.pidfd_open(pid)
+    os.set_blocking(reader, False)
     try:
-        ended = _wait(pidfd, reader, hook.timeout)
+        ended, words = _wait(pidfd, reader, hook.timeout)
         if not ended:
             os.killpg(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
-        words = _last_words(reader)
     finally:
         os.close(pidfd)
         os.close(reader)
@@ -67,23 +69,63 @@ def _run(hook: Hook, said: bytes) -> str:
     code = os.waitstatus_to_exitcode(status)
     if code == 0:
         return ""
-    return (f"exit status {code}" if code > 0 else f"signal {-code}") + (f": {words}" if words else "")
+    told = words.decode(errors="replace").strip().replace("\n", "; ")
+    return (f"exit status {code}" if code > 0 else f"signal {-code}") + (f": {told}" if told else "")
 
 
-def _wait(pidfd: int, reader: int, timeout: int | None) -> bool:
-    """Wait for the end; what it says meanwhile is left in the pipe, of which it gets no more than that."""
+def _spawn(hook: Hook, folder: str, actions: Sequence[Any]) -> int:
+    """Start it in the folder: this process goes there for that long, and does not hold it afterwards.
+
+    :raise OSError: it cannot be started.
+    """
+    environment = dict(word.split("=", 1) for word in hook.environment if "=" in word[1:])
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            os.chdir(folder)
+        except OSError:
+            pass  # a late hook of a bundle that is gone
+        return os.posix_spawn(
+            hook.path,
+            hook.arguments,
+            environment,
+            file_actions=actions,
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=range(1, 32),
+        )
+    finally:
+        os.fchdir(here)
+        os.close(here)
+
+
+def _wait(pidfd: int, reader: int, timeout: int | None) -> tuple[bool, bytes]:
+    """Wait for the end, and read meanwhile so that it need not wait for us; return whether it came, and the last words.
+
+    :param timeout: seconds for all of it.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    words = b""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    while timeout is None or timeout > _LONGEST_WAIT:
-        if poll.poll(_LONGEST_WAIT * 1000):
-            return True
-        timeout = None if timeout is None else timeout - _LONGEST_WAIT
-    return bool(poll.poll(timeout * 1000))
+    poll.register(reader, select.POLLIN)
+    while True:
+        left = _LONGEST_WAIT if deadline is None else min(deadline - time.monotonic(), _LONGEST_WAIT)
+        if left <= 0:
+            return False, words
+        ready = [descriptor for descriptor, _ in poll.poll(left * 1000)]
+        if reader in ready:
+            said = _read(reader)
+            words = (words + (said or b""))[-_KEPT:]
+            if said == b"":  # it has closed them, and goes on
+                poll.unregister(reader)
+        if pidfd in ready:  # of what it left in the pipe, no more than it can hold: others may write there still
+            return True, (words + (_read(reader) or b""))[-_KEPT:]
 
 
-def _last_words(reader: int) -> str:
-    os.set_blocking(reader, False)
+def _read(reader: int) -> bytes | None:
+    """Read what is there; empty at the end, None for nothing yet."""
     try:
-        return os.read(reader, _KEPT).decode(errors="replace").strip().replace("\n", "; ")
+        return os.read(reader, _CHUNK)
     except BlockingIOError:
-        return ""
+        return None

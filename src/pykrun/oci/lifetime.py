@@ -7,8 +7,9 @@ import os
 import time
 
 from pykrun.errors import EngineError, PykrunError, UsageError
+from pykrun.oci import report
 from pykrun.oci.options import FLAG, Given, Table
-from pykrun.oci.signals import number_of
+from pykrun.oci.signals import HARMLESS, number_of
 from pykrun.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container, shown
 from pykrun.oci.wire import knock
 from pykrun.plain_json import dumps
@@ -27,13 +28,6 @@ OPTIONS: dict[str, tuple[str, Table]] = {
     ),
     "delete": ("[OPTION...] CONTAINER", {"force,f": (FLAG, "end it first; no error when there is none")}),
 }
-_HARMLESS = frozenset(
-    (
-        *(signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH),
-        *(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
-    )
-)
-"""What does not end a process by default."""
 _PATIENCE = 10.0
 """Seconds that the processes of a VM have for their end after SIGKILL."""
 
@@ -57,15 +51,17 @@ def start(root: str, _settings: Given, options: Given) -> int:
 
 def run_late_hooks(stage: str, kept: dict[str, Any]) -> None:
     """Run the hooks of a stage that cannot fail any more: the specification wants a warning, and that all goes on."""
-    if stage not in kept.get("pykrun", {}).get("hooks", ()):
+    documents = kept.get("pykrun", {}).get("late_hooks", {}).get(stage)
+    if not documents:
         return
-    from pykrun.oci.bundle import read_bundle
+    from pykrun.oci.bundle import read_hook
+    from pykrun.oci.fields import Fields
     from pykrun.oci.hooks import run_hooks
 
     try:
-        run_hooks(stage, read_bundle(kept["bundle"]).hooks[stage], shown(kept))
-    except (PykrunError, KeyError) as error:
-        os.write(2, f"pykrun-oci: warning: {error}\n".encode(errors="surrogateescape"))
+        run_hooks(stage, [read_hook(Fields("hooks", document)) for document in documents], shown(kept))
+    except (PykrunError, OSError) as error:
+        report.warn(str(error))
 
 
 def state(root: str, _settings: Given, options: Given) -> int:
@@ -86,11 +82,11 @@ def kill(root: str, _settings: Given, options: Given) -> int:
             return 0
         raise UsageError("container not running", f"it is {kept['status']}")
     if number == signal.SIGKILL:
-        send(kept["pid"], number)
+        container.kill()  # the kernel ends all that a supervisor has started with it
     elif kept["status"] != CREATED:
         with knock(container.folder) as client:
             client.call("signal", number=number)
-    elif number not in _HARMLESS:  # before its start it is a process that has set up nothing, and ends of what it hears
+    elif number not in HARMLESS:  # before its start it is a process that has set up nothing, and ends of what it hears
         with knock(container.folder) as client:
             client.call("end", code=128 + number)
     return 0
@@ -110,28 +106,20 @@ def delete(root: str, _settings: Given, options: Given) -> int:
     if kept["status"] not in (STOPPED, CREATED) and not force:
         raise UsageError(f"cannot delete container {container.name} that is not stopped: {kept['status']}")
     if kept["pid"]:
-        end(container, kept["pid"])
+        end(container)
         kept = container.read()
     remove(container, kept)
     return 0
 
 
-def send(pid: int, number: int) -> None:
-    """Send a supervisor a signal. KILL ends the VM: the kernel ends all that a supervisor has started with it."""
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
-
-
-def end(container: Container, pid: int) -> None:
+def end(container: Container) -> None:
     """Kill a supervisor, and wait until it has ended.
 
     :raise EngineError: it does not.
     """
-    send(pid, signal.SIGKILL)
+    container.kill()
     deadline = time.monotonic() + _PATIENCE
-    while container.supervisor():
+    while pid := container.supervisor():
         if time.monotonic() > deadline:
             raise EngineError(f"process {pid} does not end, {_PATIENCE:g} seconds after SIGKILL")
         time.sleep(0.002)

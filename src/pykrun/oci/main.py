@@ -6,6 +6,7 @@ import os
 import sys
 
 from pykrun.errors import PykrunError, UsageError
+from pykrun.oci import report
 from pykrun.oci.options import FLAG, VALUE, Given, Table, parse
 from pykrun.oci.state import default_root
 from pykrun.version import VERSION
@@ -32,7 +33,7 @@ _GLOBAL: Table = {
 VERBS = {
     "create": ("pykrun.oci.create", "create a container from a bundle"),
     "start": ("pykrun.oci.lifetime", "run the program of a created container"),
-    "run": ("pykrun.oci.create", "create and start a container, and wait for its end"),
+    "run": ("pykrun.oci.run", "create and start a container, and wait for its end"),
     "state": ("pykrun.oci.lifetime", "print the state of a container"),
     "exec": ("pykrun.oci.exec", "run a process in a container"),
     "pause": ("pykrun.oci.standing", "let a container stand still"),
@@ -51,21 +52,38 @@ VERBS = {
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run a command line; return the exit status: 0, or 1 with one line that says what is wrong."""
+    """Run a command line; return the exit status: a program's, 0, or 1 (`exec`: 255) with one line of what is wrong."""
+    _open_standard_streams()
     words = sys.argv[1:] if words is None else words
     os.environ.setdefault("PATH", _PATH)
     given = Given()
     try:
         given = parse(words, _GLOBAL, verb="")
+        report.set_up(given)
         status = _dispatch(given)
     except PykrunError as error:
         status = _complain(given, str(error))
     except OSError as error:
         name = f": {error.filename!r}" if error.filename else ""
         status = _complain(given, f"{error.strerror or error}{name}")
+    except KeyboardInterrupt:
+        status = 130
     except Exception as error:
         status = _complain(given, f"internal error: {error!r} (please report it)")
     return status
+
+
+def _open_standard_streams() -> None:
+    """Have something at 0, 1 and 2 where the caller has closed them, before another file of ours comes to lie there.
+
+    A supervisor inherits them, so they stay open when another program begins.
+    """
+    for stream in range(3):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
+            os.set_inheritable(stream, True)
 
 
 def _dispatch(given: Given) -> int:
@@ -109,38 +127,14 @@ def _print(text: str) -> int:
 
 
 def _complain(given: Given, message: str) -> int:
-    """Say what is wrong on standard error and, in runc's shape, in the log."""
+    """Say what is wrong; return the exit status."""
     if given.flag("debug"):
         from traceback import format_exc
 
         os.write(2, format_exc().encode(errors="replace"))
-    log = given.value("log")
-    # Programs put our name before what they find on standard error: who has a log of objects is one, and conmon.
-    is_named_by_caller = "_OCI_SYNCPIPE" in os.environ or (log and given.value("log-format") == "json")
-    line = f"{message}\n" if is_named_by_caller else f"pykrun-oci: {message}\n"
-    try:
-        os.write(2, line.encode(errors="surrogateescape"))
-        if log:
-            _log(log, given.value("log-format") == "json", message)
-    except OSError:
-        pass  # nobody to tell
+    report.complain(message)
+    if given.rest[:1] == ["exec"]:
+        from pykrun.oci.exec import FAILED
+
+        return FAILED
     return 1
-
-
-def _log(path: str, as_json: bool, message: str) -> None:
-    import time
-
-    from pykrun.plain_json import dumps
-
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    text = message.encode(errors="surrogateescape").decode(errors="replace")
-    line = (
-        dumps({"level": "error", "msg": text, "time": now})
-        if as_json
-        else f'time="{now}" level=error msg={dumps(text)}'
-    )
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(log, line.encode() + b"\n")
-    finally:
-        os.close(log)

@@ -132,16 +132,13 @@ def compose(bundle: Bundle, stage: str, mounts: list[Mount]) -> RootFs:
     except OSError as error:
         raise SandboxError(f"bind mounts and a read-only root need a mount namespace: {error.strerror}") from None
     # Slave, so that what is unmounted outside is unmounted here, too, and nobody finds it busy.
-    linux.mount("none", "/", None, linux.MS_REC | _MS_SLAVE)
+    linux.mount("none", "/", None, linux.MS_REC | linux.MS_SLAVE)
     linux.mount(bundle.root, stage, None, linux.MS_BIND | linux.MS_REC)
     linux.mount("none", stage, None, linux.MS_REC | linux.MS_PRIVATE)
     root = _fill(RootFs(stage), bundle, mounts)
     if bundle.read_only:
         _change_flags(stage, linux.MS_RDONLY, 0)
     return root
-
-
-_MS_SLAVE = 1 << 19
 
 
 def _fill(root: RootFs, bundle: Bundle, mounts: list[Mount]) -> RootFs:

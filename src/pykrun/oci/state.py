@@ -8,6 +8,7 @@ ROOT/ID/root         where the supervisor composes the root file system, in a mo
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # signal itself would import enum
 import errno
 import fcntl
 import os
@@ -96,6 +97,23 @@ class Container:
         finally:
             os.close(lock)
         return 0 if kind == fcntl.F_UNLCK else int(pid)
+
+    def kill(self) -> None:
+        """Kill the supervisor, and nobody who has got its pid since; harmless when it has ended."""
+        pid = self.supervisor()
+        if not pid:
+            return
+        try:
+            process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            if self.supervisor() == pid:  # it still has the lock: so that process is the one
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(process)
 
     def read(self) -> dict[str, Any]:
         """What is kept of it, with the present status and pid.

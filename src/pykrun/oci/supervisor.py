@@ -10,7 +10,7 @@ from functools import partial
 from pykrun.errors import PykrunError, UsageError
 from pykrun.host import limits, linux
 from pykrun.oci import cgroup, state
-from pykrun.oci.bundle import Bundle, read_bundle
+from pykrun.oci.bundle import Bundle, hook_document, read_bundle
 from pykrun.oci.console import open_console
 from pykrun.oci.control import Control
 from pykrun.oci.hooks import run_hooks
@@ -110,8 +110,7 @@ class Life:
         limits.allow_descriptors()
         limits.forbid_core_file()
         path = cgroup.path_of(bundle.cgroup, systemd=self._systemd)
-        late = [stage for stage in ("poststart", "poststop") if bundle.hooks.get(stage)]
-        self._kept["pykrun"] = {"path": path, "cgroups": self._enter(bundle, path), "hooks": late}
+        self._kept["pykrun"] = {"path": path, "cgroups": self._enter(bundle, path), **_later(bundle)}
         container.write(self._kept)  # now whoever removes it knows its cgroups
         os.mkdir(container.path("root"), 0o700)
         root = compose(bundle, container.path("root"), host_mounts(bundle))
@@ -187,6 +186,20 @@ class Life:
             self._container.write(self._kept)
             raise
         connection.close()
+
+
+def _later(bundle: Bundle) -> dict[str, Any]:
+    """What other verbs need of config.json, which may be changed or gone by then."""
+    assert bundle.process is not None, "checked"
+    document = bundle.process.document
+    return {
+        "process": {name: document[name] for name in ("user", "capabilities") if name in document},
+        "late_hooks": {
+            stage: [hook_document(hook) for hook in bundle.hooks[stage]]
+            for stage in ("poststart", "poststop")
+            if bundle.hooks.get(stage)
+        },
+    }
 
 
 def _say(text: str) -> None:

@@ -36,8 +36,10 @@ def show(tree: str, stage: str, arguments: Sequence[str]) -> None:
     """
     os.close(_open(f"{tree}/{_BEHIND}"))
     linux.unshare(linux.CLONE_NEWNS)
-    linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
+    # As in `compose`: slave, so that what is unmounted outside does not stay busy here.
+    linux.mount("none", "/", None, linux.MS_REC | linux.MS_SLAVE)
     linux.mount(tree, stage, None, linux.MS_BIND | linux.MS_REC)
+    linux.mount("none", stage, None, linux.MS_REC | linux.MS_PRIVATE)
     opened = [_open("/"), _open(stage)]
     try:
         host, root = opened

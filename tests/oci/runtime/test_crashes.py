@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pykrun.oci.state import Container
 from tests.oci.runtime.runtime import KILL, Runtime
 from tests.support.command import wait_until
 
@@ -21,6 +22,23 @@ def family(pid: int) -> list[int]:
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         found += [int(child), *family(int(child))]
     return found
+
+
+def test_who_has_the_lock_is_killed(tmp_path: Path) -> None:
+    """And nobody when it is free, whoever has the pid then."""
+    container = Container(str(tmp_path), "one")
+    container.make()
+    container.kill()
+    if (pid := os.fork()) == 0:
+        try:
+            container.lock()
+            time.sleep(60)
+        finally:
+            os._exit(1)
+    wait_until(lambda: container.supervisor() == pid, 20, "the lock")
+    container.kill()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == KILL
+    container.kill()
 
 
 def test_the_supervisor_created(each: Runtime) -> None:
@@ -90,6 +108,21 @@ def test_the_creator(runtime: Runtime, delay: float) -> None:
         runtime.must("delete", "--force", "one")
     runtime.create("one", bundle)
     runtime.must("start", "one")
+
+
+def test_the_creator_interrupted(runtime: Runtime) -> None:
+    """Ctrl-C: no traceback, and nothing left."""
+    runtime.names.append("one")
+    errors = runtime.bundles / "errors"
+    with errors.open("wb") as file:
+        command = runtime.start_command(
+            "create", "--bundle", runtime.bundle(script=SLEEP), "one", stdin=-3, stdout=-3, stderr=file
+        )
+    wait_until((runtime.root / "one" / "lock").exists, 20, "a beginning")
+    command.send_signal(signal.SIGINT)
+    assert command.wait(30) == 130
+    assert errors.read_text() == ""
+    assert not (runtime.root / "one").exists()
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.03, 0.06, 0.1])

@@ -62,6 +62,36 @@ def test_further_groups_and_capabilities(runtime: Runtime) -> None:
     assert runtime.refused("exec", "--cap", "FLY", "one", "true") == "--cap: 'FLY' is no capability"
 
 
+def test_a_user_by_number(runtime: Runtime) -> None:
+    """What the numbers do not say is the container's: groups, and the group where there is only the user."""
+    process = {"user": {"uid": 1000, "gid": 1000, "additionalGids": [44], "umask": 0o27}}
+    runtime.create("one", runtime.bundle(script="exec sleep 600", process=process))
+    runtime.must("start", "one")
+    expected = {
+        ("2000",): "uid=2000 gid=1000 groups=44",
+        ("2000:3000",): "uid=2000 gid=3000 groups=44",
+        ("2000", "--additional-gids", "55"): "uid=2000 gid=1000 groups=44,55",
+    }
+    for words, said in expected.items():
+        assert runtime.must("exec", "--user", *words, "one", "sh", "-c", "id; umask") == f"{said}\n0027\n"
+
+
+def test_config_json_is_read_once(runtime: Runtime) -> None:
+    """What becomes of the bundle later changes nothing."""
+    user = {"uid": 3, "gid": 4, "additionalGids": [5]}
+    process = {"user": user, "capabilities": {"bounding": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"]}}
+    bundle = runtime.bundle(script="exec sleep 600", process=process)
+    runtime.create("one", bundle)
+    (bundle / "config.json").write_text(json.dumps({"process": {"user": {"uid": 0, "gid": 0}}}))
+    runtime.must("start", "one")
+    words = ("exec", "--user", "6", "--cap", "KILL", "one", "sh", "-c", "id; grep CapBnd /proc/self/status")
+    first, second = runtime.must(*words).splitlines()
+    assert first == "uid=6 gid=4 groups=5"
+    assert int(second.split()[1], 16) == 1 << 0 | 1 << 5
+    (bundle / "config.json").unlink()
+    assert runtime.must("exec", "--additional-gids", "7", "one", "id") == "uid=3 gid=4 groups=5,7\n"
+
+
 def test_a_file_says_it_all(runtime: Runtime, running: str) -> None:
     process = described(
         runtime,
@@ -147,6 +177,14 @@ def test_what_cannot_be_started(runtime: Runtime, running: str) -> None:
     assert runtime.refused("exec", "--detach", "--process", terminal, running) == (
         "a terminal and --detach need --console-socket, which gets the terminal"
     )
+
+
+def test_what_cannot_be_started_at_a_terminal(runtime: Runtime, running: str) -> None:
+    master, slave = os.openpty()
+    command = runtime.start_command("exec", "-t", running, "nothing", stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    assert command.wait(60) == 255
+    os.close(master)
 
 
 def test_many_at_once(runtime: Runtime, running: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -228,3 +229,19 @@ def test_without_an_environment(runtime: Runtime) -> None:
     for verb in (["start"], ["state"], ["kill"], ["delete", "--force"]):
         subprocess.run(runtime.command(*verb, "one"), env={"XDG_RUNTIME_DIR": ""}, check=True, timeout=60, stdout=-3)
     assert not (runtime.root / "one").exists()
+
+
+def test_closed_streams(runtime: Runtime) -> None:
+    """None of our files comes to lie where the container's streams would be."""
+    shell = ["sh", "-c", 'exec "$@" <&- >&-', "sh"]
+    runtime.names.append("one")
+    bundle = runtime.bundle(script="cat; echo out; exec sleep 600")
+    command = [*shell, *runtime.command("create", "--bundle", bundle, "one")]
+    subprocess.run(command, env=runtime.environment(), check=True, timeout=60)
+    pid = runtime.state("one")["pid"]
+    assert [os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1)] == ["/dev/null"] * 2
+    runtime.must("start", "one")
+    command = [*shell, *runtime.command("exec", "one", "sh", "-c", "cat; echo out >&2; exit 3")]
+    done = subprocess.run(command, env=runtime.environment(), stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (3, b"out\n")
+    assert (runtime.root / "one" / "lock").read_text() == ""

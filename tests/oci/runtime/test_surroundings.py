@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from pykrun.net.packet import complete_checksum
-from pykrun.oci.bundle import read_bundle
+from pykrun.oci.bundle import Limits, read_bundle
+from pykrun.oci.cgroup import OVERHEAD, Tree, apply
 from tests.oci.runtime.runtime import Runtime
 from tests.support.command import wait_until
 
@@ -93,6 +94,35 @@ def test_limits_are_changed(group: str, runtime: Runtime) -> None:
     assert "must be a number" in runtime.refused("update", "--memory", "much", "one")
 
 
+def test_memory_and_swap_are_raised_and_lowered(group: str, runtime: Runtime) -> None:
+    """Together: the kernel of version 1 wants the larger one of the two written first."""
+    resources = {"memory": {"limit": 200 << 20, "swap": 200 << 20}}
+    linux = {"cgroupsPath": group, "resources": resources}
+    runtime.create("one", runtime.bundle(script="exec sleep 600", linux=linux))
+    names = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+    folder = next((one for one in groups(group.lstrip("/")) if (one / names[1]).exists()), None)
+    if folder is None:
+        pytest.skip("no memory controller of version 1 with swap")
+    for memory, swap in ((400, 500), (300, 300), (600, 600)):
+        runtime.must("update", "--memory", f"{memory}m", "--memory-swap", f"{swap}m", "one")
+        assert [int((folder / name).read_text()) - OVERHEAD >> 20 for name in names] == [memory, swap]
+
+
+def test_a_period_or_a_quota_alone(tmp_path: Path) -> None:
+    """With version 2 both are in one file: the other one stays. The kernel takes a quota alone as that."""
+    tree, file = Tree(str(tmp_path), ("v2",)), tmp_path / "cpu.max"
+    for before, limits, written in (
+        ("20000 100000\n", Limits(cpu_period=50_000), "20000 50000"),
+        ("max 100000\n", Limits(cpu_period=50_000), "max 50000"),
+        ("20000 50000\n", Limits(cpu_quota=10_000), "10000"),
+        ("20000 50000\n", Limits(cpu_quota=-1), "max"),
+        ("20000 50000\n", Limits(cpu_quota=10_000, cpu_period=40_000), "10000 40000"),
+    ):
+        file.write_text(before)
+        assert apply(str(tmp_path), tree, limits) == {"cpu"}
+        assert file.read_text() == written
+
+
 def test_nothing_is_left_of_a_failed_one(group: str, runtime: Runtime) -> None:
     bundle = runtime.bundle(linux={"cgroupsPath": group}, process={"args": ["nothing"]})
     runtime.refused("create", "--bundle", bundle, "one")
@@ -125,6 +155,44 @@ def test_hooks(runtime: Runtime) -> None:
     assert said.read_text().splitlines()[3].startswith('word poststart "status":"running"')
     runtime.must("delete", "--force", "one")
     assert said.read_text().splitlines()[4].startswith('word poststop "status":"stopped"')
+
+
+def test_nothing_is_left_of_one_that_cannot_start(group: str, runtime: Runtime) -> None:
+    """The program is there, and what it is to be interpreted by is not: that only the guest finds out."""
+    hooks = {"poststop": [hook(runtime, "last", 'echo last >> "$OUT"')]}
+    bundle = runtime.bundle(linux={"cgroupsPath": group}, hooks=hooks, process={"args": ["/bin/bad"]})
+    bad = bundle / "rootfs" / "bin" / "bad"
+    bad.write_text("#!/nowhere\n")
+    bad.chmod(0o755)
+    runtime.names.append("one")
+    assert "/bin/bad" in runtime.refused("run", "--bundle", bundle, "one")
+    assert not groups(group.lstrip("/"))
+    assert (runtime.bundles / "said").read_text() == "last\n"
+    assert not (runtime.root / "one").exists()
+
+
+@pytest.mark.parametrize("lost", ["config.json", "rootfs", "."])
+def test_a_late_hook_of_a_bundle_that_is_gone(runtime: Runtime, lost: str) -> None:
+    bundle = runtime.bundle(hooks={"poststop": [hook(runtime, "last", 'echo "$0 $1" >> "$OUT"')]})
+    runtime.create("one", bundle)
+    (bundle / lost).rename(runtime.bundles / "away")
+    if lost == "config.json":
+        (bundle / lost).write_text("{}")
+    runtime.must("delete", "--force", "one")
+    assert (runtime.bundles / "said").read_text() == f"{runtime.bundles}/last word\n"
+
+
+def test_a_late_hook_that_fails(runtime: Runtime) -> None:
+    """A warning, with our name once: who has a log of objects puts it there."""
+    hooks = {"poststop": [hook(runtime, "bad", "echo why >&2; exit 3")]}
+    said = f"error running poststop hook #0: {runtime.bundles}/bad: exit status 3: why"
+    log = runtime.bundles / "log"
+    for words, start in (((), "pykrun-oci: "), (("--log", log, "--log-format", "json"), "")):
+        runtime.create("one", runtime.bundle(hooks=hooks))
+        result = runtime(*words, "delete", "--force", "one")
+        assert (result.returncode, result.stderr.decode()) == (0, f"{start}warning: {said}\n")
+    entry = json.loads(log.read_text())
+    assert (entry["level"], entry["msg"]) == ("warning", said)
 
 
 def test_hooks_that_fail(runtime: Runtime) -> None:
@@ -243,6 +311,27 @@ def test_the_callers_own_network_by_its_path(runtime: Runtime) -> None:
     namespaces = {"namespaces": [{"type": "network", "path": f"/proc/{os.getpid()}/ns/net"}]}
     assert read_bundle(str(runtime.bundle(linux=namespaces))).network == "host"
     assert read_bundle(str(runtime.bundle(linux={"namespaces": [{"type": "network"}]}))).network == "none"
+
+
+def test_a_hook_that_has_much_to_say(runtime: Runtime) -> None:
+    """More than a pipe holds; the last words are told."""
+    script = "head -c 300000 /dev/zero | tr '\\0' x; echo the end >&2; exit 3"
+    bundle = runtime.bundle(hooks={"createRuntime": [hook(runtime, "loud", script, timeout=20)]})
+    said = runtime.refused("create", "--bundle", bundle, "one")
+    assert f"{runtime.bundles}/loud: exit status 3: xxx" in said
+    assert said.endswith("xthe end")
+    assert len(said) < 5000
+
+
+def test_what_a_hook_finds(runtime: Runtime) -> None:
+    """The bundle as its directory, and no signal ignored."""
+    script = 'pwd >> "$OUT"; grep SigIgn /proc/self/status >> "$OUT"'
+    hooks = {stage: [hook(runtime, stage, script)] for stage in ("prestart", "poststop")}
+    bundle = runtime.bundle(hooks=hooks)
+    assert runtime.output("true", hooks=hooks)[0] == 0
+    said = (runtime.bundles / "said").read_text().split()
+    assert said[::3] == [str(bundle)] * 2
+    assert [int(mask, 16) & 0x7FFF_FFFF for mask in said[2::3]] == [0, 0]  # above are two of the C library's own
 
 
 def test_a_hook_that_may_take_for_ever(runtime: Runtime) -> None:

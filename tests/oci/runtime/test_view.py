@@ -67,6 +67,32 @@ def test_a_link_in_the_place_of_proc_leads_nowhere(tree: Path, target: str) -> N
     assert sorted(os.listdir(tree)) == ["inside", "proc"]
 
 
+def test_what_is_unmounted_outside_is_not_held(tree: Path) -> None:
+    outside = tree.parent / "outside"
+    outside.mkdir()
+
+    def look() -> object:
+        linux.unshare(linux.CLONE_NEWNS)
+        for kind in (linux.MS_PRIVATE, _MS_SHARED):
+            linux.mount("none", "/", None, linux.MS_REC | kind)
+        linux.mount("tmpfs", str(outside), "tmpfs", 0)
+        reading, writing = os.pipe()
+        if (others := os.fork()) == 0:  # they stay in the namespace that we leave
+            os.read(reading, 1)
+            linux.system_call("umount2", os.fsencode(outside), 0)
+            os._exit(0)
+        show(str(tree), str(tree.parent / "stage"), ["x"])
+        before = os.path.ismount(outside)
+        os.write(writing, b"+")
+        os.waitpid(others, 0)
+        return before, os.path.ismount(outside)
+
+    assert in_a_process(look) == "(True, False)"
+
+
+_MS_SHARED = 1 << 20
+
+
 def test_links_that_come_and_go(tree: Path) -> None:
     """Whatever the guest does in between, this process keeps the host's root, and nothing is made anywhere else."""
     victim = tree.parent / "victim"
