@@ -81,13 +81,12 @@ class MicroVM:
         return await self._start()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.kill()
         if self.stdin is not None:
             self.stdin.close()
-        if not self._session.ended.done():
-            if kind is None:
-                self.stop()
-            else:
-                self.kill()
+        if kind is None and not self._session.ended.done():
+            self.stop()
         try:
             await _settled(self._session.ended)
         finally:

@@ -132,6 +132,35 @@ def test_a_block_that_raises_ends_the_vm_at_once(box: Box) -> None:
     assert is_gone(vm.pid)
 
 
+def test_a_block_that_raises_does_not_wait_for_who_reads_the_input(box: Box) -> None:
+    vm = MicroVM(["/bin/sh", "-c", "echo; sleep 1000"], root=box(), engine="uml", stdin=PIPE, stdout=PIPE)
+    assert vm.stdin is not None
+    assert vm.stdout is not None
+    assert vm.stdout.readline() == b"\n"
+    fill(vm.stdin.fileno())
+    vm.stdin.write(b"x" * 100)
+    begun, guard = time.monotonic(), threading.Timer(10, vm.kill)
+    guard.start()
+    with pytest.raises(ZeroDivisionError), vm:
+        raise ZeroDivisionError
+    assert time.monotonic() - begun < 9, "it waited"
+    guard.cancel()
+    assert vm.exit_code == 137
+
+
+def fill(pipe: int) -> None:
+    """Write until nobody takes any more."""
+    os.set_blocking(pipe, False)
+    last = time.monotonic()
+    while time.monotonic() - last < 1:
+        try:
+            os.write(pipe, bytes(4096))
+            last = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.02)
+    os.set_blocking(pipe, True)
+
+
 def test_lines_and_the_boot_log_come_to_functions(box: Box) -> None:
     boot: list[str] = []
     out: list[str] = []

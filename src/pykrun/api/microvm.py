@@ -171,13 +171,12 @@ class MicroVM:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
+            if kind is not None:
+                self.kill()  # before all else: what stdin still holds may wait for a command that does not read
             if self.stdin is not None:
                 _close(self.stdin)
-            if not self._has_ended:
-                if kind is None:
-                    self.stop()
-                else:
-                    self.kill()
+            if kind is None and not self._has_ended:
+                self.stop()
             self._wait(None)
         finally:
             self.kill()  # Ctrl-C, while we waited
