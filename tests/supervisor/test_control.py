@@ -83,6 +83,7 @@ def test_frames_may_come_in_any_pieces() -> None:
         (frame(wire.HELLO, b"\1"), "bytes"),
         (frame(wire.HELLO, struct.pack("<HHI", 0, 0, 0)), "version 0"),
         (HELLO + HELLO, "twice"),
+        (HELLO + 2 * frame(wire.STARTED, struct.pack("<i", 7)), "STARTED twice"),
         (frame(wire.DONE), "before HELLO"),
         (HELLO + frame(0x70), "unknown"),
         (HELLO + frame(wire.ACK), "unknown"),

@@ -78,6 +78,7 @@ class Control:
     def __init__(self, events: Events, on_error: Callable[[ControlError], None]) -> None:
         self.on_ready: Callable[[], None] | None = None
         self.greeted = False
+        self._has_started = False
         self._begun = False
         self.features = 0
         """What the guest's init can do, by its HELLO."""
@@ -93,7 +94,7 @@ class Control:
         self._broken = False
         self._handlers: dict[int, tuple[int, Callable[[bytes], None]]] = {
             HELLO: (_VERSION.size, self._hello),
-            STARTED: (_PID.size, lambda body: events.started(_PID.unpack_from(body)[0])),
+            STARTED: (_PID.size, self._started),
             COUNTS: (_COUNTS.size, lambda body: events.counts(*_COUNTS.unpack_from(body))),
             EXIT: (_EXIT.size, self._exit),
             LOG: (1, lambda body: events.log(body[0], body[1:].decode(errors="replace"))),
@@ -164,6 +165,12 @@ class Control:
         self._events.hello(version)
         if self._begun:
             self.send(BEGIN)
+
+    def _started(self, body: bytes) -> None:
+        if self._has_started:
+            raise ControlError("control port: STARTED twice")
+        self._has_started = True
+        self._events.started(_PID.unpack_from(body)[0])
 
     def _exit(self, body: bytes) -> None:
         self._events.exit(take_exit(body))

@@ -386,7 +386,7 @@ class VirtualMachine:
         self._control.close_output(stream)
 
     def _on_close(self, stream: int) -> None:
-        if stream == 0:
+        if stream == 0 and self._window is None:  # else the guest would close the descriptor of our terminal
             self._stdin.close()
             self._remote.input_unread()
 
