@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -101,6 +102,27 @@ def test_stop_lets_the_command_clean_up_and_kill_does_not(box: Box) -> None:
             end(vm)
             outputs.append((vm.wait(LIMIT), vm.stdout.read()))
     assert outputs == [(0, b"cleaned\n"), (137, b"")]
+
+
+def test_what_is_no_signal_or_grace_is_refused_and_the_vm_goes_on(box: Box) -> None:
+    with MicroVM(["/bin/cat"], root=box(), engine="uml", stdin=PIPE, stdout=PIPE) as vm:
+        for number in (-1, 0, 65, 1 << 40, "9", True, None):
+            with pytest.raises(UsageError, match="a signal is a number from 1 to 64"):
+                vm.send_signal(number)  # type: ignore[arg-type]
+        for grace in (-1.0, math.nan, "5", b"5"):
+            with pytest.raises(UsageError, match="grace is a number of seconds"):
+                vm.stop(grace)  # type: ignore[arg-type]
+        out, _ = vm.communicate(b"it goes on")
+        assert (out, vm.exit_code) == (b"it goes on", 0)
+
+
+def test_a_grace_may_be_as_long_as_you_like(box: Box) -> None:
+    script = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"
+    with MicroVM(["/bin/sh", "-c", script], root=box(), engine="uml", stdin=DEVNULL, stdout=PIPE) as vm:
+        assert vm.stdout is not None
+        assert vm.stdout.readline() == b"ready\n"
+        vm.stop(math.inf)
+        assert vm.wait(LIMIT) == 3
 
 
 def test_the_end_of_the_block_is_an_orderly_end(box: Box) -> None:

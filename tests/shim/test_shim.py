@@ -102,6 +102,21 @@ def test_stop_is_an_orderly_end(shell: Shell) -> None:
     assert "done" in event.outcome.phases  # the guest ended by itself, synced
 
 
+def test_numbers_that_are_none_do_no_harm(shell: Shell) -> None:
+    with Shim() as shim:
+        shim.launch(shell("exec sleep 60"))
+        for number in (-1, 0, 65, 1 << 40):  # before it runs, and while it does
+            shim.send_signal(number)
+        until(shim, "started")
+        for number in (-1, 0, 65, 1 << 40):
+            shim.send_signal(number)
+        shim.stop(grace=float("inf"))
+        event = last(shim)
+    assert isinstance(event, Ended)
+    assert event.outcome.exit_code == 143
+    assert "done" in event.outcome.phases
+
+
 @pytest.mark.parametrize("what", ["closes the input", "starts twice"])
 def test_a_hostile_guest_does_not_keep_the_terminal(shell: Shell, what: str) -> None:
     hello, started = make_frame(HELLO, struct.pack("<HHI", 1, 0, 0)), make_frame(STARTED, struct.pack("<i", 7))
