@@ -81,13 +81,12 @@ class MicroVM:
         return await self._start()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.kill()
         if self.stdin is not None:
             self.stdin.close()
-        if not self._session.ended.done():
-            if kind is None:
-                self.stop()
-            else:
-                self.kill()
+        if kind is None and not self._session.ended.done():
+            self.stop()
         try:
             await _settled(self._session.ended)
         finally:
@@ -197,7 +196,10 @@ class MicroVM:
         return further.finish(check)
 
     def send_signal(self, number: int) -> None:
-        """Send the command a signal; one that comes before it runs waits for it."""
+        """Send the command a signal; one that comes before it runs waits for it.
+
+        :raise UsageError: there is no such signal.
+        """
         self._session.send_signal(number)
 
     def terminate(self) -> None:
@@ -205,7 +207,11 @@ class MicroVM:
         self.send_signal(signal.SIGTERM)
 
     def stop(self, grace: float | None = None) -> None:
-        """Ask for an orderly end, and return: TERM for the command, KILL after `grace` seconds, disks synced."""
+        """Ask for an orderly end, and return: TERM for the command, KILL after `grace` seconds, disks synced.
+
+        :param grace: None is the VM's own (`Options`); the longest is a million seconds, which infinity stands for.
+        :raise UsageError: it is negative, or no number.
+        """
         self._session.stop(grace)
 
     def kill(self) -> None:

@@ -10,6 +10,8 @@ from pykrun.record import field, record
 PATH = b"/.krun_start.json"
 VERSION = 1
 RLIM_INFINITY = (1 << 64) - 1
+LONGEST_GRACE = 1e6
+"""Seconds; more fits neither a frame of the control port nor what init reads."""
 
 Text = str | bytes
 

@@ -167,6 +167,10 @@ def test_what_cannot_be(box: Box) -> None:
         with pytest.raises(UsageError, match="was not started"):
             vm.kill()
         await vm
+        with pytest.raises(UsageError, match="a signal is a number from 1 to 64"):
+            vm.send_signal(-1)
+        with pytest.raises(UsageError, match="grace is a number of seconds"):
+            vm.stop(-1.0)
         with pytest.raises(UsageError, match="started already"):
             await vm
         with pytest.raises(UsageError, match="input needs stdin=PIPE"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -103,6 +104,27 @@ def test_stop_lets_the_command_clean_up_and_kill_does_not(box: Box) -> None:
     assert outputs == [(0, b"cleaned\n"), (137, b"")]
 
 
+def test_what_is_no_signal_or_grace_is_refused_and_the_vm_goes_on(box: Box) -> None:
+    with MicroVM(["/bin/cat"], root=box(), engine="uml", stdin=PIPE, stdout=PIPE) as vm:
+        for number in (-1, 0, 65, 1 << 40, "9", True, None):
+            with pytest.raises(UsageError, match="a signal is a number from 1 to 64"):
+                vm.send_signal(number)  # type: ignore[arg-type]
+        for grace in (-1.0, math.nan, "5", b"5"):
+            with pytest.raises(UsageError, match="grace is a number of seconds"):
+                vm.stop(grace)  # type: ignore[arg-type]
+        out, _ = vm.communicate(b"it goes on")
+        assert (out, vm.exit_code) == (b"it goes on", 0)
+
+
+def test_a_grace_may_be_as_long_as_you_like(box: Box) -> None:
+    script = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"
+    with MicroVM(["/bin/sh", "-c", script], root=box(), engine="uml", stdin=DEVNULL, stdout=PIPE) as vm:
+        assert vm.stdout is not None
+        assert vm.stdout.readline() == b"ready\n"
+        vm.stop(math.inf)
+        assert vm.wait(LIMIT) == 3
+
+
 def test_the_end_of_the_block_is_an_orderly_end(box: Box) -> None:
     script = "trap 'echo cleaned; exit 3' TERM; echo ready; while :; do sleep 0.1; done"
     lines: list[str] = []
@@ -130,6 +152,35 @@ def test_a_block_that_raises_ends_the_vm_at_once(box: Box) -> None:
         raise ZeroDivisionError
     assert vm.exit_code == 137
     assert is_gone(vm.pid)
+
+
+def test_a_block_that_raises_does_not_wait_for_who_reads_the_input(box: Box) -> None:
+    vm = MicroVM(["/bin/sh", "-c", "echo; sleep 1000"], root=box(), engine="uml", stdin=PIPE, stdout=PIPE)
+    assert vm.stdin is not None
+    assert vm.stdout is not None
+    assert vm.stdout.readline() == b"\n"
+    fill(vm.stdin.fileno())
+    vm.stdin.write(b"x" * 100)
+    begun, guard = time.monotonic(), threading.Timer(10, vm.kill)
+    guard.start()
+    with pytest.raises(ZeroDivisionError), vm:
+        raise ZeroDivisionError
+    assert time.monotonic() - begun < 9, "it waited"
+    guard.cancel()
+    assert vm.exit_code == 137
+
+
+def fill(pipe: int) -> None:
+    """Write until nobody takes any more."""
+    os.set_blocking(pipe, False)
+    last = time.monotonic()
+    while time.monotonic() - last < 1:
+        try:
+            os.write(pipe, bytes(4096))
+            last = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.02)
+    os.set_blocking(pipe, True)
 
 
 def test_lines_and_the_boot_log_come_to_functions(box: Box) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -16,9 +19,13 @@ import pytest
 
 from pykrun.errors import UsageError
 from pykrun.request import Descriptor, Entry, Request, Tree, Volume
+from pykrun.root import INIT_PATH
 from pykrun.shim import Ended, Failed, Shim
 from pykrun.start_data import StartData
+from pykrun.supervisor.control import CLOSE, HELLO, STARTED, make_frame
+from pykrun.supervisor.vm import CONTROL
 from tests.shim.conftest import LIMIT, last, until
+from tests.support.command import wait_until
 
 Shell = Callable[..., Request]
 
@@ -93,6 +100,63 @@ def test_stop_is_an_orderly_end(shell: Shell) -> None:
     assert isinstance(event, Ended)
     assert event.outcome.exit_code in (137, 143)  # TERM came before the trap, or KILL after the grace
     assert "done" in event.outcome.phases  # the guest ended by itself, synced
+
+
+def test_numbers_that_are_none_do_no_harm(shell: Shell) -> None:
+    with Shim() as shim:
+        shim.launch(shell("exec sleep 60"))
+        for number in (-1, 0, 65, 1 << 40):  # before it runs, and while it does
+            shim.send_signal(number)
+        until(shim, "started")
+        for number in (-1, 0, 65, 1 << 40):
+            shim.send_signal(number)
+        shim.stop(grace=float("inf"))
+        event = last(shim)
+    assert isinstance(event, Ended)
+    assert event.outcome.exit_code == 143
+    assert "done" in event.outcome.phases
+
+
+@pytest.mark.parametrize("what", ["closes the input", "starts twice"])
+def test_a_hostile_guest_does_not_keep_the_terminal(shell: Shell, what: str) -> None:
+    hello, started = make_frame(HELLO, struct.pack("<HHI", 1, 0, 0)), make_frame(STARTED, struct.pack("<i", 7))
+    bad = started if what == "starts twice" else make_frame(CLOSE, b"\0")
+    script = f"""#!/bin/sh
+mount -t devtmpfs none /dev
+mount -t sysfs none /sys
+for port in /sys/class/virtio-ports/*; do
+    read name < $port/name
+    [ "$name" != {CONTROL} ] || exec 3<> /dev/${{port##*/}}
+done
+printf '{escaped(hello + started)}' >&3
+sleep 1
+printf '{escaped(bad)}' >&3
+sleep 0.5
+"""
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    entries = (
+        Entry(path=INIT_PATH, content=script.encode(), mode=0o755),
+        Entry(path=b"/dev/keep", content=b""),
+        Entry(path=b"/sys/keep", content=b""),
+    )
+    more = {"stdin": Descriptor(slave), "stdout": Descriptor(slave), "init": False}
+    with Shim() as shim:
+        shim.launch(shell("", *entries, start=StartData(program="/none", terminal=True), **more))
+        until(shim, "started")
+        wait_until(lambda: termios.tcgetattr(slave) != before)
+        event = last(shim)
+    assert isinstance(event, Ended)
+    assert event.outcome.exit_code == 125
+    assert ("STARTED twice" in event.outcome.reason) is (what == "starts twice")
+    assert termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+
+
+def escaped(data: bytes) -> str:
+    """As printf takes it in a shell."""
+    return "".join(f"\\{byte:03o}" for byte in data)
 
 
 def test_end_is_at_once(shell: Shell) -> None:

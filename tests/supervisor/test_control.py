@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import struct
 
 import pytest
@@ -83,6 +84,7 @@ def test_frames_may_come_in_any_pieces() -> None:
         (frame(wire.HELLO, b"\1"), "bytes"),
         (frame(wire.HELLO, struct.pack("<HHI", 0, 0, 0)), "version 0"),
         (HELLO + HELLO, "twice"),
+        (HELLO + 2 * frame(wire.STARTED, struct.pack("<i", 7)), "STARTED twice"),
         (frame(wire.DONE), "before HELLO"),
         (HELLO + frame(0x70), "unknown"),
         (HELLO + frame(wire.ACK), "unknown"),
@@ -131,6 +133,25 @@ def test_what_the_host_says() -> None:
             frame(wire.DRAINING),
         ]
     )
+
+
+@pytest.mark.parametrize(
+    ("grace", "milliseconds"),
+    [(0, 0), (-1.0, 0), (math.nan, 0), (0.0015, 1), (1e6, 10**9), (1e7, 10**9), (math.inf, 10**9), (10**400, 10**9)],
+)
+def test_a_grace_is_brought_into_bounds(grace: float, milliseconds: int) -> None:
+    heard = Heard()
+    heard.control.stop(grace)
+    assert heard.sent() == frame(wire.STOP, struct.pack("<I", milliseconds))
+
+
+def test_what_is_no_signal_is_dropped() -> None:
+    heard = Heard()
+    for number in (-1, 0, 65, 1 << 32):
+        heard.control.signal(number)
+    assert heard.sent() == b""
+    heard.control.signal(64)
+    assert heard.sent() == frame(wire.SIGNAL, struct.pack("<I", 64))
 
 
 def test_small_buffers_get_the_same_bytes() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import select
 import socket
+import termios
 import threading
 import time
 from pathlib import Path
@@ -16,6 +18,7 @@ from pykrun.loop import Loop
 from pykrun.ports import NoSink, NoSource
 from pykrun.supervisor.socket_port import BufferedSink, SocketPort
 from pykrun.supervisor.streams import FdSink, FdSource, write_bounded
+from tests.support.processes import as_nobody, in_child
 
 
 class Watch:
@@ -148,6 +151,81 @@ def test_a_terminal_gets_its_bytes(watch: Watch) -> None:
     assert sink.write(views(b"hello\n")) == 6
     assert os.read(master, 100) == b"hello\r\n"
     assert os.get_blocking(slave)
+    sink.close()
+    os.close(master)
+    os.close(slave)
+
+
+LATE = 5.0
+
+
+def drain_later(master: int) -> threading.Timer:
+    """After some seconds let a write go on that sleeps, so that a test fails and does not hang."""
+
+    def drain() -> None:
+        while True:
+            os.read(master, 65536)
+
+    timer = threading.Timer(LATE, drain)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("controlling", [False, True])
+def test_a_terminal_of_somebody_else_whose_reader_stops_holds_nothing_up(controlling: bool) -> None:
+    """As after su: it cannot be opened anew by its own name, but as /dev/tty if it is the controlling one."""
+    master, slave = pty.openpty()
+    data = memoryview(b"line\n" * 40_000)
+
+    def check() -> None:
+        watch = Watch()
+        sink = watch.sink(slave)
+        began, late = time.monotonic(), drain_later(master)
+        taken = sink.write([data])
+        assert time.monotonic() - began < LATE, "it slept"
+        late.cancel()
+        assert 0 < taken < len(data)
+        assert os.get_blocking(slave)
+        assert (sink._own is not None) is controlling
+        got = bytearray()
+
+        def read() -> None:
+            while len(got) < len(data) + 40_000:  # each line's end is two bytes
+                got.extend(os.read(master, 65536))
+
+        reader = threading.Thread(daemon=True, target=read)
+        reader.start()
+        feed(watch, sink, bytes(data[taken:]))
+        reader.join()
+        assert got == bytes(data).replace(b"\n", b"\r\n")
+        assert os.get_blocking(slave)
+        sink.close()
+        began = time.monotonic()
+        drain_later(master)
+        write_bounded(slave, bytes(data), 0.2)
+        assert time.monotonic() - began < LATE, "it slept"
+
+    def as_somebody_else() -> None:
+        os.setsid()
+        if controlling:
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+        as_nobody(check)
+
+    in_child(as_somebody_else)
+    os.close(master)
+    os.close(slave)
+
+
+def test_the_other_end_of_a_terminal_is_written_itself(watch: Watch) -> None:
+    """Opened anew it would be another terminal."""
+    master, slave = pty.openpty()
+    sink = watch.sink(master)
+    assert sink.write(views(b"typed\n")) == 6
+    assert select.select([slave], [], [], 5)[0]
+    assert os.read(slave, 100) == b"typed\n"
+    assert os.get_blocking(master)
     sink.close()
     os.close(master)
     os.close(slave)

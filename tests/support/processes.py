@@ -71,13 +71,22 @@ def become_nobody() -> None:
 
 def as_nobody(function: Callable[[], object]) -> None:
     """Call a function in a child that is nobody; what it raises becomes an AssertionError with its traceback."""
+
+    def changed() -> None:
+        become_nobody()
+        function()
+
+    in_child(changed)
+
+
+def in_child(function: Callable[[], object]) -> None:
+    """Call a function in a child; what it raises becomes an AssertionError with its traceback."""
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
         failure = ""
         try:
             os.close(reading)
-            become_nobody()
             function()
         except BaseException:
             failure = traceback.format_exc()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from pykrun.errors import VhostUserError, VirtqueueError
 from pykrun.loop import Loop
-from pykrun.vhost_user import QEMU_FEATURES, UML_FEATURES, OneConnection
+from pykrun.vhost_user import QEMU_FEATURES, UML_FEATURES, AllConnections, OneConnection
 from pykrun.vhost_user import messages as wire
 from pykrun.virtio import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Virtqueue
 from tests.vhost_user.devices import Echo
@@ -448,6 +451,49 @@ def test_one_connection_only(tmp_path: Path) -> None:
         third.connect(path)
     waiting.close()
     for end in (first, second, third, *came):
+        end.close()
+    loop.close()
+
+
+@pytest.mark.parametrize("kind", [OneConnection, AllConnections])
+def test_without_a_descriptor_left_it_listens_again_later(
+    tmp_path: Path, kind: type[OneConnection | AllConnections]
+) -> None:
+    loop = Loop()
+    path = str(tmp_path / "socket")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(4)
+    came: list[socket.socket] = []
+
+    def on_connection(connection: socket.socket) -> None:
+        came.append(connection)
+        loop.stop()
+
+    waiting = kind(loop, listener, on_connection)
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fillers: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 2, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.dup(0))
+        loop.call_later(0.35, loop.stop)
+        begun = time.process_time()
+        loop.run()
+        assert time.process_time() - begun < 0.2, "it tries again and again"
+        assert came == []
+    finally:
+        for filler in fillers:
+            os.close(filler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    loop.call_later(30, loop.stop)
+    loop.run()
+    assert len(came) == 1
+    waiting.close()
+    for end in (client, *came):
         end.close()
     loop.close()
 

@@ -171,13 +171,12 @@ class MicroVM:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
+            if kind is not None:
+                self.kill()  # before all else: what stdin still holds may wait for a command that does not read
             if self.stdin is not None:
                 _close(self.stdin)
-            if not self._has_ended:
-                if kind is None:
-                    self.stop()
-                else:
-                    self.kill()
+            if kind is None and not self._has_ended:
+                self.stop()
             self._wait(None)
         finally:
             self.kill()  # Ctrl-C, while we waited
@@ -326,7 +325,10 @@ class MicroVM:
         return further.finish(check)
 
     def send_signal(self, number: int) -> None:
-        """Send the command a signal; one that comes before it runs waits for it."""
+        """Send the command a signal; one that comes before it runs waits for it.
+
+        :raise UsageError: there is no such signal.
+        """
         self._running.session.send_signal(number)
 
     def terminate(self) -> None:
@@ -334,7 +336,11 @@ class MicroVM:
         self.send_signal(signal.SIGTERM)
 
     def stop(self, grace: float | None = None) -> None:
-        """Ask for an orderly end, and return: TERM for the command, KILL after `grace` seconds, disks synced."""
+        """Ask for an orderly end, and return: TERM for the command, KILL after `grace` seconds, disks synced.
+
+        :param grace: None is the VM's own (`Options`); the longest is a million seconds, which infinity stands for.
+        :raise UsageError: it is negative, or no number.
+        """
         self._running.session.stop(grace)
 
     def kill(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, TypedDict
 
@@ -10,7 +11,7 @@ from pykrun.api.root import Root, StrPath, host_path
 from pykrun.errors import UsageError
 from pykrun.machine import disk_place
 from pykrun.request import ImageRoot, Request
-from pykrun.start_data import StartData, User
+from pykrun.start_data import LONGEST_GRACE, StartData, User
 
 Stream = int | IO[Any] | None
 """A standard stream as in subprocess: None (ours), PIPE, DEVNULL, STDOUT, a descriptor or an open file."""
@@ -289,9 +290,31 @@ def _whole(name: str, value: int, largest: int) -> int:
 def _seconds(name: str, value: Any) -> float | None:
     if value is None:
         return None
-    if not isinstance(value, int | float) or not 0 <= value < 1e6:
+    if not isinstance(value, int | float) or not 0 <= value <= LONGEST_GRACE:
         raise UsageError(f"{name} is a number of seconds, not {value!r}")
     return float(value)
+
+
+def check_grace(given: Any) -> float | None:
+    """Return the seconds between TERM and KILL; None is the VM's own grace, and infinity the longest there is.
+
+    :raise UsageError: it is no number of seconds.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, int | float) or not given >= 0:
+        raise UsageError(f"grace is a number of seconds, not {given!r}")
+    return float(min(given, LONGEST_GRACE))
+
+
+def check_signal(given: Any) -> int:
+    """Return the number of a signal.
+
+    :raise UsageError: it is none of 1 to 64.
+    """
+    if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given < signal.NSIG:
+        raise UsageError(f"a signal is a number from 1 to {signal.NSIG - 1}, not {given!r}")
+    return int(given)
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:

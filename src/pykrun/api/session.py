@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from pykrun.api.options import check_grace, check_signal
 from pykrun.errors import EngineError, PykrunError, UsageError
 from pykrun.request import Outcome, Request
 from pykrun.shim import Ended, Failed, Named, Shim
@@ -111,13 +112,21 @@ class Session:
         self._ask(lambda: self._add_watch(descriptor, on_ready), catch_up)
 
     def send_signal(self, number: int) -> None:
-        """Send the workload a signal."""
+        """Send the workload a signal.
+
+        :raise UsageError: there is no such signal.
+        """
+        number = check_signal(number)
         with self.lock:
             if not self._closed:
                 self._shim.send_signal(number)
 
     def stop(self, grace: float | None) -> None:
-        """Ask for an orderly end."""
+        """Ask for an orderly end.
+
+        :raise UsageError: the grace is no number of seconds.
+        """
+        grace = check_grace(grace)
         with self.lock:
             if not self._closed:
                 self._shim.stop(grace)

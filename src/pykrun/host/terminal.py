@@ -45,8 +45,8 @@ class Terminal:
         self._saved: list[int | list[bytes | int]] | None = None
 
     def raw(self) -> None:
-        """Every key goes to the guest: no echo, no lines, no signals. (What cfmakeraw(3) does.)"""
-        if self._input is None:
+        """Every key goes to the guest: no echo, no lines, no signals, as cfmakeraw(3) does. Harmless when repeated."""
+        if self._input is None or self._saved is not None:  # what is saved is the caller's, not what we made of it
             return
         import termios  # most commands have no terminal
 

@@ -231,8 +231,9 @@ class Command:
     # -- what others want of it --------------------------------------------------------------------------------
 
     def signal(self, number: int) -> None:
-        """Send a signal to its process group."""
-        self._say(wire.SIGNAL, _U32.pack(number))
+        """Send a signal to its process group; what is none is dropped."""
+        if 1 <= number <= wire.LAST_SIGNAL:
+            self._say(wire.SIGNAL, _U32.pack(number))
 
     def resize(self, rows: int, columns: int) -> None:
         """Its terminal has a new size, in characters."""

@@ -9,6 +9,7 @@ from struct import Struct
 from pykrun.buffers import scatter, skip
 from pykrun.errors import ControlError
 from pykrun.record import record
+from pykrun.start_data import LONGEST_GRACE
 
 VERSION = 1
 HEADER = Struct("<IHHI")
@@ -24,6 +25,9 @@ HELLO, STARTED, COUNTS, EXIT, LOG, CLOSE, DONE = range(0x01, 0x08)
 WELCOME, ACK, DRAINING, SIGNAL, STOP, RESIZE, STDIN_END, CLOSE_OUTPUT, TIME, BEGIN = range(0x101, 0x10B)
 SPEC, EXEC, INPUT, CREDIT = range(0x201, 0x205)
 OUTPUT, INPUT_CREDIT = 0x211, 0x212
+
+LAST_SIGNAL = 64
+"""SIGRTMAX of every guest."""
 
 _U64 = Struct("<Q")
 _U32 = Struct("<I")
@@ -57,6 +61,11 @@ class Events:
     done: Callable[[], None]
 
 
+def bounded(grace: float) -> float:
+    """The seconds between TERM and KILL that are nearest to what was asked for, whatever that was; 0 for a NaN."""
+    return min(max(0.0, grace), LONGEST_GRACE)
+
+
 def make_frame(kind: int, body: bytes = b"", process: int = 0) -> bytes:
     """Header and body."""
     return HEADER.pack(len(body), kind, 0, process) + body
@@ -78,6 +87,7 @@ class Control:
     def __init__(self, events: Events, on_error: Callable[[ControlError], None]) -> None:
         self.on_ready: Callable[[], None] | None = None
         self.greeted = False
+        self._has_started = False
         self._begun = False
         self.features = 0
         """What the guest's init can do, by its HELLO."""
@@ -93,7 +103,7 @@ class Control:
         self._broken = False
         self._handlers: dict[int, tuple[int, Callable[[bytes], None]]] = {
             HELLO: (_VERSION.size, self._hello),
-            STARTED: (_PID.size, lambda body: events.started(_PID.unpack_from(body)[0])),
+            STARTED: (_PID.size, self._started),
             COUNTS: (_COUNTS.size, lambda body: events.counts(*_COUNTS.unpack_from(body))),
             EXIT: (_EXIT.size, self._exit),
             LOG: (1, lambda body: events.log(body[0], body[1:].decode(errors="replace"))),
@@ -165,6 +175,12 @@ class Control:
         if self._begun:
             self.send(BEGIN)
 
+    def _started(self, body: bytes) -> None:
+        if self._has_started:
+            raise ControlError("control port: STARTED twice")
+        self._has_started = True
+        self._events.started(_PID.unpack_from(body)[0])
+
     def _exit(self, body: bytes) -> None:
         self._events.exit(take_exit(body))
 
@@ -185,12 +201,13 @@ class Control:
         self.send(DRAINING)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the workload's process group."""
-        self.send(SIGNAL, _U32.pack(number))
+        """Send a signal to the workload's process group; what is none is dropped."""
+        if 1 <= number <= LAST_SIGNAL:
+            self.send(SIGNAL, _U32.pack(number))
 
     def stop(self, grace: float) -> None:
-        """Ask for an orderly end; `grace` is the time in seconds between TERM and KILL."""
-        self.send(STOP, _U32.pack(int(grace * 1000)))
+        """Ask for an orderly end; `grace` is the time in seconds between TERM and KILL, brought into bounds."""
+        self.send(STOP, _U32.pack(int(bounded(grace) * 1000)))
 
     def resize(self, rows: int, columns: int) -> None:
         """The terminal has a new size, in characters."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pykrun.errors import EngineError, PykrunError, UsageError
 from pykrun.loop import IN, Loop
 from pykrun.plain_json import dumps
+from pykrun.start_data import LONGEST_GRACE
 from pykrun.supervisor.facts import facts
 from pykrun.supervisor.visitor import Handler, Visitor
 from pykrun.vms import Message
@@ -267,7 +268,7 @@ class Door:
 
     def _stop(self, visitor: Visitor, message: Message, _: list[int]) -> None:
         grace = message.get("grace")
-        if grace is not None and not (isinstance(grace, int | float) and 0 <= grace < 1e6):
+        if grace is not None and not (isinstance(grace, int | float) and 0 <= grace <= LONGEST_GRACE):
             raise UsageError(f"grace is a number of seconds, not {grace!r}")
         self._running().stop(None if grace is None else float(grace))
         visitor.answer("done")

@@ -11,6 +11,7 @@ from pykrun.loop import IN, OUT, Loop
 
 PIPE_BUF = 4096
 """A pipe that poll calls writable takes this many bytes without blocking (Linux: at least one free page)."""
+_PTMX = os.makedev(5, 2)
 
 
 OnData = Callable[[Sequence[memoryview], int], None]
@@ -18,18 +19,45 @@ OnData = Callable[[Sequence[memoryview], int], None]
 
 def _own_description(fd: int, flags: int) -> int | None:
     """Open what `fd` refers to once more, so that O_NONBLOCK stays ours; None when the kernel does not let us."""
-    try:
-        return os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:  # a socket, or the terminal of somebody else
+    if os.fstat(fd).st_rdev == _PTMX:  # which would be another terminal
         return None
+    flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        return os.open(f"/proc/self/fd/{fd}", flags)
+    except OSError:  # a socket, or the terminal of somebody else: after su, say
+        pass
+    try:
+        os.tcgetpgrp(fd)  # fails on all but our controlling terminal, which everybody may open by this name (tty(4))
+        return os.open("/dev/tty", flags)
+    except OSError:
+        return None
+
+
+def _write_terminal(fd: int, data: memoryview | bytes) -> int:
+    """Write to a terminal of which there is no description of our own, and never sleep.
+
+    poll calls a terminal writable that has any room at all, but a write sleeps until all of it is taken: a reader that
+    stops would stop the whole VM. So what others have too is non-blocking for the length of this one call. A write of
+    theirs in these microseconds may get EAGAIN, and only if the terminal is full; ours too may find the flag set by
+    another pykrun, which takes it back, so it is never left behind.
+
+    :raise BlockingIOError: nothing goes.
+    """
+    if not os.get_blocking(fd):
+        return os.write(fd, data)
+    os.set_blocking(fd, False)
+    try:
+        return os.write(fd, data)
+    finally:
+        os.set_blocking(fd, True)
 
 
 class FdSink:
     """Hands what the guest writes to a descriptor of the host, as fast as its reader takes it.
 
     Descriptors that others hold too keep their flags: O_NONBLOCK belongs to the open file description, and our parent
-    would see it. So a pipe or terminal is opened anew, a socket is written with MSG_DONTWAIT, and what allows neither
-    is written in pieces that poll promised not to block.
+    would see it. So a pipe or terminal is opened anew, and a socket is written with MSG_DONTWAIT. A pipe that cannot be
+    opened is written in pieces that poll promised not to block, such a terminal as `_write_terminal` says.
 
     :param fd: descriptor to write to, None when it was closed before we started.
     :param on_broken: called once when the reader is gone (EPIPE) or the write fails for good; bytes are dropped then.
@@ -51,7 +79,7 @@ class FdSink:
         self._on_broken = on_broken
         self._on_count = on_count
         self._own: int | None = None
-        self._limit: int | None = None
+        self._piece: Callable[[int, memoryview], int] | None = None
         self._waiting = False
         self._fd = -1
         if fd is not None:
@@ -66,7 +94,7 @@ class FdSink:
         elif stat.S_ISFIFO(mode) or os.isatty(fd):
             self._own = _own_description(fd, os.O_WRONLY)
             if self._own is None:
-                self._limit = PIPE_BUF
+                self._piece = os.write if stat.S_ISFIFO(mode) else _write_terminal
             else:
                 self._fd = self._own
 
@@ -81,10 +109,12 @@ class FdSink:
         written = 0
         while written < total:
             try:
-                if self._limit is None:
+                if self._piece is None:
                     count = self._write(self._fd, skip(buffers, written)[:512])
+                elif self._writable():
+                    count = self._piece(self._fd, skip(buffers, written)[0][:PIPE_BUF])
                 else:
-                    count = self._write_limited(buffers, written)
+                    count = 0
             except BlockingIOError:
                 count = 0
             except OSError as error:
@@ -98,14 +128,12 @@ class FdSink:
         self._add(written)
         return written
 
-    def _write_limited(self, buffers: Sequence[memoryview], written: int) -> int:
+    def _writable(self) -> bool:
         import select
 
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
-        if not poll.poll(0):
-            return 0
-        return os.write(self._fd, skip(buffers, written)[0][: self._limit])
+        return bool(poll.poll(0))
 
     def _add(self, count: int) -> None:
         self.count += count
@@ -247,14 +275,17 @@ def write_bounded(fd: int, data: bytes, seconds: float) -> None:
     import time
 
     # A file of its own position would be written from its start.
-    waits = stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd)
+    is_terminal = os.isatty(fd)
+    waits = is_terminal or stat.S_ISFIFO(os.fstat(fd).st_mode)
     own = _own_description(fd, os.O_WRONLY) if waits else None
+    target = fd if own is None else own
+    write = _write_terminal if is_terminal and own is None else os.write
     poll = select.poll()
-    poll.register(fd if own is None else own, select.POLLOUT)
+    poll.register(target, select.POLLOUT)
     deadline = time.monotonic() + seconds
     try:
         while data and poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            data = data[os.write(fd if own is None else own, data[:PIPE_BUF]) :]
+            data = data[write(target, data[:PIPE_BUF]) :]
     except OSError:
         pass
     finally:

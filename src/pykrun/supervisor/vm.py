@@ -20,7 +20,7 @@ from pykrun.signals import FORWARDED, HeldUp, Signals
 from pykrun.supervisor.acknowledge import Acknowledgement
 from pykrun.supervisor.build import build
 from pykrun.supervisor.console import BootLog, GuestLog, printable
-from pykrun.supervisor.control import Control, Events, Exit
+from pykrun.supervisor.control import Control, Events, Exit, bounded
 from pykrun.supervisor.needs import missing_interpreter, with_what_there_is
 from pykrun.supervisor.plan import Plan
 from pykrun.supervisor.remote import Remote, Remotes
@@ -382,7 +382,7 @@ class VirtualMachine:
         self._control.close_output(stream)
 
     def _on_close(self, stream: int) -> None:
-        if stream == 0:
+        if stream == 0 and self._window is None:  # else the guest would close the descriptor of our terminal
             self._stdin.close()
             self._remote.input_unread()
 
@@ -443,11 +443,11 @@ class VirtualMachine:
     def stop(self, grace: float | None = None, code: int = 128 + signal.SIGTERM) -> None:
         """Ask the guest for an orderly end: TERM, KILL after the grace, sync; a guest without an init just ends.
 
-        :param grace: seconds; None for the plan's, or `GRACE`.
+        :param grace: seconds; None for the plan's, or `GRACE`. What is out of bounds is brought into them.
         :param code: the exit code where the guest does not end by itself.
         """
-        if grace is None:
-            grace = GRACE if self._plan.start.grace is None else self._plan.start.grace
+        planned = GRACE if self._plan.start.grace is None else self._plan.start.grace
+        grace = bounded(planned if grace is None else grace)
         if self._has_ended:
             return
         self.resume()

@@ -7,13 +7,56 @@ import socket
 from collections.abc import Callable
 from struct import Struct
 
-from pykrun.loop import IN, Loop
+from pykrun.loop import IN, Loop, Timer
 
 _CREDENTIALS = Struct("iII")  # struct ucred: pid, uid, gid
 _AT_ONCE = 16
+_BREAK = 0.1
+"""Seconds without new connections when this process has no descriptor left for one."""
 
 
-class OneConnection:
+class _Listener:
+    """A listening socket in a loop."""
+
+    def __init__(self, loop: Loop, listener: socket.socket, on_connection: Callable[[socket.socket], None]) -> None:
+        listener.setblocking(False)
+        self._loop = loop
+        self._listener = listener
+        self._on_connection = on_connection
+        self._closed = False
+        self._again: Timer | None = None
+        self._listen()
+
+    def _listen(self) -> None:
+        self._again = None
+        self._loop.add(self._listener.fileno(), IN, self._acceptable)
+
+    def _acceptable(self, _events: int) -> None:
+        raise NotImplementedError
+
+    def _accept(self) -> socket.socket | None:
+        """The next connection; None when there is none, or no descriptor left for it: then there is a break first."""
+        try:
+            return self._listener.accept()[0]
+        except (BlockingIOError, ConnectionAbortedError):  # no more, or it was there and has gone
+            return None
+        except OSError:  # the socket stays readable: it would be tried again and again
+            self._loop.remove(self._listener.fileno())
+            self._again = self._loop.call_later(_BREAK, self._listen)
+            return None
+
+    def close(self) -> None:
+        """Listen no more; harmless when called again, or after the one connection came. Who waits to be accepted is
+        refused."""
+        if not self._closed:
+            self._closed = True
+            if self._again is not None:
+                self._again.cancel()
+            self._loop.remove(self._listener.fileno())
+            self._listener.close()
+
+
+class OneConnection(_Listener):
     """Waits for the first connection to a listening socket, and closes the socket with it: whoever else has connected
     or tries to is refused.
 
@@ -21,59 +64,24 @@ class OneConnection:
     :param on_connection: called once with the connected socket, which becomes the callee's.
     """
 
-    def __init__(self, loop: Loop, listener: socket.socket, on_connection: Callable[[socket.socket], None]) -> None:
-        listener.setblocking(False)
-        self._loop = loop
-        self._listener = listener
-        self._on_connection = on_connection
-        self._closed = False
-        loop.add(listener.fileno(), IN, self._acceptable)
-
-    def close(self) -> None:
-        """Stop waiting. Harmless when called again, or after a connection came."""
-        if not self._closed:
-            self._closed = True
-            self._loop.remove(self._listener.fileno())
-            self._listener.close()
-
     def _acceptable(self, _events: int) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:  # it was there and has gone
-            return
-        self.close()
-        self._on_connection(connection)
+        connection = self._accept()
+        if connection is not None:
+            self.close()
+            self._on_connection(connection)
 
 
-class AllConnections:
+class AllConnections(_Listener):
     """Hands out every connection to a listening socket.
 
     :param listener: a listening Unix stream socket, which becomes ours. Its path stays the caller's.
     :param on_connection: called with each connected socket, which becomes the callee's.
     """
 
-    def __init__(self, loop: Loop, listener: socket.socket, on_connection: Callable[[socket.socket], None]) -> None:
-        listener.setblocking(False)
-        self._loop = loop
-        self._listener = listener
-        self._on_connection = on_connection
-        self._closed = False
-        loop.add(listener.fileno(), IN, self._acceptable)
-
-    def close(self) -> None:
-        """Listen no more; harmless when called again. Who is waiting to be accepted is refused."""
-        if not self._closed:
-            self._closed = True
-            self._loop.remove(self._listener.fileno())
-            self._listener.close()
-
     def _acceptable(self, _events: int) -> None:
         for _ in range(_AT_ONCE):
-            if self._closed:
-                return
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:  # no more, or it was there and has gone
+            connection = None if self._closed else self._accept()
+            if connection is None:
                 return
             self._on_connection(connection)
 
