@@ -63,7 +63,8 @@ class World:
                 names[:] = [name for name in names if shown / name not in self._keep]
                 found |= {str(shown / name) for name in [*names, *files]}
         return found | {
-            f"mount {line}" for line in Path(f"/proc/{self._holder.pid}/mountinfo").read_text().splitlines()
+            f"mount {line}"
+            for line in Path(f"/proc/{self._holder.pid}/mountinfo").read_text(errors="surrogateescape").splitlines()
         }
 
     def close(self) -> None:

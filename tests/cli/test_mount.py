@@ -34,7 +34,11 @@ def at() -> Iterator[Path]:
     place.chmod(0o755)
     (place / "m").mkdir()
     yield place / "m"
-    left = [row for row in Path("/proc/self/mountinfo").read_text().splitlines() if f" {place}" in row]
+    left = [
+        row
+        for row in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+        if f" {place}" in row
+    ]
     for _ in left:
         subprocess.run(["umount", "-l", place / "m"], check=False)
     shutil.rmtree(place)
@@ -43,7 +47,7 @@ def at() -> Iterator[Path]:
 
 def is_mounted(at: Path) -> bool:
     """Also for a dead mount, which cannot be asked itself."""
-    return f" {at} " in Path("/proc/self/mountinfo").read_text()
+    return f" {at} " in Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
 
 
 def mount(pykrun: Pykrun, at: Path, *more: str) -> Running:

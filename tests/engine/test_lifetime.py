@@ -21,7 +21,7 @@ def traces(temporary: Path) -> set[str]:
     """Everything that an engine could leave on the host."""
     places = (Path("/dev/shm"), temporary, Path.home() / ".uml")
     files = {str(path) for place in places if place.is_dir() for path in place.iterdir() if path.name != "guest.cpio"}
-    return files | set(Path("/proc/self/mountinfo").read_text().splitlines())
+    return files | set(Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines())
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def _run(channel: Channel, stopping: int) -> None:
 
 def _device(folder: Path) -> str:
     """The device number of what is mounted there, as mountinfo writes it; the server need not answer for that."""
-    rows = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    rows = [line.split() for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()]
     return [row[2] for row in rows if row[4] == str(folder)][-1]
 
 

@@ -108,7 +108,7 @@ class Pykrun:
                 if stream is not None:
                     stream.close()
         self.swept(self.folder / "run")
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
         left += [f"mount: {line}" for line in mounts if f"{self.folder}/" in line]
         left += [f"file: {path}" for name in ("tmp", "home", "run") for path in (self.folder / name).rglob("*")]
         shutil.rmtree(self.folder)

@@ -133,7 +133,7 @@ class Enclave:
             time.sleep(0.05)
 
     def _everything(self) -> Iterator[str]:
-        for line in Path(f"/proc/{self._holder.pid}/mountinfo").read_text().splitlines():
+        for line in Path(f"/proc/{self._holder.pid}/mountinfo").read_text(errors="surrogateescape").splitlines():
             if line.split()[4] not in KEPT:
                 yield f"mount: {line.split()[4]}"
         links = self.run(["ip", "-json", "link"]).stdout
