@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable
@@ -97,7 +96,7 @@ class Root:
         """Add a virtual file with the bytes of a file of the host, read when the guest asks.
 
         :param mode: permission bits, None for those of the host's file.
-        :raise UsageError: the source cannot be opened, or is a directory.
+        :raise UsageError: the source cannot be read, has no end, or is a directory.
         """
         fd, status = _open_source(source)
         bits = stat.S_IMODE(status.st_mode) if mode is None else mode
@@ -105,13 +104,20 @@ class Root:
             self._owned.add(fd)
             self.file(path, fd, mode=bits)
         else:  # a pipe or device has no size: read it now
-            with open(fd, "rb") as stream:
-                self.file(path, stream.read(), mode=bits)
+            from pykrun.host.unsized import read_to_end, room
+
+            try:
+                content = read_to_end(fd, room())
+            except OSError as error:
+                raise UsageError(f"cannot read {source!r}: {error.strerror}") from None
+            finally:
+                os.close(fd)
+            self.file(path, content, mode=bits)
 
     def secret(self, path: str | bytes, source: str, *, mode: int = 0o400) -> None:
         """Add a one-shot file with the bytes of a file of the host; they are read now and zeroed once they were used.
 
-        :raise UsageError: the source cannot be read, or is a directory.
+        :raise UsageError: the source cannot be read, has no end, or is a directory.
         """
         from pykrun.secret import read_secret  # mmap is a library of its own, and most roots have no secret
 
@@ -222,10 +228,15 @@ def _open_source(source: str) -> tuple[int, os.stat_result]:
     try:
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        hint = "check the part after =" if error.errno == errno.ENOENT else ""
-        raise UsageError(f"cannot read {source!r}: {error.strerror}", hint) from None
+        raise UsageError(f"cannot read {source!r}: {error.strerror}") from None
     status = os.fstat(fd)
     if stat.S_ISDIR(status.st_mode):
         os.close(fd)
         raise UsageError(f"{source!r} is a directory", "share a directory with --root or --volume")
+    if stat.S_ISCHR(status.st_mode):
+        from pykrun.host.unsized import is_endless
+
+        if is_endless(status):
+            os.close(fd)
+            raise UsageError(f"{source!r} has no end", "name a file, or what brings as much as is to be there")
     return fd, status

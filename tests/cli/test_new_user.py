@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pty
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,6 +103,35 @@ def test_one_line(env: dict[str, str], words: list[str], said: str) -> None:
     assert status == (125 if words[0] == "run" else 2)
     assert shown.startswith(f"pykrun: {said}")
     assert shown.count("\n") == 1
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["config", "--config", "{}"], "--config: '{}' is no description of a machine: it has more than 4 MiB"),
+        (["run", "--env-file", "{}", "--", "/x"], "--env-file: '{}' is no list of variables: it has more than 16 MiB"),
+        (["run", "--file", "/a={}", "--", "/x"], "'{}' has no end (name a file"),
+        (["run", "--secret", "/a={}", "--", "/x"], "'{}' has no end (name a file"),
+    ],
+)
+def test_what_has_no_end_is_not_read(env: dict[str, str], tmp_path: Path, words: list[str], said: str) -> None:
+    zero = tmp_path / "zero"
+    os.mknod(zero, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    limited = ["prlimit", "--as=2000000000", *CHECKOUT]
+    status, shown = seen([word.format(zero) for word in words], env, limited)
+    assert status == (125 if words[0] == "run" else 2)
+    assert shown.startswith(f"pykrun: {said.format(zero)}")
+    assert shown.count("\n") == 1
+
+
+def test_too_little_memory_is_one_line() -> None:
+    script = (
+        "import sys\nfrom pykrun.cli.failing import Manner, guarded\n"
+        "sys.exit(guarded(lambda: len(bytearray(1 << 62)), Manner()))"
+    )
+    status, shown = seen([], dict(os.environ), [sys.executable, "-I", "-S", "-c", f"{FIND}\n{script}"])
+    assert (status, shown) == (2, "pykrun: there is not enough memory for this (--debug tells more)\n")
 
 
 def test_without_an_engine_the_message_says_how_to_get_one(env: dict[str, str]) -> None:

@@ -44,6 +44,9 @@ def guarded(action: Callable[[], int], manner: Manner) -> int:
         name = f": {error.filename!r}" if error.filename else ""
         _complain(f"{error.strerror or error}{name} (--debug tells more)", traceback=manner.debug)
         return manner.status
+    except MemoryError:
+        _complain("there is not enough memory for this (--debug tells more)", traceback=manner.debug)
+        return manner.status
     except Exception as error:
         _complain(f"internal error: {error!r} (--debug tells more; please report it)", traceback=manner.debug)
         return manner.status

@@ -11,6 +11,8 @@ from pykrun.config.schema import KEYS, Place, Words, Wrong, array, text
 from pykrun.errors import UsageError
 from pykrun.record import record
 
+LIMIT = 4 << 20
+"""Bytes of a file; what never ends (/dev/zero) has more too."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _WHERE = re.compile(r" \(at line (\d+), column \d+\)$")
 
@@ -37,7 +39,10 @@ def read(file: str, checks: Mapping[str, Callable[[str], object]] | None = None)
 
     try:
         with open(file, "rb") as stream:
-            content = stream.read().decode()
+            data = stream.read(LIMIT + 1)
+        if len(data) > LIMIT:
+            raise UsageError(f"--config: {file!r} is no description of a machine: it has more than {LIMIT >> 20} MiB")
+        content = data.decode()
         document = tomllib.loads(content)
     except OSError as error:
         raise UsageError(f"--config: cannot read {file!r}: {error.strerror}") from None
