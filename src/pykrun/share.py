@@ -120,7 +120,10 @@ def find_directory(option: str, path: str) -> tuple[str, tuple[int, int]]:
         raise UsageError(f"{option} {path!r}: {error.strerror}", "it has to be a directory of this host") from None
     status = os.fstat(descriptor)
     os.close(descriptor)
-    return os.path.realpath(path), (status.st_dev, status.st_ino)
+    try:
+        return os.path.realpath(path), (status.st_dev, status.st_ino)
+    except OSError:  # of a relative one in a folder that was removed
+        raise UsageError(f"{option} {path!r}: the working directory is gone", "cd to one that is there") from None
 
 
 def add_entries(filesystem: AugmentFs, root: Root, *, owner: tuple[int, int] = (0, 0)) -> None:

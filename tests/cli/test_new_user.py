@@ -134,6 +134,59 @@ def test_too_little_memory_is_one_line() -> None:
     assert (status, shown) == (2, "pykrun: there is not enough memory for this (--debug tells more)\n")
 
 
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--version"],
+        ["--help"],
+        ["ps"],
+        ["doctor"],
+        ["config", "--", "x"],
+        ["config", "--help"],
+        ["completion", "bash"],
+        ["image", "ls"],
+        ["init"],
+        ["run", "--help"],
+    ],
+)
+def test_a_full_standard_output_is_one_line(env: dict[str, str], tmp_path: Path, words: list[str]) -> None:
+    os.mknod(tmp_path / "full", stat.S_IFCHR | 0o600, os.makedev(1, 7))
+    with open(tmp_path / "full", "wb") as full:
+        done = subprocess.run(
+            [*CHECKOUT, *words], env=env, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, timeout=LIMIT
+        )
+    assert done.stderr.startswith(b"pykrun: ")
+    assert b"No space left on device" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    assert done.returncode == (125 if words[0] == "run" else 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--root", ".", "--", "/x"], "--root '.': the working directory is gone (cd to one that is there)"),
+        (["run", "--volume", ".:/x", "--", "/x"], "--volume '.': the working directory is gone"),
+        (["run", "--image", "./x", "--", "/x"], "--image './x': the working directory is gone"),
+        (["config", "--kernel", "x"], "the working directory is gone"),
+    ],
+)
+def test_a_working_directory_that_is_gone(env: dict[str, str], tmp_path: Path, words: list[str], said: str) -> None:
+    (tmp_path / "gone").mkdir()
+    script = ["sh", "-c", 'cd "$1"; rmdir "$1"; shift; exec "$@"', "sh", str(tmp_path / "gone"), *CHECKOUT]
+    status, shown = seen(words, env, script)
+    assert status in (1, 125)
+    assert shown.startswith(f"pykrun: {said}")
+    assert shown.count("\n") == 1
+
+
+def test_a_kernel_that_is_a_pipe_is_not_waited_for(env: dict[str, str], tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    status, shown = seen(["run", "--kernel", str(fifo), "--root", "/", "--read-only", "--", "/x"], env, CHECKOUT)
+    assert (status, shown) == (125, f"pykrun: cannot read the kernel {fifo}: not a regular file (copy it to one)\n")
+
+
 def test_without_an_engine_the_message_says_how_to_get_one(env: dict[str, str]) -> None:
     words = ["run", "--file", "/x=/bin/true", "--", "/x"]
     status, shown = seen(words, {**env, "PATH": "/nowhere"}, CHECKOUT)
