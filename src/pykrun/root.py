@@ -35,20 +35,21 @@ class VirtualFile:
     wipe: bool = False
 
 
-def guest_path(path: str | bytes) -> bytes:
+def guest_path(path: str | bytes, where: str = "the guest") -> bytes:
     """Check and normalise a path in the guest.
 
+    :param where: what it is a path in, for the message.
     :raise UsageError: it is not absolute, or has empty, `.` or `..` components, NUL, or names over 255 bytes.
     """
     raw = os.fsencode(path)
     shown = os.fsdecode(raw)
     parts = raw.rstrip(b"/").split(b"/")
     if not raw.startswith(b"/"):
-        raise UsageError(f"{shown!r} is not an absolute path in the guest", "start it with /")
+        raise UsageError(f"{shown!r} is not an absolute path in {where}", "start it with /")
     if len(parts) < 2 or any(part in (b"", b".", b"..") for part in parts[1:]):
-        raise UsageError(f"{shown!r} cannot be a path in the guest", "no empty, . or .. components")
+        raise UsageError(f"{shown!r} cannot be a path in {where}", "no empty, . or .. components")
     if b"\0" in raw or any(len(part) > 255 for part in parts):
-        raise UsageError(f"{shown!r} cannot be a path in the guest", "no NUL, at most 255 bytes a name")
+        raise UsageError(f"{shown!r} cannot be a path in {where}", "no NUL, at most 255 bytes a name")
     return b"/".join(parts)
 
 
@@ -71,6 +72,11 @@ class Root:
         self.files: dict[bytes, VirtualFile] = {}
         self.directories: dict[bytes, int] = {}
         self._owned: set[int] = set()
+        self._mount_points: set[bytes] = set()
+
+    def path(self, path: str | bytes) -> bytes:
+        """Check and normalise the path of an entry: see `guest_path`."""
+        return guest_path(path, "what is shared" if self._bare else "the guest")
 
     def file(self, path: str | bytes, content: Content, *, mode: int = 0o644, one_shot: bool = False) -> None:
         """Add a virtual file.
@@ -91,6 +97,17 @@ class Root:
         if name in self.files:
             raise UsageError(f"{os.fsdecode(name)} is a file and a directory at once")
         self.directories[name] = mode & 0o7777
+
+    def mount_point(self, path: str | bytes) -> None:
+        """Add a virtual directory over which a file system is mounted.
+
+        :raise UsageError: as `directory`, or another one is mounted there.
+        """
+        name = self._place(path)
+        if name in self._mount_points:
+            raise UsageError(f"the volume {os.fsdecode(name)} is given twice")
+        self._mount_points.add(name)
+        self.directory(path)
 
     def host_file(self, path: str | bytes, source: str, *, mode: int | None = None) -> None:
         """Add a virtual file with the bytes of a file of the host, read when the guest asks.
@@ -136,7 +153,7 @@ class Root:
 
     def _place(self, path: str | bytes) -> bytes:
         """The path at which an entry lies, without symbolic links of the directory below."""
-        name = guest_path(path)
+        name = self.path(path)
         return name if self._below is None else resolve_parent(os.fsencode(self._below), name)
 
     def _add(self, file: VirtualFile) -> None:

@@ -96,13 +96,37 @@ def test_a_typo_in_any_option_is_answered_with_the_option(env: dict[str, str]) -
         (["run", "--memory", "lots", "--", "/x"], "--memory wants a whole number of MiB from 1 to 1048576, not 'lots'"),
         (["run", "--engine", "xen", "--", "/x"], "argument --engine: invalid choice: 'xen'"),
         (["doctor", "uml"], "not understood: uml"),
+        (["--debug", "ps"], "--debug comes after the command (as in `pykrun run --debug`"),
+        (["run", "--bogus", "--", "/x"], "there is no option --bogus (see `pykrun run --help`)"),
+        (["run", "--config", "--", "/x"], "--config wants a value: FILE\n"),
+        (["run", "--root", "--", "/x"], "--root wants a value: DIR\n"),
+        (["run", "--engine"], "--engine wants a value: auto, uml, qemu\n"),
+        (["exec", "--env", "--", "/x"], "--env wants a value: K=V\n"),
+        (["fs", "--socket-path"], "--socket-path wants a value: SOCK\n"),
+        (["run", "--dir", "/a:9", "--", "/x"], "--dir: '9' is no MODE: three or four octal digits, as in 0755 (for"),
+        (["run", "--file", "/a=/x:0778", "--", "/x"], "--file: '0778' is no MODE"),
+        (["run", "--secret", "/a=/x:99", "--", "/x"], "--secret: '99' is no MODE"),
+        (["run", "--file", "/a=/nope", "--", "/x"], "cannot read '/nope': No such file or directory\n"),
+        (["run", "--text", "a=b", "--", "/x"], "--text: 'a' is not an absolute path in the guest (start it with /)"),
+        (["mount", "/mnt", "--null", "--text", "a=b"], "--text: 'a' is not an absolute path in what is shared (start"),
+        (["run", "--volume", "/:/a", "--volume", "/usr:/a/", "--", "/x"], "the volume /a is given twice\n"),
+        (["run", "--root", "/", "--writable", "/etc/passwd", "--", "/x"], "--writable '/etc/passwd': Not a directory"),
+        (["run", "--user", "nobody", "--", "/x"], "--user wants UID or UID:GID as numbers, not 'nobody' (names live"),
+        (["run", "--user", "1:2:3", "--", "/x"], "--user wants UID or UID:GID as numbers, not '1:2:3' (from 0 to"),
+        (["run", "--user", "99999999999", "--", "/x"], "--user wants UID or UID:GID as numbers, not '99999999999' (fr"),
+        (["config", "--", "a\udcff"], "'a\\xff' is not UTF-8, and TOML cannot hold it (leave it to the command"),
     ],
 )
 def test_one_line(env: dict[str, str], words: list[str], said: str) -> None:
     status, shown = seen(words, env, CHECKOUT)
-    assert status == (125 if words[0] == "run" else 2)
+    assert status == (125 if words[0] in ("run", "exec") else 2)
     assert shown.startswith(f"pykrun: {said}")
     assert shown.count("\n") == 1
+
+
+def test_a_directory_may_be_called_so_with_its_mode(env: dict[str, str]) -> None:
+    status, shown = seen(["config", "--dir", "/a:9:0700"], env, CHECKOUT)
+    assert (status, '"/a:9" = "0700"' in shown) == (0, True), shown
 
 
 @pytest.mark.root
