@@ -15,6 +15,8 @@ from pykrun.host.unsized import room, too_much
 
 UNSIZED = 1 << 30
 """Bytes that come beyond the size that a file has: all of a pipe's, whose size is 0."""
+_PLENTY = 64 << 20
+"""Below that nobody looks how much memory is free."""
 
 
 def read_secret(descriptor: int) -> memoryview:
@@ -30,7 +32,7 @@ def read_secret(descriptor: int) -> memoryview:
     try:
         while True:
             if count == len(area):
-                if count > size + (limit := min(UNSIZED, room() // 2)):
+                if count > _PLENTY and count > size + (limit := min(UNSIZED, room() // 2)):
                     raise too_much(limit)
                 area = _moved(area, 2 * count)
             with memoryview(area) as view:

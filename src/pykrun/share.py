@@ -142,19 +142,24 @@ def _source(root: Root, file: VirtualFile) -> FileSource | MemorySource | Callab
     content = file.content
     if isinstance(content, int):
         own = root.hand_over(content)
-        return _secret(content, own=own) if file.wipe else FileSource(content, own=own)
+        return _secret(content, file.path, own=own) if file.wipe else FileSource(content, own=own)
     if isinstance(content, bytes | bytearray | memoryview):
         return MemorySource(content, wipe=file.wipe)
     return content
 
 
-def _secret(descriptor: int, *, own: bool) -> MemorySource:
-    """Read a secret only here, in the process that serves it: no other one has it, not even for a moment."""
+def _secret(descriptor: int, path: bytes, *, own: bool) -> MemorySource:
+    """Read a secret only here, in the process that serves it: no other one has it, not even for a moment.
+
+    :raise OSError: it cannot be read; the message names it.
+    """
     from pykrun.fs import MemorySource
     from pykrun.secret import read_secret  # mmap is a library of its own, and most roots have no secret
 
     try:
         return MemorySource(read_secret(descriptor), wipe=True)
+    except OSError as error:
+        raise OSError(error.errno, f"the secret {os.fsdecode(path)}: {error.strerror}") from None
     finally:
         if own:
             os.close(descriptor)

@@ -14,6 +14,7 @@ import pytest
 from pykrun.errors import UsageError
 from pykrun.host.unsized import read_to_end
 from pykrun.root import Root, guest_path
+from pykrun.share import Share
 from pykrun.start_data import StartData
 from pykrun.supervisor.wiring import compose
 
@@ -123,6 +124,19 @@ def test_a_pipe_without_an_end_ends_with_the_memory() -> None:
     assert len(said) == 2, done.stderr
     assert all(line.startswith("cannot read '/proc/self/fd/") for line in said)
     assert all("Cannot allocate memory" in line or "does not end within" in line for line in said)
+
+
+def test_a_secret_that_its_server_cannot_read_is_named() -> None:
+    read, write = os.pipe()
+    root = Root(bare=True)
+    root.secret("/key", f"/proc/self/fd/{read}")
+    (descriptor,) = (file.content for file in root.files.values())
+    assert isinstance(descriptor, int)
+    os.set_blocking(descriptor, False)
+    with pytest.raises(OSError, match="the secret /key: Resource temporarily unavailable"):
+        Share(root=root).compose()
+    os.close(read)
+    os.close(write)
 
 
 def test_what_brings_more_than_may_be_is_refused() -> None:

@@ -112,7 +112,7 @@ def _open(request: Request, stack: ExitStack) -> _Opened:
     ]
     for volume in request.volumes:
         if volume.where is not None:
-            root.mount_point(volume.where)
+            root.directory(volume.where)
     if image is not None:
         imaged.complete(root, image, request.start)
     if request.writable is not None:
