@@ -37,10 +37,14 @@ def main() -> int:
                 say(f"({title} is not installed here: no {executable} on PATH.)")
             else:
                 boot(name, program)
+        say("More: ./pykrun run --help, README.md")
     except Failed as failure:
         print(f"demo: {failure}", file=sys.stderr)
         return 1
-    say("More: ./pykrun run --help, README.md")
+    except OSError as error:
+        print(f"demo: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
+        sys.stdout = None  # what is in its buffer cannot be written at exit either
+        return 1
     return 0
 
 
@@ -49,8 +53,10 @@ def compile_program() -> Path:
     compiler = shutil.which("musl-gcc") or shutil.which("gcc")
     if compiler is None:
         raise Failed("no C compiler; apt-get install musl-tools")
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    cache = Path(base if base.startswith("/") else Path("~/.cache").expanduser()) / "pykrun" / "demo"
+    sys.path.insert(0, str(ROOT / "src"))
+    from pykrun.host.cache import cache_directory
+
+    cache = cache_directory() / "demo"
     program = cache / f"hello-{hashlib.sha256(SOURCE.read_bytes() + compiler.encode()).hexdigest()[:16]}"
     if not program.exists():
         cache.mkdir(parents=True, exist_ok=True)

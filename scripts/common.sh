@@ -1,11 +1,70 @@
 # shellcheck shell=sh disable=SC2154
 # What ./setup, ./pykrun, ./demo, ./test and ./bench share. To be sourced with $here, the checkout's folder, set.
 
+# Sets $uid, this user's number; the first one there is the real one. No process is started for it.
+find_uid() {
+    if [ ! -r /proc/self/status ]; then
+        uid=$(id -u)
+        return
+    fi
+    while read -r key uid _; do
+        [ "$key" != Uid: ] || return 0
+    done < /proc/self/status
+}
+
+# Sets $home: what HOME says, if that is a path from the top; else the account's home.
+find_home() {
+    home=${HOME-}
+    case $home in /*) return ;; esac
+    find_uid
+    while IFS=: read -r _ _ number _ _ home _; do
+        [ "$number" != "$uid" ] || break
+        home=
+    done < /etc/passwd
+    [ -n "$home" ] || home=$(getent passwd "$uid" 2> /dev/null | cut -d: -f6) || home=
+    case $home in /*) ;; *) home=/ ;; esac
+}
+
+# usable HOME: whether there is a cache to read, or one can be made.
+usable() {
+    [ ! -d "$1/.cache/pykrun" ] || [ ! -r "$1/.cache/pykrun" ] || [ ! -x "$1/.cache/pykrun" ] || return 0
+    for place in "$1/.cache/pykrun" "$1/.cache" "$1"; do
+        if [ -e "$place" ] || [ -L "$place" ]; then
+            [ -d "$place" ] && [ -w "$place" ] && [ -x "$place" ]
+            return
+        fi
+    done
+    return 1
+}
+
+# Sets $spare, a folder of this user's own below the temporary folder, unless what is there is not theirs alone.
+find_spare() {
+    find_uid
+    case ${TMPDIR-} in /*) spare=$TMPDIR/pykrun-$uid ;; *) spare=/tmp/pykrun-$uid ;; esac
+    [ -d "$spare" ] || mkdir -m 700 "$spare" 2> /dev/null || return 1
+    # shellcheck disable=SC2012 # of one folder, whose name is at the end
+    case $(ls -ldn "$spare" | { read -r mode _ owner _ && echo "$mode $owner"; }) in
+        d???--[-S]--[-T]" $uid" | d???--[-S]--[-T]." $uid") ;;
+        *) return 1 ;;
+    esac
+}
+
 # As pykrun.host.cache has it.
-case ${XDG_CACHE_HOME-} in
-    /*) cache=$XDG_CACHE_HOME/pykrun ;;
-    *) cache=${HOME:-/root}/.cache/pykrun ;;
-esac
+find_cache() {
+    case ${XDG_CACHE_HOME-} in
+        /*)
+            cache=$XDG_CACHE_HOME/pykrun
+            return
+            ;;
+    esac
+    find_home
+    if ! usable "$home" && find_spare; then
+        cache=$spare
+    else
+        cache=$home/.cache/pykrun
+    fi
+}
+find_cache
 
 # Sets $state, the path of this checkout's stamps less their last word. A stamp says what was set up, with which
 # interpreter and (when it was set up last) when. They lie beside what they stand for, not in the checkout: that may be

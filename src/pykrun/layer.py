@@ -44,7 +44,8 @@ def open_layer(path: str, base: str) -> Layer:
         folder.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise UsageError(f"--writable {path!r}: {error.strerror}", "it has to be a directory of this host") from None
+        reason = os.strerror(errno.ENOTDIR) if isinstance(error, FileExistsError) else error.strerror
+        raise UsageError(f"--writable {path!r}: {reason}", "it has to be a directory of this host") from None
     try:
         _lock(descriptor, path)
         _claim(folder, path, base)

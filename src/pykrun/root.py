@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable
@@ -36,20 +35,21 @@ class VirtualFile:
     wipe: bool = False
 
 
-def guest_path(path: str | bytes) -> bytes:
+def guest_path(path: str | bytes, where: str = "the guest") -> bytes:
     """Check and normalise a path in the guest.
 
+    :param where: what it is a path in, for the message.
     :raise UsageError: it is not absolute, or has empty, `.` or `..` components, NUL, or names over 255 bytes.
     """
     raw = os.fsencode(path)
     shown = os.fsdecode(raw)
     parts = raw.rstrip(b"/").split(b"/")
     if not raw.startswith(b"/"):
-        raise UsageError(f"{shown!r} is not an absolute path in the guest", "start it with /")
+        raise UsageError(f"{shown!r} is not an absolute path in {where}", "start it with /")
     if len(parts) < 2 or any(part in (b"", b".", b"..") for part in parts[1:]):
-        raise UsageError(f"{shown!r} cannot be a path in the guest", "no empty, . or .. components")
+        raise UsageError(f"{shown!r} cannot be a path in {where}", "no empty, . or .. components")
     if b"\0" in raw or any(len(part) > 255 for part in parts):
-        raise UsageError(f"{shown!r} cannot be a path in the guest", "no NUL, at most 255 bytes a name")
+        raise UsageError(f"{shown!r} cannot be a path in {where}", "no NUL, at most 255 bytes a name")
     return b"/".join(parts)
 
 
@@ -76,6 +76,11 @@ class Root:
         self.files: dict[bytes, VirtualFile] = {}
         self.directories: dict[bytes, int] = {}
         self._owned: set[int] = set()
+        self._mount_points: set[bytes] = set()
+
+    def path(self, path: str | bytes) -> bytes:
+        """Check and normalise the path of an entry: see `guest_path`."""
+        return guest_path(path, "what is shared" if self._bare else "the guest")
 
     def file(self, path: str | bytes, content: Content, *, mode: int = 0o644, one_shot: bool = False) -> None:
         """Add a virtual file.
@@ -97,11 +102,22 @@ class Root:
             raise UsageError(f"{os.fsdecode(name)} is a file and a directory at once")
         self.directories[name] = mode & 0o7777
 
+    def mount_point(self, path: str | bytes) -> None:
+        """Add a virtual directory over which a file system is mounted.
+
+        :raise UsageError: as `directory`, or another one is mounted there.
+        """
+        name = self._place(path)
+        if name in self._mount_points:
+            raise UsageError(f"the volume {os.fsdecode(name)} is given twice")
+        self._mount_points.add(name)
+        self.directory(path)
+
     def host_file(self, path: str | bytes, source: str, *, mode: int | None = None) -> None:
         """Add a virtual file with the bytes of a file of the host, read when the guest asks.
 
         :param mode: permission bits, None for those of the host's file.
-        :raise UsageError: the source cannot be opened, or is a directory.
+        :raise UsageError: the source cannot be read, has no end, or is a directory.
         """
         fd, status = _open_source(source)
         bits = stat.S_IMODE(status.st_mode) if mode is None else mode
@@ -109,13 +125,20 @@ class Root:
             self._owned.add(fd)
             self.file(path, fd, mode=bits)
         else:  # a pipe or device has no size: read it now
-            with open(fd, "rb") as stream:
-                self.file(path, stream.read(), mode=bits)
+            from pykrun.host.unsized import read_to_end, room
+
+            try:
+                content = read_to_end(fd, room())
+            except OSError as error:
+                raise UsageError(f"cannot read {source!r}: {error.strerror}") from None
+            finally:
+                os.close(fd)
+            self.file(path, content, mode=bits)
 
     def secret(self, path: str | bytes, source: str, *, mode: int = 0o400) -> None:
         """Add a one-shot file with the bytes of a file of the host; they are read now and zeroed once they were used.
 
-        :raise UsageError: the source cannot be read, or is a directory.
+        :raise UsageError: the source cannot be read, has no end, or is a directory.
         """
         from pykrun.secret import read_secret  # mmap is a library of its own, and most roots have no secret
 
@@ -134,7 +157,7 @@ class Root:
 
     def _place(self, path: str | bytes) -> bytes:
         """The path at which an entry lies, without symbolic links of the directory below."""
-        name = guest_path(path)
+        name = self.path(path)
         return name if self._below is None else resolve_parent(os.fsencode(self._below), name)
 
     def _add(self, file: VirtualFile) -> None:
@@ -226,10 +249,15 @@ def _open_source(source: str) -> tuple[int, os.stat_result]:
     try:
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        hint = "check the part after =" if error.errno == errno.ENOENT else ""
-        raise UsageError(f"cannot read {source!r}: {error.strerror}", hint) from None
+        raise UsageError(f"cannot read {source!r}: {error.strerror}") from None
     status = os.fstat(fd)
     if stat.S_ISDIR(status.st_mode):
         os.close(fd)
         raise UsageError(f"{source!r} is a directory", "share a directory with --root or --volume")
+    if stat.S_ISCHR(status.st_mode):
+        from pykrun.host.unsized import is_endless
+
+        if is_endless(status):
+            os.close(fd)
+            raise UsageError(f"{source!r} has no end", "name a file, or what brings as much as is to be there")
     return fd, status

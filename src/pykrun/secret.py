@@ -11,6 +11,12 @@ from mmap import ALLOCATIONGRANULARITY as PAGE
 from mmap import MADV_DONTDUMP, MADV_DONTFORK, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
 from pykrun.buffers import wipe
+from pykrun.host.unsized import room, too_much
+
+UNSIZED = 1 << 30
+"""Bytes that come beyond the size that a file has: all of a pipe's, whose size is 0."""
+_PLENTY = 64 << 20
+"""Below that nobody looks how much memory is free."""
 
 
 def read_secret(descriptor: int) -> memoryview:
@@ -18,13 +24,16 @@ def read_secret(descriptor: int) -> memoryview:
 
     :return: a writable view of exactly the content. Whoever holds it wipes it (`pykrun.buffers.wipe`); the memory is
         given back with the last view. In a forked child it is not there: touching it there is SIGSEGV.
-    :raise OSError: as read(2); what was read is wiped.
+    :raise OSError: as read(2), ENOMEM, EFBIG when it does not end; what was read is wiped.
     """
-    area = _allocate(os.fstat(descriptor).st_size + 1)  # one more, to see the end without growing
+    size = os.fstat(descriptor).st_size
+    area = _allocate(size + 1)  # one more, to see the end without growing
     count = 0
     try:
         while True:
             if count == len(area):
+                if count > _PLENTY and count > size + (limit := min(UNSIZED, room() // 2)):
+                    raise too_much(limit)
                 area = _moved(area, 2 * count)
             with memoryview(area) as view:
                 step = os.readv(descriptor, [view[count:]])

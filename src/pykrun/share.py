@@ -123,7 +123,10 @@ def find_directory(option: str, path: str) -> tuple[str, tuple[int, int]]:
         raise UsageError(f"{option} {path!r}: {error.strerror}", "it has to be a directory of this host") from None
     status = os.fstat(descriptor)
     os.close(descriptor)
-    return os.path.realpath(path), (status.st_dev, status.st_ino)
+    try:
+        return os.path.realpath(path), (status.st_dev, status.st_ino)
+    except OSError:  # of a relative one in a folder that was removed
+        raise UsageError(f"{option} {path!r}: the working directory is gone", "cd to one that is there") from None
 
 
 def add_entries(filesystem: AugmentFs, root: Root, *, owner: tuple[int, int] = (0, 0)) -> None:
@@ -143,19 +146,24 @@ def _source(root: Root, file: VirtualFile) -> FileSource | MemorySource | Callab
     content = file.content
     if isinstance(content, int):
         own = root.hand_over(content)
-        return _secret(content, own=own) if file.wipe else FileSource(content, own=own)
+        return _secret(content, file.path, own=own) if file.wipe else FileSource(content, own=own)
     if isinstance(content, bytes | bytearray | memoryview):
         return MemorySource(content, wipe=file.wipe)
     return content
 
 
-def _secret(descriptor: int, *, own: bool) -> MemorySource:
-    """Read a secret only here, in the process that serves it: no other one has it, not even for a moment."""
+def _secret(descriptor: int, path: bytes, *, own: bool) -> MemorySource:
+    """Read a secret only here, in the process that serves it: no other one has it, not even for a moment.
+
+    :raise OSError: it cannot be read; the message names it.
+    """
     from pykrun.fs import MemorySource
     from pykrun.secret import read_secret  # mmap is a library of its own, and most roots have no secret
 
     try:
         return MemorySource(read_secret(descriptor), wipe=True)
+    except OSError as error:
+        raise OSError(error.errno, f"the secret {os.fsdecode(path)}: {error.strerror}") from None
     finally:
         if own:
             os.close(descriptor)

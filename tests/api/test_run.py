@@ -233,6 +233,7 @@ def test_what_is_no_root(tmp_path: Path) -> None:
         lambda: Root().tmpfs("x"),
         lambda: Root().volume(3, "/x"),  # type: ignore[arg-type]
         lambda: Root().volume(tmp_path, "/x", cache="no"),
+        lambda: Root().volume(tmp_path, "/x").volume("/usr", "/x/"),
         lambda: Root().disk(tmp_path, format="vdi"),
         lambda: Root().file("/x", lambda: 3).tree(),  # type: ignore[arg-type,return-value]
     ):

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from pykrun import blob
 from tests.support.command import Pykrun
@@ -28,6 +33,54 @@ def test_it_copies(run_pykrun: Pykrun, real_blob: blob.Blob, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert target.read_bytes() == real_blob.read()
     assert target.stat().st_mode & 0o777 == 0o755
+
+
+def test_it_copies_through_a_symbolic_link(run_pykrun: Pykrun, real_blob: blob.Blob, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    for target in ("there", "not-yet"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        (tmp_path / "there").write_text("old")
+        assert run_pykrun(["init", "--output", str(link)]).returncode == 0
+        assert link.is_symlink()
+        assert (tmp_path / target).read_bytes() == real_blob.read()
+
+
+@pytest.mark.root
+def test_it_leaves_devices_what_they_are(run_pykrun: Pykrun, real_blob: blob.Blob, tmp_path: Path) -> None:
+    null, full = tmp_path / "null", tmp_path / "full"
+    os.mknod(null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(full, stat.S_IFCHR | 0o666, os.makedev(1, 7))
+    done = run_pykrun(["init", "--output", str(null)])
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = run_pykrun(["init", "--output", str(full)])
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == f"pykrun: cannot write {full}: No space left on device\n".encode()
+    assert stat.S_ISCHR(null.stat().st_mode)
+    assert stat.S_ISCHR(full.stat().st_mode)
+
+
+def test_it_copies_into_a_pipe(run_pykrun: Pykrun, real_blob: blob.Blob, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with open(tmp_path / "read", "wb") as read, subprocess.Popen(["cat", tmp_path / "fifo"], stdout=read) as reader:
+        assert run_pykrun(["init", "--output", str(tmp_path / "fifo")]).returncode == 0
+        assert reader.wait(60) == 0
+    assert (tmp_path / "read").read_bytes() == real_blob.read()
+
+
+def test_on_standard_output_the_copy_is_alone(run_pykrun: Pykrun, real_blob: blob.Blob) -> None:
+    done = run_pykrun(["init", "--output", "/dev/stdout"])
+    assert done.returncode == 0
+    assert done.stdout == real_blob.read()
+    assert done.stderr.startswith(b"path: ")
+
+
+@pytest.mark.parametrize("output", [".", "", "/"])
+def test_what_is_no_name_of_a_file(run_pykrun: Pykrun, real_blob: blob.Blob, output: str) -> None:
+    done = run_pykrun(["init", "--output", output])
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"--output wants the name of a file" in done.stderr
+    assert done.stderr.count(b"\n") == 1
 
 
 def test_it_says_why_it_cannot_copy(run_pykrun: Pykrun, real_blob: blob.Blob, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def findings(*works: str, level: str | None = "user-namespace") -> dict[str, Any
             ["userns=0", "max_user_namespaces=10000"],
         ),
         (findings("uml", level="reduced"), Surroundings(switches=("user.max_user_namespaces",), root=True), []),
+        (findings("uml"), Surroundings(cache="/no/cache"), ["/no/cache cannot be written: set XDG_CACHE_HOME"]),
     ],
 )
 def test_advice(found: dict[str, Any], where: Surroundings, expected: list[str]) -> None:

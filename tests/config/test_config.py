@@ -178,6 +178,11 @@ def test_what_is_wrong_is_said_with_line_and_key(tmp_path: Path, text: str, line
     assert "\n" not in str(caught.value)
 
 
+def test_a_slip_of_syntax_is_said_with_its_column(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r":2: Invalid value \(column 8\)$"):
+        read(write(tmp_path, "cpus = 1\nroot = x"))
+
+
 def test_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
         read(str(tmp_path / "missing"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -122,6 +123,22 @@ def test_usage() -> None:
     assert shown.stdout.startswith("usage: ./setup")
     wrong = subprocess.run([ROOT / "setup", "everything"], capture_output=True, text=True, timeout=TIMEOUT)
     assert (wrong.returncode, wrong.stdout) == (2, "")
+
+
+def test_the_demo_takes_no_words() -> None:
+    shown = subprocess.run([ROOT / "demo", "--help"], capture_output=True, text=True, timeout=TIMEOUT)
+    assert (shown.returncode, shown.stdout.startswith("usage: ./demo")) == (0, True)
+    wrong = subprocess.run([ROOT / "demo", "--nope"], capture_output=True, text=True, timeout=TIMEOUT)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("usage: ./demo")
+
+
+@pytest.mark.root
+def test_the_demo_says_in_a_line_that_nobody_can_hear_it(tmp_path: Path) -> None:
+    os.mknod(tmp_path / "full", stat.S_IFCHR | 0o600, os.makedev(1, 7))
+    with open(tmp_path / "full", "wb") as full:
+        shown = subprocess.run([ROOT / "demo"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=TIMEOUT)
+    assert (shown.returncode, shown.stderr) == (1, "demo: standard output: No space left on device\n")
 
 
 def test_docs_says_that_its_set_up_is_due(tmp_path: Path) -> None:

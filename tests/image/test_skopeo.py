@@ -168,3 +168,10 @@ def test_no_such_image(registry: tuple[str, Path, list[str]]) -> None:
     host, _path, _asked = registry
     with pytest.raises(ImageError, match=r"skopeo cannot copy .*/nothing:1: "):
         open_image(f"{host}/nothing:1", arch="x86_64")
+
+
+def test_who_means_a_file_hears_that_there_is_none(registry: tuple[str, Path, list[str]]) -> None:
+    host, _path, _asked = registry
+    with pytest.raises(ImageError) as caught:
+        open_image(f"{host}/nope.tar", arch="x86_64")
+    assert caught.value.hint == f"there is no file or folder {host}/nope.tar here"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pykrun.errors import UsageError
+from pykrun.host.unsized import read_to_end
 from pykrun.root import Root, guest_path
+from pykrun.share import Share
 from pykrun.start_data import StartData
 from pykrun.supervisor.wiring import compose
 
@@ -72,6 +78,74 @@ def test_pipes_are_read_at_once() -> None:
     root = Root()
     root.host_file("/f", f"/proc/self/fd/{read}", mode=0o644)
     assert root.files[b"/f"].content == b"piped"
+    os.close(read)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("minor", [5, 7, 8, 9])
+def test_devices_without_an_end_are_refused(tmp_path: Path, minor: int) -> None:
+    os.mknod(tmp_path / "endless", stat.S_IFCHR | 0o600, os.makedev(1, minor))
+    before = len(os.listdir("/proc/self/fd"))
+    for add in (Root().host_file, Root(bare=True).host_file, Root().secret, Root(bare=True).secret):
+        with pytest.raises(UsageError, match="has no end"):
+            add("/f", os.fspath(tmp_path / "endless"))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.root
+def test_a_device_that_ends_is_read(tmp_path: Path) -> None:
+    os.mknod(tmp_path / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    root = Root()
+    root.host_file("/f", os.fspath(tmp_path / "null"))
+    assert root.files[b"/f"].content == b""
+
+
+ENDLESS = """
+import resource, subprocess
+resource.setrlimit(resource.RLIMIT_AS, (300 << 20,) * 2)
+from pykrun.errors import UsageError
+from pykrun.root import Root
+writer = subprocess.Popen(["yes"], stdout=subprocess.PIPE)
+for add in (Root().host_file, Root().secret):
+    try:
+        add("/f", f"/proc/self/fd/{writer.stdout.fileno()}")
+    except UsageError as error:
+        print(error)
+writer.kill()
+"""
+
+
+def test_a_pipe_without_an_end_ends_with_the_memory() -> None:
+    command = [sys.executable, "-c", ENDLESS]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, timeout=60
+    )
+    said = done.stdout.splitlines()
+    assert len(said) == 2, done.stderr
+    assert all(line.startswith("cannot read '/proc/self/fd/") for line in said)
+    assert all("Cannot allocate memory" in line or "does not end within" in line for line in said)
+
+
+def test_a_secret_that_its_server_cannot_read_is_named() -> None:
+    read, write = os.pipe()
+    root = Root(bare=True)
+    root.secret("/key", f"/proc/self/fd/{read}")
+    (descriptor,) = (file.content for file in root.files.values())
+    assert isinstance(descriptor, int)
+    os.set_blocking(descriptor, False)
+    with pytest.raises(OSError, match="the secret /key: Resource temporarily unavailable"):
+        Share(root=root).compose()
+    os.close(read)
+    os.close(write)
+
+
+def test_what_brings_more_than_may_be_is_refused() -> None:
+    read, write = os.pipe()
+    os.write(write, bytes(101))
+    os.close(write)
+    with pytest.raises(OSError, match="does not end within") as caught:
+        read_to_end(read, 100)
+    assert caught.value.errno == errno.EFBIG
     os.close(read)
 
 

@@ -89,11 +89,14 @@ class Root:
     def volume(self, host: StrPath, guest: str, *, read_only: bool = False, cache: str = "auto") -> Self:
         """Share one more directory of this host, mounted at `guest`.
 
-        :raise UsageError: the path cannot be.
+        :raise UsageError: the path cannot be, or another volume is there.
         """
         _check_cache(cache)
         tree = Tree(directory=host_path("a volume", host), read_only=read_only, cache=cache)
-        self._volumes.append(Volume(tree=tree, where=guest_path(guest)))
+        where = guest_path(guest)
+        if any(volume.where == where for volume in self._volumes):
+            raise UsageError(f"the volume {os.fsdecode(where)} is given twice")
+        self._volumes.append(Volume(tree=tree, where=where))
         return self
 
     def tmpfs(self, guest: str, *, size: int | None = None, mode: int = 0o1777) -> Self:

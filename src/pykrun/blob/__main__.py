@@ -62,7 +62,7 @@ def main() -> int:
         blob = build(
             args.arch, reporter, again=args.again, with_parts=args.with_parts, without_parts=args.without_parts
         )
-    except PykrunError as error:
+    except (PykrunError, OSError) as error:
         reporter.end()
         sys.stderr.write(f"pykrun: {error}\n")
         return 1

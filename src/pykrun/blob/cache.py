@@ -9,14 +9,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pykrun.errors import MissingError
+
 Progress = Callable[[str], None]
 """Takes one line that says what is being done."""
 
 
 @contextmanager
 def locked(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the folder for one builder; the folder is created. Waits as long as another one builds."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Hold the folder for one builder; the folder is created. Waits as long as another one builds.
+
+    :raise MissingError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "lock").touch()
+    except OSError as error:
+        raise MissingError(
+            f"cannot write {folder}: {error.strerror}", "set XDG_CACHE_HOME to a writable folder"
+        ) from None
     with open(folder / "lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -218,7 +218,7 @@ def _read_stamp(stamp: Path) -> dict[str, Any]:
 
 def _write_stamp(stamp: Path, kept: dict[str, str]) -> None:
     """Best effort: without it the next look-up hashes again. Nothing is made where no blob was ever built."""
-    if not stamp.parent.is_dir():
+    if not os.path.isdir(stamp.parent):
         return
     try:
         write_atomic(stamp, [json.dumps(kept).encode()])

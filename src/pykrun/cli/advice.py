@@ -33,6 +33,7 @@ class Surroundings:
     :ivar switches: settings of the kernel that keep namespaces from ordinary users.
     :ivar root: we are root, which needs no such namespaces.
     :ivar package_manager: one was found.
+    :ivar cache: pykrun's folder for what it makes, if that cannot be written.
     """
 
     container: str = ""
@@ -41,11 +42,13 @@ class Surroundings:
     switches: tuple[str, ...] = field(default=())
     root: bool = False
     package_manager: bool = True
+    cache: str = ""
 
 
 def look(environment: Mapping[str, str]) -> Surroundings:
     """Find out."""
     from pykrun.engine.facts import MANAGERS
+    from pykrun.host.cache import cache_directory, can_be_written
     from pykrun.host.programs import find_program
 
     kvm = "missing"
@@ -58,6 +61,7 @@ def look(environment: Mapping[str, str]) -> Surroundings:
         switches=tuple(name for name, value in _SWITCHES.items() if _setting(name) == value),
         root=os.geteuid() == 0,
         package_manager=any(find_program(program) for program in MANAGERS),
+        cache="" if can_be_written() else os.fspath(cache_directory()),
     )
 
 
@@ -88,6 +92,8 @@ def advice(findings: Mapping[str, Any], where: Surroundings) -> list[str]:
     """Return what to do, a sentence each, most useful first; nothing where nothing is missing."""
     works = {row["name"]: row["works"] for row in findings["engines"]}
     lines: list[str] = []
+    if where.cache:
+        lines.append(f"{where.cache} cannot be written: set XDG_CACHE_HOME to a folder that you can write")
     if not (works.get("uml") or works.get("qemu")):
         lines += _engines(where)
     lines += _namespaces(findings, where)

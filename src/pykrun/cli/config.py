@@ -34,8 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the description."""
     try:
         print(show(effective(arguments)), end="")
-    except ValueError:
-        raise UsageError("a text is not Unicode, which TOML cannot hold") from None
+    except UnicodeEncodeError as error:
+        text = repr(os.fsencode(error.object))[1:]
+        raise UsageError(f"{text} is not UTF-8, and TOML cannot hold it", "leave it to the command line") from None
     return 0
 
 
@@ -120,14 +121,12 @@ def _files(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _host_file(option: str, text: str) -> tuple[str, dict[str, str]]:
     guest, rest = values.assignment(option, text)
-    source, mode = values.with_mode(rest)
-    if mode is not None and os.path.exists(rest) and not os.path.exists(source):
-        source, mode = rest, None
+    source, mode = values.source(option, rest)
     return guest, {"path": os.path.abspath(source)} | ({} if mode is None else {"mode": f"{mode:04o}"})
 
 
 def _directory(text: str) -> tuple[str, str]:
-    path, mode = values.with_mode(text)
+    path, mode = values.directory(text)
     return path, f"{0o755 if mode is None else mode:04o}"
 
 

@@ -67,20 +67,32 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:  # type: ignore[override]  # argparse says NoReturn; raising is that too
         """Turn argparse's complaint into ours."""
+        name, _, complaint = message.removeprefix("argument ").partition(": ")
+        action = self._option_string_actions.get(name.rpartition("/")[2])
+        if action is not None and complaint == "expected one argument":
+            raise value_missing(action)
         raise UsageError(message.replace("unrecognized arguments:", "not understood:"), f"see `{self.prog} --help`")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """End after --help, with what was printed out of the buffer: at exit a closed pipe would be a complaint."""
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         super().exit(status, message)
+
+
+def value_missing(action: argparse.Action) -> UsageError:
+    """The error for an option that stands without its value."""
+    what = action.metavar if isinstance(action.metavar, str) else ", ".join(map(str, action.choices or ()))
+    return UsageError(f"{action.option_strings[-1]} wants a value" + (f": {what}" if what else ""))
 
 
 def advice(word: str, known: Iterable[str]) -> str:
     """Return the question whether one of the known words was meant; empty when none is like it."""
     from difflib import get_close_matches  # only on the way to an error
 
-    found = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {found[0]}?" if found else ""
+    names = {one.lstrip("-"): one for one in known}  # their dashes would make any two options alike
+    found = get_close_matches(word.lstrip("-"), names, n=1, cutoff=0.6)
+    return f"did you mean {names[found[0]]}?" if found else ""
 
 
 def dispatch(words: Sequence[str]) -> int:
@@ -97,6 +109,8 @@ def _dispatch(words: Sequence[str], manner: Manner) -> int:
         print(f"pykrun {VERSION}")
         return 0
     name, rest = words[0], list(words[1:])
+    if name.startswith("-"):
+        raise UsageError(f"{name} comes after the command", f"as in `pykrun run {name}`; see `pykrun --help`")
     if name not in COMMANDS:
         usual = f"commands: {', '.join(COMMANDS)}; see `pykrun --help`"
         raise UsageError(f"there is no command {name!r}", advice(name, COMMANDS) or usual)

@@ -81,7 +81,10 @@ def report(findings: dict[str, Any]) -> list[str]:
     missing = [row for row in parts if row["install"]]
     if missing:
         lines += ["", "to get what is missing:"]
-        lines += [f"  {row['install']:<44} # {row['name']}" for row in missing]
+        by_command: dict[str, list[str]] = {}
+        for row in missing:
+            by_command.setdefault(row["install"], []).append(row["name"])
+        lines += [f"  {command:<44} # {', '.join(names)}" for command, names in by_command.items()]
     if findings["advice"]:
         lines += ["", "here:"]
         lines += [f"  {text}" for text in findings["advice"]]

@@ -6,6 +6,7 @@ import argparse
 import os
 
 from pykrun.cli import values
+from pykrun.errors import UsageError
 from pykrun.root import Root
 
 
@@ -33,23 +34,26 @@ def collect_entries(arguments: argparse.Namespace, root: Root) -> Root:
     :raise UsageError: a path cannot be, or a file of the host cannot be read.
     """
     for text in arguments.dir:
-        path, mode = values.with_mode(text)
-        root.directory(path, mode=0o755 if mode is None else mode)
+        path, mode = values.directory(text)
+        root.directory(_checked(root, "--dir", path), mode=0o755 if mode is None else mode)
     for text in arguments.text:
         path, content = values.assignment("--text", text)
-        root.file(path, os.fsencode(content))
+        root.file(_checked(root, "--text", path), os.fsencode(content))
     for text in arguments.file:
         path, rest = values.assignment("--file", text)
-        source, mode = _source(rest)
-        root.host_file(path, source, mode=mode)
+        source, mode = values.source("--file", rest)
+        root.host_file(_checked(root, "--file", path), source, mode=mode)
     for text in arguments.secret:
         path, rest = values.assignment("--secret", text)
-        source, mode = _source(rest)
-        root.secret(path, source, mode=0o400 if mode is None else mode)
+        source, mode = values.source("--secret", rest)
+        root.secret(_checked(root, "--secret", path), source, mode=0o400 if mode is None else mode)
     return root
 
 
-def _source(text: str) -> tuple[str, int | None]:
-    """A host file whose own name ends in `:644` is that file, not a mode."""
-    source, mode = values.with_mode(text)
-    return (text, None) if mode is not None and os.path.exists(text) and not os.path.exists(source) else (source, mode)
+def _checked(root: Root, option: str, path: str) -> str:
+    """A path that can be; what is wrong with another one is said with its option."""
+    try:
+        root.path(path)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error.message}", error.hint) from None
+    return path

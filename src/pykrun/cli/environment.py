@@ -6,6 +6,9 @@ import os
 
 from pykrun.errors import UsageError
 
+LIMIT = 16 << 20
+"""Bytes of a file; what never ends (/dev/zero) has more too."""
+
 
 def environment(items: list[str], files: list[str]) -> dict[str, str]:
     """`K=V` words and the lines of `--env-file`s; later ones win, words win over files."""
@@ -25,9 +28,12 @@ def environment(items: list[str], files: list[str]) -> dict[str, str]:
 def _environment_file(path: str) -> dict[str, str]:
     try:
         with open(path, "rb") as stream:
-            lines = os.fsdecode(stream.read()).split("\n")
+            data = stream.read(LIMIT + 1)
     except OSError as error:
         raise UsageError(f"--env-file: cannot read {path!r}: {error.strerror}") from None
+    if len(data) > LIMIT:
+        raise UsageError(f"--env-file: {path!r} is no list of variables: it has more than {LIMIT >> 20} MiB")
+    lines = os.fsdecode(data).split("\n")
     result = {}
     for number, line in enumerate(lines, 1):
         line = line.removesuffix("\r")

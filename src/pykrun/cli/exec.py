@@ -60,6 +60,10 @@ def split_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[
         if word.startswith("-") and word != "-":
             action = actions.get(word)
             taken = 2 if action is not None and action.nargs is None else 1
+            if action is not None and list(words[index + 1 : index + taken]) == ["--"]:
+                from pykrun.cli.dispatch import value_missing
+
+                raise value_missing(action)
         elif names:
             break
         else:

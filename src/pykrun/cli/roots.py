@@ -148,7 +148,7 @@ def _share(arguments: argparse.Namespace, composed: Composed, below: str | None)
     for text in arguments.volume:
         host, guest, read_only = values.volume(text)
         folder, identity = find_directory("--volume", host)
-        root.directory(guest)
+        root.mount_point(guest)
         one = Share(root=Root(bare=True), folder=folder, identity=identity, cache=cache, read_only=read_only)
         volumes.append(Volume(where=os.fsencode(guest), share=one))
     composed.volumes = tuple(volumes)

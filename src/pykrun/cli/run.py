@@ -135,7 +135,11 @@ def split_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[
     """Split our options from the command at `--` or at the first word that is no option.
 
     argparse would drop a `--` that belongs to the command, and read the command's options as ours.
+
+    :raise UsageError: an option has no value.
     """
+    from pykrun.cli.dispatch import value_missing
+
     actions = parser._option_string_actions
     index = 0
     while index < len(words):
@@ -145,8 +149,11 @@ def split_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[
         if not word.startswith("-") or word == "-":
             break
         action = actions.get(word)
-        takes_value = action is not None and action.nargs is None
-        index += 2 if takes_value else 1
+        index += 1
+        if action is not None and action.nargs is None:
+            if list(words[index : index + 1]) == ["--"]:
+                raise value_missing(action)
+            index += 1
     return _with_files(list(words[:index]), list(words[index:]))
 
 

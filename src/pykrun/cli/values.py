@@ -10,6 +10,7 @@ from pykrun.errors import UsageError
 from pykrun.machine import MAX_DISKS, Disk, disk_name, disk_place
 from pykrun.start_data import RLIM_INFINITY, User
 
+_NEARLY_MODE = re.compile(r".*:((?:0o)?[0-9]{1,5})", re.DOTALL)
 _MODE = re.compile(r"(.*):([0-7]{3,4})", re.DOTALL)
 MODE = re.compile(r"[0-7]{3,4}")
 MAX_ID = (1 << 32) - 2
@@ -22,6 +23,34 @@ def assignment(option: str, text: str) -> tuple[str, str]:
     if not equals or not left:
         raise UsageError(f"{option} wants GUEST=VALUE, not {text!r}")
     return left, right
+
+
+def directory(text: str) -> tuple[str, int | None]:
+    """`GUEST[:MODE]`: a directory and its mode, None for the usual one."""
+    path, mode = with_mode(text)
+    if mode is None:
+        _check_mode("--dir", text)
+    return path, mode
+
+
+def source(option: str, text: str) -> tuple[str, int | None]:
+    """`HOST[:MODE]`; a host file whose own name ends in `:644` is that file, not a mode."""
+    path, mode = with_mode(text)
+    if mode is not None:
+        return (text, None) if os.path.exists(text) and not os.path.exists(path) else (path, mode)
+    if not os.path.exists(text):
+        _check_mode(option, text)
+    return text, None
+
+
+def _check_mode(option: str, text: str) -> None:
+    """Refuse a name that ends in what was meant for a mode."""
+    match = _NEARLY_MODE.fullmatch(text)
+    if match is not None:
+        raise UsageError(
+            f"{option}: {match[1]!r} is no MODE: three or four octal digits, as in 0755",
+            f"for a name that ends so, say the mode too: {text}:0755",
+        )
 
 
 def with_mode(text: str) -> tuple[str, int | None]:
@@ -60,7 +89,9 @@ def user(text: str) -> User:
     uid, colon, gid = text.partition(":")
     numbers = [uid, gid if colon else uid]
     if not all(word.isascii() and word.isdigit() and int(word) <= MAX_ID for word in numbers):
-        raise UsageError(f"--user wants UID or UID:GID as numbers, not {text!r}", "names live in the guest")
+        named = re.search("[^0-9:-]", text) is not None
+        hint = "names live in the guest" if named else f"from 0 to {MAX_ID}, of which the group may be left out"
+        raise UsageError(f"--user wants UID or UID:GID as numbers, not {text!r}", hint)
     return User(uid=int(numbers[0]), gid=int(numbers[1]))
 
 

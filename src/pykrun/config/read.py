@@ -11,8 +11,10 @@ from pykrun.config.schema import KEYS, Place, Words, Wrong, array, text
 from pykrun.errors import UsageError
 from pykrun.record import record
 
+LIMIT = 4 << 20
+"""Bytes of a file; what never ends (/dev/zero) has more too."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
-_WHERE = re.compile(r" \(at line (\d+), column \d+\)$")
+_WHERE = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
 @record(frozen=True, slots=True)
@@ -37,7 +39,10 @@ def read(file: str, checks: Mapping[str, Callable[[str], object]] | None = None)
 
     try:
         with open(file, "rb") as stream:
-            content = stream.read().decode()
+            data = stream.read(LIMIT + 1)
+        if len(data) > LIMIT:
+            raise UsageError(f"--config: {file!r} is no description of a machine: it has more than {LIMIT >> 20} MiB")
+        content = data.decode()
         document = tomllib.loads(content)
     except OSError as error:
         raise UsageError(f"--config: cannot read {file!r}: {error.strerror}") from None
@@ -47,7 +52,8 @@ def read(file: str, checks: Mapping[str, Callable[[str], object]] | None = None)
         message = str(error)
         where = _WHERE.search(message)
         line = where[1] if where else str(content.count("\n") + 1)
-        raise UsageError(f"{file}:{line}: {_WHERE.sub('', message)}") from None
+        column = f" (column {where[2]})" if where else ""
+        raise UsageError(f"{file}:{line}: {_WHERE.sub('', message)}{column}") from None
     place = Place(os.path.dirname(os.path.abspath(file)))
     options: Words = []
     command: Words = []

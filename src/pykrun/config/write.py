@@ -13,7 +13,7 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 def show(document: Mapping[str, Any]) -> str:
     """Write keys and values: plain ones first, then tables, then arrays of tables; what is empty is left out.
 
-    :raise ValueError: a text is one that TOML cannot hold (not Unicode).
+    :raise UnicodeEncodeError: a text is one that TOML cannot hold (not Unicode).
     """
     plain, tables, arrays = [], [], []
     for key, value in document.items():

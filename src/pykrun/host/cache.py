@@ -11,13 +11,48 @@ from pathlib import Path
 def cache_directory() -> Path:
     """Return pykrun's folder below XDG_CACHE_HOME or ~/.cache; it need not exist.
 
-    A home that is not there is not made: then it is the folder that `keep` falls back to.
+    Where the home's can neither be read nor written, nor made, it is the folder that `keep` falls back to; a home that
+    is not there is not made. scripts/common.sh has the same rule.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     if base.startswith("/"):
         return Path(base) / "pykrun"
-    home = Path(os.path.expanduser("~"))
-    return (None if home.is_dir() else _spare_folder()) or home / ".cache/pykrun"
+    home = _home()
+    usable = _is_usable(home)
+    return (None if usable else _spare_folder()) or Path(home) / ".cache/pykrun"
+
+
+def _home() -> str:
+    """What HOME says, if that is a path from the top; else the account's home."""
+    home = os.environ.get("HOME", "")
+    if not home.startswith("/"):
+        import pwd  # a library of its own
+
+        try:
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            pass
+    return home if home.startswith("/") else "/"
+
+
+def _is_usable(home: str) -> bool:
+    """Whether there is a cache to read in a home, or one can be made there."""
+    folder = f"{home}/.cache/pykrun"
+    return os.access(f"{folder}/.", os.R_OK | os.X_OK) or _is_writable(folder, f"{home}/.cache", home)
+
+
+def _is_writable(*places: str) -> bool:
+    """Whether the first of them that is there is a folder in which we can write."""
+    for place in places:
+        if os.path.lexists(place):
+            return os.access(f"{place}/.", os.W_OK | os.X_OK)
+    return False
+
+
+def can_be_written() -> bool:
+    """Whether the cache can be written, or made."""
+    folder = cache_directory()
+    return _is_writable(*map(str, (folder, *folder.parents)))
 
 
 def write_atomic(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> None:
@@ -83,7 +118,8 @@ def _spare(path: Path, *, make: bool = True) -> Path | None:
 def _spare_folder(*, make: bool = True) -> Path | None:
     """Return a folder of this user's own below the temporary folder; None when what is there is not ours alone."""
     user = os.geteuid()
-    folder = Path(os.environ.get("TMPDIR") or "/tmp") / f"pykrun-{user}"
+    base = os.environ.get("TMPDIR", "")
+    folder = Path(base if base.startswith("/") else "/tmp") / f"pykrun-{user}"
     try:
         if make:
             folder.mkdir(mode=0o700, exist_ok=True)

@@ -39,10 +39,18 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """What the cache calls it, whatever folder it is asked for from."""
+        """What the cache calls it, whatever folder it is asked for from.
+
+        :raise UsageError: that folder is gone.
+        """
         if self.kind == REGISTRY:
             return self.place
-        return os.path.abspath(self.place) + (f":{self.tag}" if self.tag else "")
+        try:
+            return os.path.abspath(self.place) + (f":{self.tag}" if self.tag else "")
+        except OSError:  # of a relative one in a folder that was removed
+            raise UsageError(
+                f"--image {self.place!r}: the working directory is gone", "cd to one that is there"
+            ) from None
 
 
 def parse(text: str) -> Reference:

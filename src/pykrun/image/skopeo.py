@@ -14,6 +14,7 @@ from pykrun.host.programs import find_program
 from pykrun.image.documents import ARCHITECTURES
 
 _POLICIES = ("~/.config/containers/policy.json", "/etc/containers/policy.json")
+_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.zst", ".oci")
 _LAST_WORDS = 2000
 
 
@@ -49,7 +50,16 @@ def copy(name: str, target: Path, arch: str) -> None:
         raise ImageError(f"cannot run skopeo: {error.strerror}") from None
     if done.returncode:
         lines = done.stderr[-_LAST_WORDS:].decode("utf-8", "replace").strip().splitlines()
-        raise ImageError(f"skopeo cannot copy {name}: {_reason(lines[-1] if lines else 'it says nothing')}")
+        reason = _reason(lines[-1] if lines else "it says nothing")
+        raise ImageError(f"skopeo cannot copy {name}: {reason}", _advice(name))
+
+
+def _advice(name: str) -> str:
+    """Whoever means a file is told that there is none: only then the registry is asked."""
+    first, slash, _ = name.partition("/")
+    if not os.path.exists(name) and (name.endswith(_ARCHIVES) or (slash and os.path.isdir(first))):
+        return f"there is no file or folder {name} here"
+    return ""
 
 
 def _reason(line: str) -> str:

@@ -39,7 +39,10 @@ def for_qemu(arch: str = MACHINE) -> Kernel | None:
     :param arch: the guest's machine; the host's own kernels are only for its own.
     """
     unpacked = unpacked_kernels(arch)
-    candidates = sorted(unpacked.glob("*/boot/vmlinuz-*"), key=_version_key, reverse=True)
+    try:
+        candidates = sorted(unpacked.glob("*/boot/vmlinuz-*"), key=_version_key, reverse=True)
+    except OSError:  # a cache that is not ours to read
+        candidates = []
     if arch == MACHINE:
         candidates += [Path(f"/boot/vmlinuz-{os.uname().release}"), *_host_kernels()]
     for image in candidates:

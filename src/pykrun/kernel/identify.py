@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pykrun.errors import MissingError
 from pykrun.host.cache import cache_directory, stamp, write_atomic
-from pykrun.kernel.image import is_arm64_image, is_bzimage, unpack
+from pykrun.kernel.image import check_regular, is_arm64_image, is_bzimage, unpack
 from pykrun.record import record
 
 _BANNER = b"Linux version "
@@ -35,6 +35,7 @@ def identify(image: Path) -> Identity:
             return Identity(*kept.read_text().split())
         except (OSError, TypeError):
             pass
+        check_regular(image)
         data = image.read_bytes()
     except OSError as error:
         raise MissingError(f"cannot read the kernel {image}: {error.strerror}") from None

@@ -9,6 +9,8 @@ unpacks itself: drivers/firmware/efi/libstub/zboot-header.S.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,17 +30,28 @@ def is_arm64_image(data: bytes) -> bool:
     return data[0x38:0x3C] == b"ARM\x64"
 
 
+def check_regular(image: Path) -> None:
+    """Refuse what may have no end: opening a FIFO waits for a writer.
+
+    :raise MissingError: it is no regular file.
+    :raise OSError: it is not there.
+    """
+    if not stat.S_ISREG(os.stat(image).st_mode):
+        raise MissingError(f"cannot read the kernel {image}: not a regular file", "copy it to one")
+
+
 def uncompressed(image: Path) -> Path:
     """Return a kernel that QEMU boots without decompressing it: `image` itself if it is not packed, else a cached copy.
 
     `image` is returned as it is, too, when its compression needs a library or program that is not installed.
 
-    :raise MissingError: `image` cannot be read.
+    :raise MissingError: `image` cannot be read, or is no regular file.
     """
     try:
         kept = cache_directory() / "kernels" / f"vmlinux-{stamp(image)}"
         if kept.exists():
             return kept
+        check_regular(image)
         with open(image, "rb") as file:
             head = file.read(64)
             if head.startswith(b"\x7fELF") or is_arm64_image(head):
