@@ -128,7 +128,10 @@ def submount(top: str) -> None:
 
 def until_refused(top: str, uid: int) -> list[int]:
     """Write to a new file of a user's until there is an error; return how much was written, and the error."""
-    file = os.open(os.path.join(top, "big"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        file = os.open(os.path.join(top, "big"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except OSError as error:  # btrfs counts names too
+        return [0, error.errno or -1]
     os.fchown(file, uid, uid)
     written = code = 0
     while not code:

@@ -91,7 +91,7 @@ def test_a_quota_over_a_mount(limited: Path, top: Path) -> None:
 
 
 def room_again(share: Share) -> bool:
-    (share.target / "big").unlink()
+    (share.target / "big").unlink(missing_ok=True)
     run(["sync", "-f", share.source], share.source)
     return until_refused(str(share.target), NOBODY)[0] > LIMIT // 2
 
