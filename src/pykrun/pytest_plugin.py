@@ -6,6 +6,7 @@ host, and its report comes back over the VM's standard output.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -27,10 +28,30 @@ TIMEOUT = 300.0
 PLACES = ("/tmp", "/var/tmp", "/run", "/mnt")
 """Where a guest's temporary files may be, unless something that it needs lies below."""
 _REPORTS = pytest.StashKey[list[dict[str, Any]]]()
-_PROGRAM = (
-    "import json, sys; arguments, sys.path[:] = json.loads(sys.argv[1]); "
-    "from pykrun.pytest_plugin import inside; inside(arguments)"
-)
+_PROGRAM = """
+import json, os, sys
+arguments, sys.path[:] = json.loads(sys.argv[1])
+import pytest
+
+class Guest:
+    reports = []
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(self, config):
+        from pykrun.pytest_plugin import attend
+        attend(config, self.reports)
+
+channel = os.dup(1)
+os.dup2(2, 1)
+code = pytest.main(arguments, plugins=[Guest()])
+with os.fdopen(channel, "w") as file:
+    json.dump({"reports": Guest.reports, "code": int(code)}, file)
+"""
+"""The guest's pytest. Its reports go to what is standard output at first, the tests' own words to standard error.
+
+Nothing of pykrun is imported before pytest does it: of plugins whose asserts it comes too late to rewrite it warns, and
+where warnings are errors it ends there.
+"""
 
 
 class Factory:
@@ -132,7 +153,10 @@ def _merge(item: pytest.Item, ours: pytest.TestReport, data: list[dict[str, Any]
         path, line, why = reason
         chosen.longrepr = (path, line, why)
     chosen.nodeid, chosen.location, chosen.keywords = ours.nodeid, ours.location, ours.keywords
-    chosen.when, chosen.duration, chosen.start, chosen.stop = "call", ours.duration, ours.start, ours.stop
+    chosen.when, chosen.duration = "call", ours.duration
+    for name in ("start", "stop"):  # not in pytest 7
+        if hasattr(ours, name):
+            setattr(chosen, name, getattr(ours, name))
     chosen.sections = theirs[-1].sections or chosen.sections
     return chosen
 
@@ -198,7 +222,7 @@ def _ini_options(config: pytest.Config) -> dict[str, Any]:
 def _arguments(item: pytest.Function) -> list[str]:
     """The command line of the guest's pytest: this one test, by the same ini file, and nothing written."""
     config = item.config
-    words = ["-p", "no:cacheprovider", "-p", "no:terminal", f"--rootdir={config.rootpath}"]
+    words = ["-p", "no:cacheprovider", f"--rootdir={config.rootpath}"]
     if config.inipath is not None:
         words += ["-c", str(config.inipath)]
     if not config.pluginmanager.has_plugin("pykrun"):  # not installed, but named in a conftest or with -p
@@ -218,26 +242,26 @@ def _place_for_temporary_files(needed: Sequence[str]) -> str:
 class _Reporter:
     """Collects what the guest's pytest has to report."""
 
-    def __init__(self) -> None:
-        self.reports: list[dict[str, Any]] = []
-        self._config: pytest.Config | None = None
-
-    def pytest_configure(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, reports: list[dict[str, Any]]) -> None:
         self._config = config
+        self._reports = reports
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        assert self._config is not None
-        self.reports.append(self._config.hook.pytest_report_to_serializable(config=self._config, report=report))
+        self._reports.append(self._config.hook.pytest_report_to_serializable(config=self._config, report=report))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
             print(report.longreprtext, file=sys.stderr)
 
 
-def inside(arguments: list[str]) -> None:
-    """Be the guest's pytest. Its reports go to what is standard output now; the tests' own goes to standard error."""
-    with os.fdopen(os.dup(1), "w") as channel:
-        os.dup2(2, 1)
-        reporter = _Reporter()
-        code = pytest.main(arguments, plugins=[reporter])
-        json.dump({"reports": reporter.reports, "code": int(code)}, channel)
+def attend(config: pytest.Config, reports: list[dict[str, Any]]) -> None:
+    """Have the guest's pytest append its reports to a list, and write nothing on its own.
+
+    Its terminal's plugin stays, with nothing behind it: pytest until 9 asks that how to show a failed comparison.
+    """
+    plugins = config.pluginmanager
+    terminal, reporter = plugins.get_plugin("terminal"), plugins.get_plugin("terminalreporter")
+    if terminal is not None and reporter is not None:
+        plugins.unregister(reporter)
+        plugins.register(terminal.TerminalReporter(config, io.StringIO()), "terminalreporter")
+    plugins.register(_Reporter(config, reports))

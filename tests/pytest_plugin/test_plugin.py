@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,8 @@ pytestmark = pytest.mark.uml
 CACHE = str(cache_folder())
 """Before pytester makes an empty home ours."""
 
+INI = "[pytest]\nmicrovm_engine = uml\nmicrovm_timeout = 120\nfilterwarnings = error\n"
+"""Warnings are errors: pytest warns of a plugin that was imported before pytest does it."""
 
 Run = Callable[..., pytest.RunResult]
 
@@ -24,7 +28,7 @@ Run = Callable[..., pytest.RunResult]
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     monkeypatch.setenv("XDG_CACHE_HOME", CACHE)
-    pytester.makeini("[pytest]\nmicrovm_engine = uml\nmicrovm_timeout = 120\naddopts = -p pykrun.pytest_plugin\n")
+    pytester.makeini(INI + "addopts = -p pykrun.pytest_plugin\n")
 
     def run(*words: str) -> pytest.RunResult:
         return pytester.run(sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *words, timeout=240)
@@ -65,6 +69,10 @@ def test_the_body_runs_in_a_guest(pytester: pytest.Pytester, run: Run) -> None:
             def test_skip(self):
                 pytest.skip("not in here")
 
+            def test_comparison(self, request):
+                request.config.get_terminal_writer().line()  # pytest 9.0 asks it how to show one
+                assert 1 + 1 == 3
+
         @pytest.mark.microvm(memory=1)
         def test_no_vm():
             pass
@@ -79,13 +87,14 @@ def test_the_body_runs_in_a_guest(pytester: pytest.Pytester, run: Run) -> None:
     )
     pytester.makepyfile(helper="WORD = 'helped'")
     result = run()
-    result.assert_outcomes(passed=2, failed=3, skipped=1)
+    result.assert_outcomes(passed=2, failed=4, skipped=1)
     text = result.stdout.str()
     for words in (
         "where = ('guest', ",
         'assert where[0] == expected, "as it should fail"',
         "E       AssertionError: as it should fail",
         "E       assert 'guest' == 'host'",
+        "E       assert (1 + 1) == 3",
         "test_the_body_runs_in_a_guest.py:",
         "no VM to run the test in: ",
         "the guest ran no test: pytest in the guest ended with None, exit code 3",
@@ -95,6 +104,55 @@ def test_the_body_runs_in_a_guest(pytester: pytest.Pytester, run: Run) -> None:
         "not in here",
     ):
         assert words in text, words
+    assert text.count("test session starts") == 1, "of a guest that died too, only its own words"
+
+
+@pytest.mark.parametrize("how", ["-p", "conftest"])
+def test_where_the_plugin_is_named(pytester: pytest.Pytester, run: Run, how: str) -> None:
+    pytester.makeini(INI)
+    if how == "conftest":
+        pytester.makeconftest("pytest_plugins = ['pykrun.pytest_plugin']")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.microvm
+        def test_bad():
+            assert 1 + 1 == 3
+        """
+    )
+    result = run(*(["-p", "pykrun.pytest_plugin"] if how == "-p" else []))
+    result.assert_outcomes(failed=1)
+    assert "E       assert (1 + 1) == 3" in result.stdout.str()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("version", ["7.2.*", "8.*", "9.0.*"])
+def test_another_pytest(
+    pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str
+) -> None:
+    """Of the Python Package Index."""
+    command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(tmp_path), f"pytest=={version}"]
+    installed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if installed.returncode != 0:
+        pytest.skip(f"no pytest {version} from the package index: {installed.stderr.strip()[-200:]}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}{os.pathsep}{tmp_path}")
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.mark.microvm
+        def test_bad():
+            assert 1 + 1 == 3
+
+        @pytest.mark.microvm
+        def test_good():
+            assert (pytest.__version__ + ".").startswith("{version.rstrip("*")}")
+        """
+    )
+    result = run()
+    result.assert_outcomes(passed=1, failed=1)
+    assert "E       assert (1 + 1) == 3" in result.stdout.str()
 
 
 @pytest.mark.full
