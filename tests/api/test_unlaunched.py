@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import pykrun
-from pykrun import EngineError, Root, aio
+from pykrun import EngineError, Root, aio, blob
 from pykrun.api.options import make_request
 from pykrun.api.session import Session
 from pykrun.errors import ImageError
@@ -29,8 +29,13 @@ pytestmark = pytest.mark.uml
 
 
 @pytest.fixture
-def endless(tmp_path: Path) -> Iterator[Path]:
-    """An image that somebody else, this process, unpacks until the end of the test; who wants it waits."""
+def endless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An image that somebody else, this process, unpacks until the end of the test; who wants it waits.
+
+    In a cache of the test's own: who waited may yet have it before it ends.
+    """
+    monkeypatch.setenv(blob.OVERRIDE, str(blob.find().path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = make.docker_archive(
         tmp_path / "endless.tar", [make.layer(make.file(tmp_path.name, str(tmp_path).encode()))], {}
     )

@@ -21,6 +21,8 @@ from pykrun.host.sockets import widen
 from pykrun.loop import HANGUP, IN, OUT, Loop
 from pykrun.net.border import Border, OpenBorder
 from pykrun.net.ends import Ends
+from pykrun.net.openings import NOBODY, Openings
+from pykrun.net.openings import SIZES as OPENINGS
 from pykrun.net.repair import SIZES, acknowledge_refusal
 
 LENGTH = Struct(">I")
@@ -53,6 +55,7 @@ class FrameStream:
     :param connection: our end of `make_pair`; becomes this object's.
     :param on_end: called once when the other side is gone, or spoke no frames; with what it did wrong, or nothing.
     :param border: what may leave; the usual if None. An `OpenBorder` lets everything pass as it is, ends too.
+    :param mac: the address of the guest's card, for whoever connects to it before passt has heard of it.
     :param who: the other side, for messages.
     """
 
@@ -63,6 +66,7 @@ class FrameStream:
         on_end: Callable[[str], None],
         border: Border | OpenBorder | None = None,
         who: str = "passt",
+        mac: bytes = NOBODY,
     ) -> None:
         self.on_frame: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
@@ -74,13 +78,15 @@ class FrameStream:
         self._on_end = on_end
         self._border = border or Border()
         self._ends = None if isinstance(border, OpenBorder) else Ends(loop, self._send_small)
+        self._openings = None if isinstance(border, OpenBorder) else Openings(loop, self._say_again, mac)
         self._who = who
         self._batch: list[bytes] = []
         self._batched = 0  # bytes
         self._unsent: list[memoryview] = []  # each goes out by calls of its own
         self._buffer = memoryview(bytearray(_BUFFER))
         self._low = self._high = 0  # what has come and was not taken
-        self._size = 0  # of the frame at _low, its length included
+        self._size = 0  # of the frame at _low, its length included; 0 if nobody has seen it
+        self._again: list[bytes] = []  # frames of our own for the guest, which go first
         self._events = IN
         loop.add(connection.fileno(), IN, self._on_event)
 
@@ -97,6 +103,8 @@ class FrameStream:
             return
         if not self._border.may_leave(head):
             self.refused += 1
+            return
+        if self._openings is not None and self._openings.listening and self._openings.answers_again(head):
             return
         if self._ends is not None and self._ends.keeps(head, size):
             return
@@ -163,6 +171,8 @@ class FrameStream:
 
     def frame(self) -> memoryview | None:
         """Return the next frame that came, the same until `take` (`Cable`)."""
+        if self._again and not self._size:
+            return memoryview(self._again[0])
         low, there = self._low, self._high - self._low
         if there < LENGTH.size:
             return None
@@ -170,9 +180,9 @@ class FrameStream:
         if not MIN_FRAME <= size <= MAX_FRAME:
             self._end(f"{self._who} sent a frame of {size} bytes")
             return None
-        self._size = LENGTH.size + size
-        if there < self._size:
+        if there < LENGTH.size + size:
             return None
+        self._size = LENGTH.size + size
         frame = self._buffer[low + LENGTH.size : low + self._size]
         if self._border.asked:
             self._border.note(frame)
@@ -180,13 +190,26 @@ class FrameStream:
             acknowledge_refusal(frame)
         if self._ends is not None:
             self._ends.note(frame)
+        if self._openings is not None and (size in OPENINGS or self._openings.waiting):
+            self._openings.note(frame)
         return frame
 
     def take(self) -> None:
         """Go on to the next frame (`Cable`)."""
+        if not self._size:
+            del self._again[0]
+            return
         self._low += self._size
+        self._size = 0
         if not self._events & IN and not self.ended:
             self._watch()
+
+    def _say_again(self, frame: bytes) -> None:
+        """Give the guest a frame of our own, once at a time."""
+        if not self.ended and frame not in self._again:
+            self._again.append(frame)
+            if self.on_frame is not None:
+                self.on_frame()
 
     def _receive(self) -> None:
         if _BUFFER - self._high < _LARGEST:  # the rest moves to the front
@@ -250,4 +273,5 @@ class FrameStream:
             self._socket.close()
             self._unsent.clear()
             self._batch.clear()
-            self._low = self._high = 0
+            self._again.clear()
+            self._low = self._high = self._size = 0

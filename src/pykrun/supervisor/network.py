@@ -43,7 +43,7 @@ class GuestNetwork:
                 ours.close()
                 raise
         border = Border(dns=around.local_resolver, asked=any(entry.protocol == "udp" for entry in publish))
-        self._stream = FrameStream(loop, ours, self._on_stream_end, border)
+        self._stream = FrameStream(loop, ours, self._on_stream_end, border, mac=network.mac)
         self.device = NetDevice(self._stream, network.mac, network.mtu)
         loop.add(self._passt.pidfd, IN, self._on_end)
         loop.add(self._passt.messages, IN, self._on_message)
