@@ -9,10 +9,6 @@ The gateway stands for the host: who reaches a published port from the host's lo
 answers to the gateway may leave: segments of TCP that open nothing, and datagrams back to a port that one came from. Of
 its own services there are DHCP, and DNS where the host's resolver is on its loopback.
 
-The gateway stands for the host: who reaches a published port from the host's loopback seems to come from there. So
-answers to the gateway may leave: segments of TCP that open nothing, and datagrams back to a port that one came from. Of
-its own services there are DHCP, and DNS where the host's resolver is on its loopback.
-
 passt looks at the same bytes: neither reassembles fragments, and it drops a frame whose type it does not know.
 """
 
