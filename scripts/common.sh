@@ -21,6 +21,7 @@ find_home() {
         [ "$number" != "$uid" ] || break
         home=
     done < /etc/passwd
+    [ "${number:-}" = "$uid" ] || home= # a last line without an end
     [ -n "$home" ] || home=$(getent passwd "$uid" 2> /dev/null | cut -d: -f6) || home=
     case $home in /*) ;; *) home=/ ;; esac
 }

@@ -91,7 +91,8 @@ def test_only_the_first_answer_goes_on(wire: Wire, monkeypatch: pytest.MonkeyPat
     assert wire.guest(SYN | ACK), "another connection"
     assert wire.guest(SYN | ACK), "which was not begun twice"
     wire.turn(0.4)
-    assert not wire.openings.listening
+    assert not wire.openings.waiting
+    assert not wire.openings.answered
 
 
 def test_a_guest_that_was_heard_of_has_more_time(wire: Wire) -> None:
@@ -178,6 +179,22 @@ def test_through_the_cable() -> None:
     turn(0.25)
     assert [take(), take()] == [other, None]
     stream.close()
+    theirs.close()
+    loop.close()
+
+
+def test_a_frame_is_taken_from_a_cable_that_has_just_ended() -> None:
+    """Sending what had waited for that frame may find out that nobody is there."""
+    loop = Loop()
+    ours, theirs = make_pair()
+    stream = FrameStream(loop, ours, lambda why: None, mac=CARD)
+    theirs.sendall(framed(turned(segment(SERVER4, PORTS, 7, 0, ACK, b"content"))))
+    loop.call_later(0.02, loop.stop)
+    loop.run()
+    assert stream.frame() is not None
+    stream.close()
+    stream.take()
+    assert stream.frame() is None
     theirs.close()
     loop.close()
 

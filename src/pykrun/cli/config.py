@@ -33,10 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the description."""
     try:
-        print(show(effective(arguments)), end="")
+        text = show(effective(arguments))
     except UnicodeEncodeError as error:
-        text = repr(os.fsencode(error.object))[1:]
-        raise UsageError(f"{text} is not UTF-8, and TOML cannot hold it", "leave it to the command line") from None
+        word = repr(os.fsencode(error.object))[1:]
+        raise UsageError(f"{word} is not UTF-8, and TOML cannot hold it", "leave it to the command line") from None
+    print(text, end="")
     return 0
 
 

@@ -10,7 +10,6 @@ from pykrun.errors import UsageError
 from pykrun.machine import MAX_DISKS, Disk, disk_name, disk_place
 from pykrun.start_data import RLIM_INFINITY, User
 
-_NEARLY_MODE = re.compile(r".*:((?:0o)?[0-9]{1,5})", re.DOTALL)
 _MODE = re.compile(r"(.*):([0-7]{3,4})", re.DOTALL)
 MODE = re.compile(r"[0-7]{3,4}")
 MAX_ID = (1 << 32) - 2
@@ -45,7 +44,7 @@ def source(option: str, text: str) -> tuple[str, int | None]:
 
 def _check_mode(option: str, text: str) -> None:
     """Refuse a name that ends in what was meant for a mode."""
-    match = _NEARLY_MODE.fullmatch(text)
+    match = re.fullmatch(r".*:((?:0o)?[0-9]{1,5})", text, re.DOTALL)
     if match is not None:
         raise UsageError(
             f"{option}: {match[1]!r} is no MODE: three or four octal digits, as in 0755",

@@ -37,7 +37,8 @@ class Openings:
 
     :param send: takes a frame to the guest.
     :param mac: the address of the guest's card: passt does not know it until it has heard of the guest.
-    :ivar waiting: not empty while there are such.
+    :ivar waiting: not empty while there are such; `answered`, while they may be answered again. When both are empty,
+        `answers_again` need not be asked.
     """
 
     def __init__(self, loop: Loop, send: Callable[[bytes], None], mac: bytes = NOBODY) -> None:
@@ -47,18 +48,22 @@ class Openings:
         # By connection, as packets to the guest name it.
         self.waiting: dict[bytes, bytes] = {}  # frames
         self._repeated: set[bytes] = set()  # which of them were
-        self._answered: dict[bytes, bytes] = {}  # of these, since a short time
+        self.answered: dict[bytes, bytes] = {}  # of these, since a short time
 
     def note(self, frame: memoryview) -> None:
         """Look at a frame to the guest: of `SIZES`, or any while some wait. The same one twice does no harm."""
-        size, kind = len(frame), frame[12:14]
-        if kind == _IPV4 and size >= _AT4 + _HEADER and frame[23] == _TCP:
-            at, flow = _AT4, bytes(frame[26:38])
-        elif kind == _IPV6 and size >= _AT6 + _HEADER and frame[20] == _TCP:
-            at, flow = _AT6, bytes(frame[22:58])
+        size = len(frame)
+        if size >= _AT4 + _HEADER and frame[23] == _TCP and frame[13] == _IPV4[1]:
+            at, addresses, end = _AT4, 26, 38
+        elif size >= _AT6 + _HEADER and frame[20] == _TCP and frame[13] == _IPV6[1]:
+            at, addresses, end = _AT6, 22, 58
         else:
             return
-        if frame[at + 13] & (_SYN | _ACK) != _SYN:
+        is_opening = frame[at + 13] & (_SYN | _ACK) == _SYN
+        if not is_opening and not self.waiting:  # nearly always
+            return
+        flow = bytes(frame[addresses:end])
+        if not is_opening:
             self._forget(flow)  # passt goes on, or gives up
             return
         opening, (pause, most) = bytes(frame), _USUAL
@@ -66,14 +71,9 @@ class Openings:
             opening, (pause, most) = self._mac + opening[6:], _EAGER
         if self.waiting.get(flow) != opening and len(self.waiting) < _MOST:
             self._forget(flow)
-            self._answered.pop(flow, None)
+            self.answered.pop(flow, None)
             self.waiting[flow] = opening
             self._loop.call_later(pause, partial(self._repeat, flow, opening, pause, most, _PATIENCE))
-
-    @property
-    def listening(self) -> bool:
-        """Whether `answers_again` has to be asked."""
-        return bool(self.waiting or self._answered)
 
     def answers_again(self, head: bytes) -> bool:
         """Whether a frame of the guest is not to be sent: it takes a connection once more, asked once more.
@@ -92,9 +92,9 @@ class Openings:
         flow = addresses + head[at + 2 : at + 4] + head[at : at + 2]
         if flow not in self.waiting:
             both = _SYN | _ACK
-            return flow in self._answered and len(head) >= at + _HEADER and head[at + 13] & both == both
-        if flow in self._repeated and len(self._answered) < _MOST:
-            opening = self._answered[flow] = self.waiting[flow]
+            return flow in self.answered and len(head) >= at + _HEADER and head[at + 13] & both == both
+        if flow in self._repeated and len(self.answered) < _MOST:
+            opening = self.answered[flow] = self.waiting[flow]
             self._loop.call_later(_PATIENCE, partial(self._forget_answer, flow, opening))
         self._forget(flow)
         return False
@@ -104,8 +104,8 @@ class Openings:
         self._repeated.discard(flow)
 
     def _forget_answer(self, flow: bytes, opening: bytes) -> None:
-        if self._answered.get(flow) is opening:
-            del self._answered[flow]
+        if self.answered.get(flow) is opening:
+            del self.answered[flow]
 
     def _repeat(self, flow: bytes, opening: bytes, pause: float, most: float, patience: float) -> None:
         if self.waiting.get(flow) is not opening:

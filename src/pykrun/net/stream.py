@@ -104,7 +104,8 @@ class FrameStream:
         if not self._border.may_leave(head):
             self.refused += 1
             return
-        if self._openings is not None and self._openings.listening and self._openings.answers_again(head):
+        openings = self._openings
+        if openings is not None and (openings.waiting or openings.answered) and openings.answers_again(head):
             return
         if self._ends is not None and self._ends.keeps(head, size):
             return
@@ -197,7 +198,7 @@ class FrameStream:
     def take(self) -> None:
         """Go on to the next frame (`Cable`)."""
         if not self._size:
-            del self._again[0]
+            del self._again[:1]  # there may be none: all ends when passt has gone meanwhile
             return
         self._low += self._size
         self._size = 0

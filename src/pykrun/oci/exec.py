@@ -67,6 +67,8 @@ def exec(root: str, _settings: Given, options: Given) -> int:
     if status not in (RUNNING, PAUSED):
         why = "it was not started" if status == CREATED else f"it is {status}"
         raise UsageError("cannot exec in a container that is not running", why)
+    if "process" not in kept["pykrun"]:
+        raise UsageError("cannot exec in a container that another version of pykrun-oci created")
     process = _process(options, kept["pykrun"]["process"])
     console = options.value("console-socket")
     if process.get("terminal") and options.flag("detach") and not console:

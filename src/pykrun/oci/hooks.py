@@ -79,12 +79,13 @@ def _spawn(hook: Hook, folder: str, actions: Sequence[Any]) -> int:
     :raise OSError: it cannot be started.
     """
     environment = dict(word.split("=", 1) for word in hook.environment if "=" in word[1:])
-    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    here = -1
     try:
-        try:
-            os.chdir(folder)
-        except OSError:
-            pass  # a late hook of a bundle that is gone
+        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.chdir(folder)
+    except OSError:
+        pass  # a late hook of a bundle that is gone; or no folder to come back to
+    try:
         return os.posix_spawn(
             hook.path,
             hook.arguments,
@@ -95,8 +96,16 @@ def _spawn(hook: Hook, folder: str, actions: Sequence[Any]) -> int:
             setsigdef=range(1, 32),
         )
     finally:
+        if here >= 0:
+            _go_back(here)
+
+
+def _go_back(here: int) -> None:
+    try:
         os.fchdir(here)
-        os.close(here)
+    except OSError:
+        pass  # no longer ours to enter; nothing of this process is relative to it
+    os.close(here)
 
 
 def _wait(pidfd: int, reader: int, timeout: int | None) -> tuple[bool, bytes]:
