@@ -169,7 +169,7 @@ def test_too_little_memory_is_one_line() -> None:
         ["config", "--", "x"],
         ["config", "--help"],
         ["completion", "bash"],
-        ["image", "ls"],
+        ["image", "--help"],
         ["init"],
         ["run", "--help"],
     ],
