@@ -46,11 +46,11 @@ def make(
     :param wait: returns when there is something to read; what it raises undoes all of it.
     """
     container = Container(root, options.only())
-    _make_folder(container)
+    lock = _make_folder(container)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     pid = 0
     try:
-        pid = _spawn(theirs.fileno())
+        pid = _spawn(theirs.fileno(), lock)
         theirs.close()
         console = options.value("console-socket")
         order = (
@@ -71,19 +71,20 @@ def make(
     finally:
         theirs.close()
         ours.close()
+        os.close(lock)
     return pid
 
 
-def _make_folder(container: Container) -> None:
+def _make_folder(container: Container) -> int:
     try:
-        container.make()
+        return container.make()
     except UsageError:
         if not container.is_wreck():
             raise
         from pykrun.oci.lifetime import remove
 
         remove(container)
-        container.make()
+        return container.make()
 
 
 def _undo(container: Container, pid: int) -> None:
@@ -99,15 +100,17 @@ def _undo(container: Container, pid: int) -> None:
     remove(container)
 
 
-def _spawn(connection: int) -> int:
-    """Start the supervisor, which inherits our standard streams.
+def _spawn(connection: int, lock: int) -> int:
+    """Start the supervisor, which inherits our standard streams, the connection, and the lock that it is to take.
+
+    By name it could take that of a container that was made after this one was removed.
 
     :raise EngineError: the host can run no further process.
     """
     if not sys.executable:
         raise MissingError("this process does not know its Python interpreter (sys.executable is empty)")
-    high = _above(connection)
-    actions = [(os.POSIX_SPAWN_DUP2, high, 3)]
+    places = [(_above(connection), 3), (_above(lock), 4)]
+    actions = [(os.POSIX_SPAWN_DUP2, high, place) for high, place in places]
     words = [sys.executable, "-I", "-S", "-c", _PROGRAM, _FOLDER]
     try:
         return os.posix_spawn(
@@ -116,10 +119,11 @@ def _spawn(connection: int) -> int:
     except OSError as error:
         raise EngineError(f"cannot start the supervisor's process: {error.strerror}") from None
     finally:
-        os.close(high)
+        for high, _ in places:
+            os.close(high)
 
 
 def _above(descriptor: int) -> int:
     import fcntl
 
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 4)
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 5)

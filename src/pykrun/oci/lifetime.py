@@ -126,7 +126,11 @@ def end(container: Container) -> None:
 
 
 def remove(container: Container, kept: dict[str, Any] | None = None) -> None:
-    """Remove what is left of a container whose supervisor has ended."""
+    """Remove what is left of a container whose supervisor has ended.
+
+    One that a creator has left behind as it was killed may only be about to begin: it ends, or never does.
+    """
+    end(container)
     try:
         kept = container.read() if kept is None else kept
     except (UsageError, ValueError):
@@ -137,4 +141,12 @@ def remove(container: Container, kept: dict[str, Any] | None = None) -> None:
 
         cgroup.remove(folders)
     run_late_hooks("poststop", kept)
+    lock = None
+    while lock is None:
+        try:
+            lock = container.claim()
+        except BlockingIOError:
+            end(container)
     container.remove()
+    if lock >= 0:
+        os.close(lock)

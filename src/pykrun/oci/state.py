@@ -52,8 +52,8 @@ class Container:
         """The path of one of its files."""
         return f"{self.folder}/{name}"
 
-    def make(self) -> None:
-        """Make the folder.
+    def make(self) -> int:
+        """Make the folder; return a descriptor of its lock, which nobody has.
 
         :raise UsageError: there is one of that id.
         """
@@ -62,6 +62,7 @@ class Container:
             os.mkdir(self.folder, 0o700)
         except FileExistsError:
             raise UsageError(f"container with given ID already exists: {self.name}") from None
+        return os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def is_wreck(self) -> bool:
         """Whether those who made it ended meanwhile, and nobody heard of a container."""
@@ -76,13 +77,23 @@ class Container:
         except FileNotFoundError:
             return False
 
-    def lock(self) -> int:
-        """Take the lock, for this process' life; the descriptor must stay the only one of that file in this process.
+    def claim(self) -> int:
+        """Take the lock of a folder that is to go, so that nobody becomes its supervisor any more; close it afterwards.
 
-        :raise BlockingIOError: somebody has it.
+        :return: -1 when there is none.
+        :raise BlockingIOError: there is a supervisor.
         """
-        lock = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            lock = os.open(self.path("lock"), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return -1
+        try:
+            take(lock)
+        except FileNotFoundError:
+            pass  # somebody else removes it
+        except BaseException:
+            os.close(lock)
+            raise
         return lock
 
     def supervisor(self) -> int:
@@ -159,6 +170,17 @@ class Container:
 def shown(kept: dict[str, Any]) -> dict[str, Any]:
     """What of a state is the specification's."""
     return {name: value for name, value in kept.items() if name != "pykrun"}
+
+
+def take(lock: int) -> None:
+    """Take a container's lock, for this process' life; the descriptor must stay the only one of that file here.
+
+    :raise BlockingIOError: somebody has it.
+    :raise FileNotFoundError: its folder was removed.
+    """
+    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if not os.fstat(lock).st_nlink:
+        raise FileNotFoundError(errno.ENOENT, "the container was removed meanwhile")
 
 
 def write_atomically(path: str, text: str, mode: int = 0o644) -> None:

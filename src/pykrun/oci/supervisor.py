@@ -28,18 +28,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Never
 
-CONNECTION = 3
-"""Where it finds the socket to who creates it."""
+CONNECTION, LOCK = 3, 4
+"""Where it finds the socket to who creates it, and the lock of the container's folder."""
 SET_UP_FAILED = 125
 
 
 def main() -> Never:
     """Become the container that the process at `CONNECTION` asks for; the exit status is the workload's."""
-    os.closerange(CONNECTION + 1, 1 << 30)
+    os.closerange(LOCK + 1, 1 << 30)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     connection = socket.socket(fileno=CONNECTION)
-    os.set_inheritable(CONNECTION, False)
+    for descriptor in (CONNECTION, LOCK):
+        os.set_inheritable(descriptor, False)
     order = _order(connection)
     code = SET_UP_FAILED
     try:
@@ -92,7 +93,7 @@ class Life:
     def run(self, connection: socket.socket) -> int:
         """Create it, tell who asked, wait for the start, run it; return the exit status."""
         container = self._container
-        container.lock()
+        state.take(LOCK)
         bundle = read_bundle(self._folder)
         self._check(bundle)
         self._kept = {

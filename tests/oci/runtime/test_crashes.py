@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pykrun.oci.state import Container
+from pykrun.oci.state import Container, take
 from tests.oci.runtime.runtime import KILL, Runtime
 from tests.support.command import wait_until
 
@@ -27,11 +27,11 @@ def family(pid: int) -> list[int]:
 def test_who_has_the_lock_is_killed(tmp_path: Path) -> None:
     """And nobody when it is free, whoever has the pid then."""
     container = Container(str(tmp_path), "one")
-    container.make()
+    lock = container.make()
     container.kill()
     if (pid := os.fork()) == 0:
         try:
-            container.lock()
+            take(lock)
             time.sleep(60)
         finally:
             os._exit(1)
@@ -39,6 +39,7 @@ def test_who_has_the_lock_is_killed(tmp_path: Path) -> None:
     container.kill()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == KILL
     container.kill()
+    os.close(lock)
 
 
 def test_the_supervisor_created(each: Runtime) -> None:
@@ -88,7 +89,7 @@ def test_any_other_process(each: Runtime) -> None:
         each.must("delete", "one")
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3])
+@pytest.mark.parametrize("delay", [0.0, *(0.02 + 0.004 * step for step in range(12)), 0.1, 0.15, 0.2, 0.3])
 def test_the_creator(runtime: Runtime, delay: float) -> None:
     """Killed at any time: there is a container, or none, and the id can be used again."""
     bundle = runtime.bundle(script=SLEEP)
