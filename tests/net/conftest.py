@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.net.internet import Internet
+from tests.net.internet import SERVER4, SERVER6, Internet
 
 
 @pytest.fixture
@@ -26,3 +26,10 @@ def passt() -> str:
     if path is None:
         pytest.skip("no passt on PATH (apt-get install passt)")
     return path
+
+
+@pytest.fixture(params=[SERVER4, SERVER6], ids=["IPv4", "IPv6"])
+def peer(request: pytest.FixtureRequest) -> str:
+    """The address of the other side."""
+    address: str = request.param
+    return address

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from pykrun.loop import Loop
 from tests.support.namespaces import CLONE_NEWNET, CLONE_NEWNS, enter, network_of
 
 HOST4, SERVER4 = "192.0.2.1", "192.0.2.2"
@@ -22,6 +23,12 @@ HOST6, SERVER6 = "2001:db8::1", "2001:db8::2"
 NAME = "there.test"
 TIMEOUT = 20
 Result = TypeVar("Result")
+
+
+def turn(loop: Loop, seconds: float) -> None:
+    """Let the loop run for that long."""
+    loop.call_later(seconds, loop.stop)
+    loop.run()
 
 
 class Internet:

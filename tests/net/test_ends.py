@@ -16,7 +16,7 @@ from pykrun.machine import Network
 from pykrun.net import FrameStream, make_pair
 from pykrun.net import passt as program
 from pykrun.net.ends import Ends
-from tests.net.internet import SERVER4, SERVER6, Internet
+from tests.net.internet import SERVER4, SERVER6, Internet, turn
 from tests.net.test_border import GUEST4, GUEST6, MACS, TCP, UDP, checksum, packet, turned
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
@@ -59,13 +59,12 @@ class Wire:
         self.ends.note(memoryview(turned(segment(self.to, (port, 80), 77, acknowledged, flags))))
 
     def turn(self, seconds: float) -> None:
-        self.loop.call_later(seconds, self.loop.stop)
-        self.loop.run()
+        turn(self.loop, seconds)
 
 
-@pytest.fixture(params=[SERVER4, SERVER6], ids=["IPv4", "IPv6"])
-def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
-    wire = Wire(request.param)
+@pytest.fixture
+def wire(peer: str) -> Iterator[Wire]:
+    wire = Wire(peer)
     yield wire
     wire.loop.close()
 

@@ -11,7 +11,7 @@ import pytest
 from pykrun.loop import Loop
 from pykrun.net import FrameStream, make_pair
 from pykrun.net.openings import NOBODY, Openings
-from tests.net.internet import SERVER4, SERVER6
+from tests.net.internet import SERVER4, turn
 from tests.net.test_border import turned
 from tests.net.test_ends import ACK, FIN, RST, SYN, segment
 from tests.net.test_passt import running, settled
@@ -41,13 +41,12 @@ class Wire:
         return not self.openings.answers_again(segment(self.peer, ports, 1, 8, flags)[:128])
 
     def turn(self, seconds: float) -> None:
-        self.loop.call_later(seconds, self.loop.stop)
-        self.loop.run()
+        turn(self.loop, seconds)
 
 
-@pytest.fixture(params=[SERVER4, SERVER6], ids=["IPv4", "IPv6"])
-def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
-    wire = Wire(request.param)
+@pytest.fixture
+def wire(peer: str) -> Iterator[Wire]:
+    wire = Wire(peer)
     yield wire
     wire.loop.close()
 
@@ -152,10 +151,6 @@ def test_through_the_cable() -> None:
     again = CARD + opening[6:]
     other = CARD + turned(segment(SERVER4, (80, 4001), 7, 0, ACK, b"content"))[6:]
 
-    def turn(seconds: float) -> None:
-        loop.call_later(seconds, loop.stop)
-        loop.run()
-
     def take() -> bytes | None:
         frame = stream.frame()
         if frame is None:
@@ -165,18 +160,18 @@ def test_through_the_cable() -> None:
         return content
 
     theirs.sendall(framed(opening, other))
-    turn(0.02)
+    turn(loop, 0.02)
     assert take() == opening
     assert stream.frame() == other
-    turn(0.4)
+    turn(loop, 0.4)
     assert [take(), take(), take()] == [other, again, None], "one repetition at a time"
     theirs.sendall(framed(other)[:20])
-    turn(0.25)
+    turn(loop, 0.25)
     assert [take(), take()] == [again, None]
     theirs.sendall(framed(other)[20:])
     refusal = segment(SERVER4, PORTS, 0, 8, RST | ACK)
     stream.send(refusal, [], len(refusal))
-    turn(0.25)
+    turn(loop, 0.25)
     assert [take(), take()] == [other, None]
     stream.close()
     theirs.close()
@@ -189,8 +184,7 @@ def test_a_frame_is_taken_from_a_cable_that_has_just_ended() -> None:
     ours, theirs = make_pair()
     stream = FrameStream(loop, ours, lambda why: None, mac=CARD)
     theirs.sendall(framed(turned(segment(SERVER4, PORTS, 7, 0, ACK, b"content"))))
-    loop.call_later(0.02, loop.stop)
-    loop.run()
+    turn(loop, 0.02)
     assert stream.frame() is not None
     stream.close()
     stream.take()

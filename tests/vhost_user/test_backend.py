@@ -425,12 +425,17 @@ def test_a_device_is_called_again_when_it_asks(front: FrontEnd, driver: Driver, 
     ring.close()
 
 
-def test_one_connection_only(tmp_path: Path) -> None:
-    loop = Loop()
-    path = str(tmp_path / "socket")
+def listening(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(4)
+    return listener
+
+
+def test_one_connection_only(tmp_path: Path) -> None:
+    loop = Loop()
+    path = str(tmp_path / "socket")
+    listener = listening(path)
     came: list[socket.socket] = []
 
     def on_connection(connection: socket.socket) -> None:
@@ -461,9 +466,7 @@ def test_without_a_descriptor_left_it_listens_again_later(
 ) -> None:
     loop = Loop()
     path = str(tmp_path / "socket")
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen(4)
+    listener = listening(path)
     came: list[socket.socket] = []
 
     def on_connection(connection: socket.socket) -> None:

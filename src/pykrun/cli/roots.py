@@ -131,17 +131,19 @@ def _share(arguments: argparse.Namespace, composed: Composed, below: str | None)
     from pykrun.share import Share, find_directory
     from pykrun.supervisor import Volume
 
+    where = arguments.writable
+    if where is None and composed.image is not None and not arguments.read_only:
+        where = MEMORY
     cache = arguments.cache
     root = composed.root = Root(below=below)
     if below is not None:
         folder, identity = find_directory("--root", below)
-        layered = arguments.writable is not None or (composed.image is not None and not arguments.read_only)
         composed.share = Share(
             root=root,
             folder=folder,
             identity=identity,
             cache=cache if composed.image is None else "always",
-            submounts=not layered,
+            submounts=where is None,
             read_only=arguments.read_only or composed.image is not None or arguments.writable is not None,
         )
     volumes = []
@@ -152,9 +154,6 @@ def _share(arguments: argparse.Namespace, composed: Composed, below: str | None)
         one = Share(root=Root(bare=True), folder=folder, identity=identity, cache=cache, read_only=read_only)
         volumes.append(Volume(where=os.fsencode(guest), share=one))
     composed.volumes = tuple(volumes)
-    where = arguments.writable
-    if where is None and composed.image is not None and not arguments.read_only:
-        where = MEMORY
     if where == MEMORY:
         composed.layer = ""
     elif where is not None:
@@ -162,22 +161,13 @@ def _share(arguments: argparse.Namespace, composed: Composed, below: str | None)
 
 
 def _keep(composed: Composed, where: str) -> None:
-    """A layer that is kept: nobody but this VM looks at it meanwhile, so all of it may be remembered."""
-    from pykrun.layer import open_layer
-    from pykrun.share import Share, find_directory
-    from pykrun.supervisor import Volume
+    """A layer that is kept."""
+    from pykrun.supervisor import keep_layer
 
     base = "nothing" if composed.share is None else f"the directory {composed.share.folder}"
-    layer = open_layer(where, base if composed.image is None else f"the image {composed.image.chain}")
-    composed.holds.append(layer.descriptor)
-    folder, identity = find_directory("--writable", os.fspath(layer.folder))
-    share = Share(
-        root=Root(bare=True),
-        folder=folder,
-        identity=identity,
-        cache="always",
-        submounts=False,
-        reachable=os.geteuid() != 0,
+    volume, hold = keep_layer(
+        "--writable", where, base if composed.image is None else f"the image {composed.image.chain}"
     )
-    composed.volumes = (*composed.volumes, Volume(share=share, tag=LAYER_TAG))
+    composed.holds.append(hold)
+    composed.volumes = (*composed.volumes, volume)
     composed.layer = LAYER_TAG

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pykrun.errors import UsageError
 from pykrun.host.numbers import MACHINE
-from pykrun.machine import LAYER_TAG
 from pykrun.record import record, replace
 from pykrun.request import MEMORY, ImageRoot, Request
 from pykrun.root import INIT_PATH, Root
 from pykrun.start_data import StartData
+from pykrun.supervisor.kept_layer import keep_layer
 from pykrun.supervisor.plan import Volume
 
 TYPE_CHECKING = False
@@ -102,23 +102,6 @@ def lay(request: Request, root: Root, image: Image | None, folder: str | None) -
         raise UsageError("a writable layer is made by pykrun's own init", "leave out the layer, or /init.krun")
     if where is None or where == MEMORY:
         return Laid()
-    from pykrun.layer import open_layer
-    from pykrun.share import Share, find_directory
-
     base = "nothing" if folder is None else f"the directory {folder}"
-    layer = open_layer(where, base if image is None else f"the image {image.chain}")
-    try:
-        place, identity = find_directory("writable", os.fspath(layer.folder))
-    except BaseException:
-        os.close(layer.descriptor)
-        raise
-    # Nobody but this VM looks at it meanwhile, so all of it may be remembered.
-    share = Share(
-        root=Root(bare=True),
-        folder=place,
-        identity=identity,
-        cache="always",
-        submounts=False,
-        reachable=os.geteuid() != 0,
-    )
-    return Laid(volume=Volume(share=share, tag=LAYER_TAG), hold=layer.descriptor)
+    volume, hold = keep_layer("writable", where, base if image is None else f"the image {image.chain}")
+    return Laid(volume=volume, hold=hold)
